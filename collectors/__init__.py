@@ -1,0 +1,1 @@
+"""Traffic in, column batches out."""

@@ -1,0 +1,1 @@
+"""Captured packets in; flow, payload and name batches out."""

@@ -1,0 +1,210 @@
+"""THE SCHEMA: every column of every stream, declared once, and the forms derived from it.
+
+What goes in are columns (numpy arrays) or bytes from the bus; what comes out are Arrow record
+batches, validated in full before anything touches a column.  ``docs/reference/schema.md`` is printed
+from the same table.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from collectors.errors import DecodeError, Reason
+from collectors.streams import STREAMS, Column, Stream
+
+Batch = pa.RecordBatch
+
+_ADDRESS: Final = pa.binary(16)
+_ARROW: Final = {
+    "u1": pa.uint8(),
+    "u2": pa.uint16(),
+    "u4": pa.uint32(),
+    "u8": pa.uint64(),
+    "i8": pa.int64(),
+    "address": _ADDRESS,
+    "bytes": pa.binary(),
+    "text": pa.utf8(),
+    "list_u2": pa.list_(pa.uint16()),
+    "list_u4": pa.list_(pa.uint32()),
+    "list_i8": pa.list_(pa.int64()),
+}
+# A message larger than this is refused unread; topics carry the same limit (max.message.bytes).
+MAX_MESSAGE_BYTES: Final = 8 << 20
+MAX_ROWS: Final = 8192
+
+
+def _schema(stream: Stream) -> pa.Schema:
+    fields = [
+        pa.field(c.name, _ARROW[c.type], nullable=c.nullable, metadata={"unit": c.unit})
+        for c in stream.columns
+    ]
+    return pa.schema(fields, metadata={"stream": stream.name, "version": str(stream.version)})
+
+
+SCHEMAS: Final = {s.name: _schema(s) for s in STREAMS.values() if s.format == "arrow"}
+
+
+def _array(column: Column, given: object, rows: int) -> pa.Array:
+    """One column as Arrow.  ``given`` is whatever form is cheapest for its producer.
+
+    None is all null; a str is a constant; a pair (values, valid) has nulls where valid is False; for
+    ``bytes`` and ``list_*`` it is a pair (offsets of rows + 1 i4, values).
+    """
+    kind = _ARROW[column.type]
+    if given is None:
+        return pa.nulls(rows, kind)
+    if column.type == "text":
+        if isinstance(given, str):
+            return pa.repeat(pa.scalar(given, kind), rows)
+        return pa.array(given, kind)
+    if column.type == "bytes" or column.type.startswith("list_"):
+        offsets, values = given  # type: ignore[misc]
+        offsets = np.ascontiguousarray(offsets, np.int32)
+        if column.type == "bytes":
+            return pa.Array.from_buffers(
+                kind, rows, [None, pa.py_buffer(offsets), pa.py_buffer(values)]
+            )
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind.value_type))
+    values, valid = given if isinstance(given, tuple) else (given, None)
+    mask = None if valid is None else pa.array(np.ascontiguousarray(valid, bool)).buffers()[1]
+    if column.type == "address":
+        values = np.ascontiguousarray(values, np.uint8)
+    else:
+        values = np.ascontiguousarray(values, kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, rows, [mask, pa.py_buffer(values)])
+
+
+def batch(stream: str, rows: int, columns: Mapping[str, object]) -> Batch:
+    """Build a record batch of ``rows`` rows; a nullable column that is not given is null.
+
+    Raises KeyError on a column that the schema does not have or that is missing and not nullable:
+    that is our own mistake, not a peer's.
+    """
+    declared = STREAMS[stream].columns
+    unknown = columns.keys() - {c.name for c in declared}
+    if unknown:
+        raise KeyError(f"{stream} has no column {sorted(unknown)}")
+    arrays = [
+        _array(c, columns.get(c.name) if c.nullable else columns[c.name], rows) for c in declared
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMAS[stream])
+
+
+def empty(stream: str) -> Batch:
+    """A batch of no rows: what a collector sends to tell its time."""
+    return pa.RecordBatch.from_pylist([], schema=SCHEMAS[stream])
+
+
+def encode(rows: Batch) -> bytes:
+    """An Arrow IPC stream of one batch; buffers plain, for compression is Kafka's."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    return sink.getvalue().to_pybytes()
+
+
+def decode(stream: str, message: bytes) -> Batch:
+    """Read and validate one message.  Raises DecodeError, and nothing else, on bad bytes."""
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise DecodeError(Reason.SIZE, f"{len(message)} bytes, limit {MAX_MESSAGE_BYTES}")
+    expected = SCHEMAS[stream]
+    try:
+        with pa.ipc.open_stream(message) as reader:
+            got = reader.schema
+            version = (got.metadata or {}).get(b"version", b"?")
+            if version != expected.metadata[b"version"]:
+                raise DecodeError(Reason.VERSION, f"{stream} version {version[:16]!r}")
+            if not got.equals(expected, check_metadata=False):
+                raise DecodeError(Reason.SCHEMA, f"columns differ from {stream}'s")
+            rows = reader.read_next_batch()
+            rows.validate(full=True)
+    except DecodeError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, StopIteration, EOFError) as error:
+        raise DecodeError(Reason.CORRUPT, str(error)[:200]) from None
+    if rows.num_rows > MAX_ROWS:
+        raise DecodeError(Reason.SIZE, f"{rows.num_rows} rows, limit {MAX_ROWS}")
+    for column, array in zip(STREAMS[stream].columns, rows.columns, strict=True):
+        if not column.nullable and array.null_count:
+            raise DecodeError(Reason.SCHEMA, f"null in {column.name}")
+    return rows
+
+
+def values(rows: Batch, name: str) -> np.ndarray:
+    """A fixed-width column as a numpy view: (n,) of its type, or (n, 16) u1 for addresses.
+
+    Null cells hold no meaning here: ask ``valid`` for a nullable column.
+    """
+    array = rows.column(name)
+    data = array.buffers()[1]
+    if array.type == _ADDRESS:
+        flat = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+        return flat[array.offset * 16 : (array.offset + len(array)) * 16].reshape(-1, 16)
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    if data is None:
+        return np.zeros(0, dtype)
+    return np.frombuffer(data, dtype)[array.offset : array.offset + len(array)]
+
+
+def valid(rows: Batch, name: str) -> np.ndarray:
+    """(n,) bool: where a nullable column holds a value."""
+    return np.asarray(rows.column(name).is_valid())
+
+
+def lists(rows: Batch, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A ``bytes`` or ``list_*`` column as (offsets (n + 1,) i4, values): row i is values[o[i]:o[i+1]]."""
+    array = rows.column(name)
+    if not len(array):
+        return np.zeros(1, np.int32), np.zeros(0, np.uint8)
+    offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+    if array.type == pa.binary():
+        data = array.buffers()[2]
+        return offsets, np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+    return offsets, array.values.to_numpy(zero_copy_only=False)
+
+
+def texts(rows: Batch, name: str) -> list[str | None]:
+    """A text column as Python strings: for streams of few rows only."""
+    return rows.column(name).to_pylist()
+
+
+class Clock(msgspec.Struct, frozen=True):
+    """How far one source of rows has come: its newest stamp, and how late its rows may be."""
+
+    source: str
+    newest_ns: int
+    delay_ns: int
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What travels beside a batch, so that a gap, a repeat or a disagreement is counted.
+
+    ``number`` runs per (collector, stream, partition) from 0.  ``received_ns`` is receive time: the
+    collector's clock on a live link, the data's own time in a replay.
+    """
+
+    version: int
+    collector: str
+    number: int
+    rows: int
+    t_first_ns: int
+    t_last_ns: int
+    received_ns: int
+    home: str
+    clocks: tuple[Clock, ...] = ()
+
+
+def encode_header(header: Header) -> bytes:
+    """A header as JSON, small and readable with any Kafka tool."""
+    return msgspec.json.encode(header)
+
+
+def decode_header(data: bytes) -> Header:
+    """Raises DecodeError, and nothing else, on bad bytes."""
+    try:
+        return msgspec.json.decode(data, type=Header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DecodeError(Reason.CORRUPT, f"header: {error}"[:200]) from None

@@ -1,0 +1,1 @@
+"""Column batches in, explained incidents out."""

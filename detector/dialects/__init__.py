@@ -1,0 +1,1 @@
+"""Mining protocols: bytes in, messages out."""

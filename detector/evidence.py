@@ -1,0 +1,101 @@
+"""The waist: what observers produce and fusion consumes.
+
+An observer says what it saw, on which connection, when and how often.  It does not say how much that
+weighs: the weight is a row of ``tables/weights.toml``, found by ``kind``.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Group(StrEnum):
+    """Kinds of one group are not independent: within a group only the strongest speaks."""
+
+    IDENTITY = "identity"
+    PROTOCOL = "protocol"
+    BEHAVIOUR = "behaviour"
+
+
+class Connection(msgspec.Struct, frozen=True, order=True):
+    """The two ends of a connection, ``low`` the lesser (address, port), so that both directions agree.
+
+    ``opened`` tells apart connections that reuse a port: it counts up per pair of ends.
+    """
+
+    low: tuple[bytes, int]
+    high: tuple[bytes, int]
+    protocol: int
+    opened: int = 0
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """One observation.  ``(kind, rule, connection, minute of last_ns)`` names it: twice adds nothing."""
+
+    subscriber: bytes
+    kind: str
+    rule: str
+    connection: Connection
+    first_ns: int
+    last_ns: int
+    why: str
+    count: int = 1
+    role: str = "miner"
+
+
+class Veto(msgspec.Struct, frozen=True, kw_only=True):
+    """This connection is something else: what was seen on it counts no more."""
+
+    subscriber: bytes
+    connection: Connection
+    at_ns: int
+    rule: str
+    why: str
+
+
+class Shares(msgspec.Struct, kw_only=True):
+    """Counts of submitted shares by their fate; ``verified`` had their proof of work checked."""
+
+    accepted: int = 0
+    rejected: int = 0
+    stale: int = 0
+    verified: int = 0
+
+
+class SessionFacts(msgspec.Struct, kw_only=True):
+    """All that one mining connection has told so far.  A later one of the same connection replaces it.
+
+    ``hashes`` is the sum over accepted shares of the expected hashes of a share at the difficulty in force
+    for its job, for the algorithm ``algorithm``; None where the algorithm or a difficulty is not known.
+    ``hashes_shares`` is the number of accepted shares in that sum.  ``claimed`` is what the client itself
+    said (H/s), kept apart from what was measured.  ``client`` and ``server`` are (address, port).
+    """
+
+    subscriber: bytes
+    connection: Connection
+    copy: bool
+    client: tuple[bytes, int]
+    server: tuple[bytes, int]
+    role: str
+    dialect: str
+    algorithm: str | None = None
+    coin: str | None = None
+    workers: tuple[str, ...] = ()
+    wallets: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    shares: Shares = msgspec.field(default_factory=Shares)
+    hashes: float | None = None
+    hashes_shares: int = 0
+    least_hashes_per_share: float | None = None
+    claimed: float | None = None
+    first_job_ns: int | None = None
+    first_ns: int
+    last_ns: int
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What one step of an observer gives back."""
+
+    evidence: tuple[Evidence, ...] = ()
+    vetoes: tuple[Veto, ...] = ()
+    sessions: tuple[SessionFacts, ...] = ()

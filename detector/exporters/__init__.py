@@ -1,0 +1,1 @@
+"""Ways of telling.  An exporter renders; it decides nothing."""

@@ -1,0 +1,1 @@
+"""Ways of seeing.  An observer turns batches into evidence; it never judges."""
