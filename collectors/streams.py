@@ -125,7 +125,7 @@ PAYLOADS: Final = (
 NAMES: Final = (
     *_OWNER,
     Column("t", "i8", "ns", "when the name was seen, Unix time"),
-    Column("kind", "u1", "", "0 DNS answer, 1 TLS server name, 2 certificate, 3 HTTP host, 4 QUIC server name"),
+    Column("kind", "u1", "", "index into NAME_KINDS: 0 DNS answer, 1 TLS server name, and so on"),
     Column("name", "text", "", "the name, lower case, no final dot"),
     _null("alias", "text", "", "the name that was asked for, where the answer came by CNAME"),
     _null("address", "address", "", "the address that the name was seen beside"),

@@ -113,7 +113,7 @@ def is_home(address, first, last):
 
 @kernel
 def src_is_client(src, dst, src_port, dst_port, pool_port):
-    """The client is the end whose port is not a listed pool port, else the higher port, else the lower address."""
+    """The client is the end whose port is no listed pool port, else the higher port, else the lower address."""
     if pool_port[src_port] != pool_port[dst_port]:
         return pool_port[dst_port] == 1
     if src_port != dst_port:

@@ -1,0 +1,224 @@
+"""The incident as it is told, everywhere the same: one record and its bytes in, one document out."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+import msgspec
+
+from detector.attribution import Place, text
+from detector.evidence import SessionFacts, Shares
+from detector.fusion import PRIOR, WEIGHTS, log_odds, probability
+from detector.hashrate import HashRate, Power, power, rates
+from detector.incidents import NUMBER, Action, State, alert_id, incident_id
+from detector.measures import Ends, Link, ends_of
+from detector.store import Record
+
+MOST_LISTED = 32
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A server that the subscriber mines at; name and operator where the pool table knows them."""
+
+    address: str
+    port: int
+    name: str | None = None
+    operator: str | None = None
+
+
+class Bytes(msgspec.Struct, frozen=True):
+    """IP-layer octets of mining connections, from and to the subscriber."""
+
+    up: int
+    down: int
+
+
+class EvidenceLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind and rule of evidence, over all connections.  ``strength`` is its weight in nats."""
+
+    kind: str
+    group: str
+    rule: str
+    first: str
+    last: str
+    count: int
+    strength: float
+    why: str
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """See INCIDENTS in ``collectors/streams.py`` for the meaning of each field."""
+
+    id: str
+    subscriber: str
+    state: State
+    belief: float
+    first_seen: str
+    last_seen: str
+    role: str
+    coins: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    dialects: tuple[str, ...]
+    services: tuple[Service, ...]
+    workers: tuple[str, ...]
+    agents: tuple[str, ...]
+    shares: Shares
+    hashrate: tuple[HashRate, ...]
+    power_watts: Power | None
+    bytes: Bytes
+    place: Place | None
+    evidence: tuple[EvidenceLine, ...]
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """One step in an incident's life, as the ``alerts`` stream carries it."""
+
+    id: str
+    incident: str
+    transition: int
+    from_: State = msgspec.field(name="from")
+    to: State
+    action: Action
+    at: str
+    subscriber: str
+    belief: float
+    summary: str
+    evidence: tuple[EvidenceLine, ...]
+
+
+class Names(Protocol):
+    """How names that people chose are told: as they are, or as a keyed hash."""
+
+    def __call__(self, name: str) -> str:
+        """The name to show."""
+
+
+def rfc3339(ns: int) -> str:
+    """Unix nanoseconds as RFC 3339 in UTC, to the microsecond."""
+    moment = datetime.fromtimestamp(ns // 1_000_000_000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ns % 1_000_000_000 // 1000:06d}Z"
+
+
+def subscriber_text(address: bytes, prefix6: int = 64) -> str:
+    """A subscriber as people write it: an IPv4 address, or the prefix of an IPv6 one."""
+    told = text(address)
+    return f"{told}/{prefix6}" if ":" in told and prefix6 < 128 else told
+
+
+def _distinct(items: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(sorted({i for i in items if i}))[:MOST_LISTED]
+
+
+def role_of(sessions: Iterable[SessionFacts], traces: Iterable[str]) -> str:
+    """``pool`` serves jobs, ``miner`` takes them, ``proxy`` does both."""
+    roles = {s.role for s in sessions} or set(traces)
+    if {"pool", "miner"} <= roles:
+        return "proxy"
+    return min(roles, default="miner")
+
+
+def evidence_lines(record: Record) -> tuple[EvidenceLine, ...]:
+    """Traces of all connections, one line a kind and rule, the strongest first."""
+    by: dict[tuple[str, str], list] = {}
+    for (kind, rule, _), trace in record.traces.seen.items():
+        by.setdefault((kind, rule), []).append(trace)
+    lines = [
+        EvidenceLine(
+            kind=kind,
+            group=WEIGHTS[kind].group,
+            rule=rule,
+            first=rfc3339(min(t.first_ns for t in traces)),
+            last=rfc3339(max(t.last_ns for t in traces)),
+            count=sum(t.count for t in traces),
+            strength=WEIGHTS[kind].log_odds,
+            why=min(traces, key=lambda t: (t.first_ns, t.why)).why,
+        )
+        for (kind, rule), traces in by.items()
+    ]
+    return tuple(sorted(lines, key=lambda e: (-e.strength, e.kind, e.rule)))
+
+
+def with_flows(
+    sessions: Sequence[SessionFacts], links: dict[tuple[bytes, Ends], Link]
+) -> tuple[list[SessionFacts], Bytes]:
+    """Sessions as long as their last flow record, and the bytes of their connections, each counted once."""
+    longer, up, down = [], 0, 0
+    done: set[Ends] = set()
+    for facts in sessions:
+        ends = ends_of(facts.client, facts.server, facts.connection.protocol)
+        link = links.get((facts.subscriber, ends))
+        if link is None:
+            longer.append(facts)
+            continue
+        longer.append(msgspec.structs.replace(facts, last_ns=max(facts.last_ns, link.last_ns)))
+        if ends not in done:
+            done.add(ends)
+            low, high = link.total()
+            up, down = (up + low, down + high) if ends[0] == facts.client else (up + high, down + low)
+    return longer, Bytes(up, down)
+
+
+def belief_of(record: Record, half_life_ns: int, prior: float = PRIOR) -> float:
+    """Belief at the time of the last evidence."""
+    seen = [(key[0], trace.last_ns) for key, trace in record.traces.seen.items()]
+    return probability(
+        log_odds(seen, now_ns=record.last_ns, half_life_ns=half_life_ns, prior=prior)
+    )
+
+
+def incident(
+    record: Record,
+    links: dict[tuple[bytes, Ends], Link],
+    *,
+    belief: float,
+    place: Place | None,
+    prefix6: int,
+    names: Names,
+) -> Incident:
+    """Build the document of a record's present opening.  Pure: the same record, the same document."""
+    sessions, counted = with_flows(record.all_sessions(), links)
+    mine = [s for s in sessions if s.role != "pool"] or sessions
+    hash_rates = rates(s for s in sessions if not s.copy)
+    shares = Shares()
+    for facts in mine:
+        for field in shares.__struct_fields__:
+            setattr(shares, field, getattr(shares, field) + getattr(facts.shares, field))
+    services = {(s.server[0], s.server[1]) for s in sessions}
+    return Incident(
+        id=incident_id(record.subscriber, record.opening),
+        subscriber=subscriber_text(record.subscriber, prefix6),
+        state=record.state,
+        belief=round(belief, 6),
+        first_seen=rfc3339(record.first_ns),
+        last_seen=rfc3339(record.last_ns),
+        role=role_of(sessions, (t.role for t in record.traces.seen.values())),
+        coins=_distinct(s.coin for s in sessions),
+        algorithms=_distinct(s.algorithm for s in sessions),
+        dialects=_distinct(s.dialect for s in sessions),
+        services=tuple(Service(text(a), p) for a, p in sorted(services)[:MOST_LISTED]),
+        workers=_distinct(names(w) for s in sessions for w in s.workers),
+        agents=_distinct(a for s in sessions for a in s.agents),
+        shares=shares,
+        hashrate=hash_rates,
+        power_watts=power(hash_rates),
+        bytes=counted,
+        place=place,
+        evidence=evidence_lines(record),
+    )
+
+
+def transition(document: Incident, *, before: State, action: Action, at_ns: int, summary: str) -> Transition:
+    """The alert that goes with a step of an incident."""
+    return Transition(
+        id=alert_id(document.id, document.state),
+        incident=document.id,
+        transition=NUMBER[document.state],
+        from_=before,
+        to=document.state,
+        action=action,
+        at=rfc3339(at_ns),
+        subscriber=document.subscriber,
+        belief=document.belief,
+        summary=summary,
+        evidence=document.evidence,
+    )

@@ -1,0 +1,138 @@
+"""The detector's core: messages in, transitions and closed minutes out.  No clock, no socket, no metric.
+
+One engine per run of the data: a live detector has one, each replayed file has its own.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+
+from collectors import wire
+from collectors.bus import Message
+from detector import judge
+from detector.attribution import Place
+from detector.clock import MINUTE_NS, SECOND_NS, Watermark
+from detector.document import Incident, Transition
+from detector.evidence import Seen, SessionFacts
+from detector.incidents import OPEN
+from detector.judge import Judge
+from detector.ledger import Ledger, Minute
+from detector.measures import Ends, Meter, ends_of
+from detector.observers import payload
+from detector.observers.payload import PayloadObserver
+from detector.redact import plain
+from detector.store import Record
+
+TICK_NS = 10 * SECOND_NS
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The detector: how it judges, what it keeps, how late a flow record may be."""
+
+    judge: judge.Config = judge.Config()
+    payload: payload.Config = payload.Config()
+    lateness_s: int = 120
+    connections: int = 200_000
+
+
+class Told(msgspec.Struct):
+    """What one step has to tell."""
+
+    transitions: list[Transition] = msgspec.field(default_factory=list)
+    minutes: list[Minute] = msgspec.field(default_factory=list)
+
+
+class Engine:
+    """Observers, judgement and measures of one run."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        place_of: Callable[[bytes], Place | None] = lambda _: None,
+        names: Callable[[str], str] = plain,
+        prefix6: int = 64,
+    ) -> None:
+        self.meter = Meter(config.connections)
+        self.judge = Judge(
+            config.judge, self.meter.links, place_of=place_of, names=names, prefix6=prefix6
+        )
+        self.payload = PayloadObserver(config.payload)
+        self.watermark = Watermark()
+        self.evidence: Counter[tuple[str, str]] = Counter()
+        self._place_of = place_of
+        self._ledger = Ledger(config.lateness_s * SECOND_NS)
+        self._ticked_ns = -(1 << 62)
+
+    def step(self, message: Message) -> Told:
+        """Take in one message of any stream."""
+        told = Told()
+        if message.rows.num_rows:
+            if message.stream == "flows":
+                self.meter.step(message.rows)
+            elif message.stream == "payloads":
+                for run in _by_minute(message.rows):
+                    told.transitions += self._see(self.payload.step(run))
+        for clock in message.header.clocks:
+            self.watermark.observe(
+                clock.source, clock.newest_ns, clock.delay_ns, message.header.received_ns
+            )
+        self._tick(told, self.watermark.advance())
+        return told
+
+    def finish(self) -> Told:
+        """The data has ended: close every minute.  No time passes, so nothing fades or resolves."""
+        told = Told()
+        last = max((link.last_ns for link in self.meter.links.values()), default=None)
+        if last is not None:
+            told.minutes.append(self._ledger.close(last // MINUTE_NS, self._mining(), self.meter.links))
+        return told
+
+    def documents(self) -> list[Incident]:
+        """All incidents, open and resolved."""
+        return self.judge.documents()
+
+    def _see(self, seen: Seen) -> list[Transition]:
+        for e in seen.evidence:
+            self.evidence[e.kind, e.rule] += e.count
+        return self.judge.take(seen)
+
+    def _tick(self, told: Told, watermark_ns: int) -> None:
+        due = self._ledger.due(watermark_ns)
+        if due is not None:
+            told.minutes.append(self._ledger.close(due, self._mining(), self.meter.links))
+            mining = self._mining_ends()
+            self.meter.close(watermark_ns, mining.__contains__)
+        if watermark_ns - self._ticked_ns >= TICK_NS:
+            self._ticked_ns = watermark_ns
+            told.transitions += self.judge.tick(watermark_ns)
+            self.payload.expire(watermark_ns)
+
+    def _mining(self) -> list[tuple[Record, SessionFacts, Place | None]]:
+        """One entry per connection that is mining, of subscribers with an open incident."""
+        out: dict[tuple[bytes, Ends], tuple[Record, SessionFacts, Place | None]] = {}
+        for record in self.judge.store:
+            if record.state in OPEN:
+                place = self._place_of(record.subscriber)
+                for facts in record.sessions.values():
+                    ends = ends_of(facts.client, facts.server, facts.connection.protocol)
+                    out[record.subscriber, ends] = (record, facts, place)
+        return list(out.values())
+
+    def _mining_ends(self) -> set[tuple[bytes, Ends]]:
+        return {
+            (r.subscriber, ends_of(f.client, f.server, f.connection.protocol))
+            for r, f, _ in self._mining()
+        }
+
+
+def _by_minute(rows: wire.Batch) -> list[wire.Batch]:
+    """Cut a batch where the minute of its rows changes, so that no step spans a long silence."""
+    minute = wire.values(rows, "t") // MINUTE_NS
+    cuts = np.flatnonzero(np.diff(minute)) + 1
+    if not cuts.size:
+        return [rows]
+    edges = [0, *cuts.tolist(), rows.num_rows]
+    return [rows.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]

@@ -1,0 +1,93 @@
+"""How fast a subscriber hashes, and what that costs: from session facts to rates, watts and their bounds.
+
+Hashes of different algorithms are never added.  Claims of the client are not used here.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from scipy.special import gammaincinv
+
+from detector.evidence import SessionFacts
+from detector.tables.algorithms import energy
+
+NS_PER_S = 1e9
+
+
+class HashRate(msgspec.Struct, frozen=True, kw_only=True):
+    """Hashes per second of one algorithm, with the exact 95 % Poisson interval of its ``shares``.
+
+    ``value`` is None where no share was seen: then ``high`` alone speaks.
+    """
+
+    algorithm: str
+    value: float | None
+    low: float
+    high: float
+    unit: str = "H/s"
+    shares: int
+
+
+class Power(msgspec.Struct, frozen=True):
+    """Watts, for the best, the typical and the worst device of the table."""
+
+    low: float
+    typical: float
+    high: float
+
+
+def garwood(count: int) -> tuple[float, float]:
+    """Exact 95 % interval of a Poisson mean given one count (Garwood 1936)."""
+    low = float(gammaincinv(count, 0.025)) if count else 0.0
+    return low, float(gammaincinv(count + 1, 0.975))
+
+
+def covered_s(spans: Iterable[tuple[int, int]]) -> float:
+    """Seconds covered by the union of [first, last] spans in nanoseconds."""
+    total, end = 0, -(1 << 62)
+    for first, last in sorted(spans):
+        total += max(0, last - max(first, end))
+        end = max(end, last)
+    return total / NS_PER_S
+
+
+def _rate(algorithm: str, facts: Sequence[SessionFacts]) -> HashRate | None:
+    seconds = covered_s((f.first_job_ns, f.last_ns) for f in facts if f.first_job_ns is not None)
+    if seconds <= 0:
+        return None
+    shares = sum(f.hashes_shares for f in facts)
+    hashes = sum(f.hashes or 0.0 for f in facts)
+    low, high = garwood(shares)
+    if shares:
+        each = hashes / shares / seconds
+        return HashRate(
+            algorithm=algorithm, value=hashes / seconds, low=low * each, high=high * each, shares=shares
+        )
+    # Silence bounds the rate from above: at the easiest difficulty that was in force.
+    least = [f.least_hashes_per_share for f in facts if f.least_hashes_per_share]
+    if not least:
+        return None
+    return HashRate(algorithm=algorithm, value=None, low=0.0, high=high * min(least) / seconds, shares=0)
+
+
+def rates(sessions: Iterable[SessionFacts]) -> tuple[HashRate, ...]:
+    """One rate per algorithm that is known, over the time from first job to last record seen."""
+    by: dict[str, list[SessionFacts]] = {}
+    for facts in sessions:
+        if facts.algorithm is not None and facts.role != "pool":
+            by.setdefault(facts.algorithm, []).append(facts)
+    made = (_rate(algorithm, facts) for algorithm, facts in sorted(by.items()))
+    return tuple(rate for rate in made if rate is not None)
+
+
+def power(hash_rates: Iterable[HashRate]) -> Power | None:
+    """Watts over all algorithms that have a row in the energy table; None where none has."""
+    total = [0.0, 0.0, 0.0]
+    known = False
+    for rate in hash_rates:
+        per_hash = energy(rate.algorithm)
+        if per_hash is None or rate.value is None:
+            continue
+        known = True
+        total = [t + rate.value * joules for t, joules in zip(total, per_hash, strict=True)]
+    return Power(*total) if known else None

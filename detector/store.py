@@ -1,0 +1,130 @@
+"""What the detector keeps: one record per subscriber with evidence, and the closed incidents.
+
+Everything here is plain values, bounded and aged; what was dropped is counted.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from detector.evidence import Connection, SessionFacts
+from detector.fusion import Traces
+from detector.incidents import State
+
+
+FOLDED_KINDS: Final = 16
+NEVER_FIRST: Final = 1 << 62
+NEVER_LAST: Final = -(1 << 62)
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """One subscriber: evidence, sessions and where its incident stands.
+
+    ``folded`` sums up sessions that no longer have a place of their own, by dialect, algorithm and role.
+    ``opening`` counts incidents from 1.  ``first_ns`` and ``last_ns`` are of this opening's evidence, ``touched_ns`` of any;
+    ``changed`` says that exporters have not seen its latest document.
+    """
+
+    subscriber: bytes
+    traces: Traces = msgspec.field(default_factory=Traces)
+    sessions: dict[Connection, SessionFacts] = msgspec.field(default_factory=dict)
+    folded: dict[str, SessionFacts] = msgspec.field(default_factory=dict)
+    state: State = State.QUIET
+    opening: int = 0
+    first_ns: int = NEVER_FIRST
+    last_ns: int = NEVER_LAST
+    touched_ns: int = NEVER_LAST
+    changed: bool = False
+
+    def all_sessions(self) -> list[SessionFacts]:
+        """Every session of this opening, folded ones included."""
+        return [*self.folded.values(), *self.sessions.values()]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds of the detector's tables."""
+
+    subscribers: int = 200_000
+    traces_per_subscriber: int = 256
+    sessions_per_subscriber: int = 512
+    resolved_incidents: int = 10_000
+
+
+class Dropped(msgspec.Struct):
+    """What the bounds cost."""
+
+    subscribers: int = 0
+    sessions: int = 0
+    resolved: int = 0
+
+
+def merged(old: SessionFacts, new: SessionFacts) -> SessionFacts:
+    """Two sessions of one kind as one: counts added, names joined, times spanned; ``new``'s connection."""
+    out = msgspec.structs.replace(
+        new,
+        workers=tuple(dict.fromkeys(old.workers + new.workers))[:32],
+        agents=tuple(dict.fromkeys(old.agents + new.agents))[:32],
+        wallets=tuple(dict.fromkeys(old.wallets + new.wallets))[:32],
+        shares=msgspec.structs.replace(
+            new.shares,
+            **{f: getattr(old.shares, f) + getattr(new.shares, f) for f in new.shares.__struct_fields__},
+        ),
+        hashes_shares=old.hashes_shares + new.hashes_shares,
+        first_ns=min(old.first_ns, new.first_ns),
+        last_ns=max(old.last_ns, new.last_ns),
+    )
+    if old.hashes is not None or new.hashes is not None:
+        out.hashes = (old.hashes or 0.0) + (new.hashes or 0.0)
+    jobs = [f.first_job_ns for f in (old, new) if f.first_job_ns is not None]
+    out.first_job_ns = min(jobs, default=None)
+    return out
+
+
+class Store:
+    """Records by subscriber, in the order in which they were last touched."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.records: dict[bytes, Record] = {}
+        self.resolved: deque[msgspec.Struct] = deque(maxlen=limits.resolved_incidents)
+        self.dropped = Dropped()
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records.values())
+
+    def touch(self, subscriber: bytes) -> Record:
+        """The record of a subscriber, made on first use; the one touched longest ago makes room."""
+        record = self.records.pop(subscriber, None) or Record(subscriber=subscriber)
+        self.records[subscriber] = record
+        while len(self.records) > self._limits.subscribers:
+            del self.records[self._least()]
+            self.dropped.subscribers += 1
+        return record
+
+    def _least(self) -> bytes:
+        """Whom to forget: the quietest of the 64 that were touched longest ago."""
+        some = [r for _, r in zip(range(64), self.records.values(), strict=False)]
+        return min(some, key=lambda r: r.state in (State.SUSPECTED, State.CONFIRMED)).subscriber
+
+    def keep_session(self, record: Record, facts: SessionFacts) -> None:
+        """Replace what is known of one connection.  Beyond the bound the oldest is added to its like."""
+        record.sessions.pop(facts.connection, None)
+        record.sessions[facts.connection] = facts
+        if len(record.sessions) <= self._limits.sessions_per_subscriber:
+            return
+        oldest = record.sessions.pop(next(iter(record.sessions)))
+        kind = f"{oldest.dialect} {oldest.algorithm} {oldest.role}"
+        if kind in record.folded:
+            oldest = merged(record.folded[kind], oldest)
+        elif len(record.folded) >= FOLDED_KINDS:
+            self.dropped.sessions += 1
+            return
+        record.folded[kind] = oldest
+
+    def keep_resolved(self, document: msgspec.Struct) -> None:
+        """Remember a closed incident; the oldest makes room."""
+        if len(self.resolved) == self.resolved.maxlen:
+            self.dropped.resolved += 1
+        self.resolved.append(document)

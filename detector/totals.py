@@ -1,0 +1,97 @@
+"""Running totals over all runs of a process: what the metrics show.
+
+What engines tell in; counters and the latest minute out.  Plain numbers, so that the exporter only
+renders.
+"""
+
+from collections import Counter
+
+from detector.clock import MINUTE_NS
+from detector.document import Incident
+from detector.engine import Engine, Told
+from detector.ledger import Label, PlaceLabel
+
+
+class Run:
+    """One engine while it runs; its documents and counts once it has ended."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.name = name
+        self.engine: Engine | None = engine
+        self._documents: list[Incident] = []
+        self.minute: Counter[Label] = Counter()
+        self.minute_number: int | None = None
+        self._counts: Counter[str] = Counter()
+        self._evidence: Counter[tuple[str, str]] = Counter()
+
+    def end(self) -> None:
+        """Keep what was found, let go of the machinery."""
+        if self.engine is not None:
+            self._documents = self.engine.documents()
+            self._counts = counts_of(self.engine)
+            self._evidence = self.engine.evidence
+            self.engine = None
+
+    def documents(self) -> list[Incident]:
+        """The incidents of this run."""
+        return self.engine.documents() if self.engine is not None else self._documents
+
+    def counts(self) -> Counter[str]:
+        """Counters of the engine's parts, by metric name."""
+        return counts_of(self.engine) if self.engine is not None else self._counts
+
+    def evidence(self) -> Counter[tuple[str, str]]:
+        """How often each kind and rule spoke."""
+        return self.engine.evidence if self.engine is not None else self._evidence
+
+
+def counts_of(engine: Engine) -> Counter[str]:
+    """Every counter of the core, named as its metric."""
+    out: Counter[str] = Counter()
+    parts = {
+        "meter": engine.meter.counts,
+        "payload": engine.payload.stats,
+        "store_dropped": engine.judge.store.dropped,
+    }
+    for part, counts in parts.items():
+        for field in counts.__struct_fields__:
+            out[f"{part}_{field}"] = getattr(counts, field)
+    return out
+
+
+class Totals:
+    """Sums over runs."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.bytes: Counter[Label] = Counter()
+        self.bytes_by_place: Counter[PlaceLabel] = Counter()
+        self.transitions: Counter[str] = Counter()
+
+    def start(self, engine: Engine, name: str) -> Run:
+        """A new run begins."""
+        run = Run(engine, name)
+        self.runs.append(run)
+        return run
+
+    def take(self, run: Run, told: Told) -> None:
+        """Add what one step told."""
+        for made in told.transitions:
+            self.transitions[made.to] += 1
+        for minute in told.minutes:
+            self.bytes.update(minute.gained)
+            self.bytes_by_place.update(minute.gained_by_place)
+            run.minute = minute.bytes
+            run.minute_number = minute.number
+
+    def documents(self) -> list[Incident]:
+        """The incidents of all runs."""
+        return [d for run in self.runs for d in run.documents()]
+
+    def minute(self) -> tuple[Counter[Label], float | None]:
+        """Bytes of each run's latest closed minute, and when the newest of those ended (Unix s)."""
+        total: Counter[Label] = Counter()
+        numbers = [run.minute_number for run in self.runs if run.minute_number is not None]
+        for run in self.runs:
+            total.update(run.minute)
+        return total, (max(numbers) + 1) * MINUTE_NS / 1e9 if numbers else None
