@@ -68,9 +68,9 @@ def home(
             merged[-1][1] = max(merged[-1][1], last)
         else:
             merged.append([first, last])
-    halves = np.array(
-        [[(v >> 64, v & (2**64 - 1)) for v in pair] for pair in merged], np.uint64
-    ).reshape(-1, 2, 2)
+    halves = np.array([[(v >> 64, v & (2**64 - 1)) for v in pair] for pair in merged], np.uint64).reshape(
+        -1, 2, 2
+    )
     listed = np.zeros(65536, np.uint8)
     listed[list(pool_ports)] = 1
     told = ",".join(sorted(networks)) + f"/{prefix6}"
@@ -113,7 +113,7 @@ def is_home(address, first, last):
 
 @kernel
 def src_is_client(src, dst, src_port, dst_port, pool_port):
-    """The client is the end whose port is no listed pool port, else the higher port, else the lower address."""
+    """The client: no listed pool port, else the higher port, else the lower address."""
     if pool_port[src_port] != pool_port[dst_port]:
         return pool_port[dst_port] == 1
     if src_port != dst_port:

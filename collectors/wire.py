@@ -64,9 +64,7 @@ def _array(column: Column, given: object, rows: int) -> pa.Array:
         offsets, values = given  # type: ignore[misc]
         offsets = np.ascontiguousarray(offsets, np.int32)
         if column.type == "bytes":
-            return pa.Array.from_buffers(
-                kind, rows, [None, pa.py_buffer(offsets), pa.py_buffer(values)]
-            )
+            return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(offsets), pa.py_buffer(values)])
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind.value_type))
     values, valid = given if isinstance(given, tuple) else (given, None)
     mask = None if valid is None else pa.array(np.ascontiguousarray(valid, bool)).buffers()[1]
@@ -87,9 +85,7 @@ def batch(stream: str, rows: int, columns: Mapping[str, object]) -> Batch:
     unknown = columns.keys() - {c.name for c in declared}
     if unknown:
         raise KeyError(f"{stream} has no column {sorted(unknown)}")
-    arrays = [
-        _array(c, columns.get(c.name) if c.nullable else columns[c.name], rows) for c in declared
-    ]
+    arrays = [_array(c, columns.get(c.name) if c.nullable else columns[c.name], rows) for c in declared]
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMAS[stream])
 
 

@@ -41,9 +41,7 @@ class Places:
                 raise ConfigError(f"places, line {number}: {error}") from None
             base = 0xFFFF << 32 if network.version == 4 else 0
             place = Place(row["unit"] or "", row["sector"] or "", row["city"] or "")
-            nets.append(
-                (base + int(network.network_address), base + int(network.broadcast_address), place)
-            )
+            nets.append((base + int(network.network_address), base + int(network.broadcast_address), place))
         self._starts: list[int] = [0]
         self._places: list[Place | None] = [None]
         # Wide networks first, so that a narrower one is laid over it.

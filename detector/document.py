@@ -161,9 +161,7 @@ def with_flows(
 def belief_of(record: Record, half_life_ns: int, prior: float = PRIOR) -> float:
     """Belief at the time of the last evidence."""
     seen = [(key[0], trace.last_ns) for key, trace in record.traces.seen.items()]
-    return probability(
-        log_odds(seen, now_ns=record.last_ns, half_life_ns=half_life_ns, prior=prior)
-    )
+    return probability(log_odds(seen, now_ns=record.last_ns, half_life_ns=half_life_ns, prior=prior))
 
 
 def incident(

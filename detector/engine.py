@@ -5,6 +5,7 @@ One engine per run of the data: a live detector has one, each replayed file has 
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -56,9 +57,7 @@ class Engine:
         prefix6: int = 64,
     ) -> None:
         self.meter = Meter(config.connections)
-        self.judge = Judge(
-            config.judge, self.meter.links, place_of=place_of, names=names, prefix6=prefix6
-        )
+        self.judge = Judge(config.judge, self.meter.links, place_of=place_of, names=names, prefix6=prefix6)
         self.payload = PayloadObserver(config.payload)
         self.watermark = Watermark()
         self.evidence: Counter[tuple[str, str]] = Counter()
@@ -76,9 +75,7 @@ class Engine:
                 for run in _by_minute(message.rows):
                     told.transitions += self._see(self.payload.step(run))
         for clock in message.header.clocks:
-            self.watermark.observe(
-                clock.source, clock.newest_ns, clock.delay_ns, message.header.received_ns
-            )
+            self.watermark.observe(clock.source, clock.newest_ns, clock.delay_ns, message.header.received_ns)
         self._tick(told, self.watermark.advance())
         return told
 
@@ -123,8 +120,7 @@ class Engine:
 
     def _mining_ends(self) -> set[tuple[bytes, Ends]]:
         return {
-            (r.subscriber, ends_of(f.client, f.server, f.connection.protocol))
-            for r, f, _ in self._mining()
+            (r.subscriber, ends_of(f.client, f.server, f.connection.protocol)) for r, f, _ in self._mining()
         }
 
 
@@ -135,4 +131,4 @@ def _by_minute(rows: wire.Batch) -> list[wire.Batch]:
     if not cuts.size:
         return [rows]
     edges = [0, *cuts.tolist(), rows.num_rows]
-    return [rows.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    return [rows.slice(a, b - a) for a, b in pairwise(edges)]

@@ -60,9 +60,7 @@ class Traces(msgspec.Struct):
         """Take in one observation; False where its connection was vetoed or its kind has no weight."""
         if e.connection in self.vetoed or e.kind not in WEIGHTS:
             return False
-        self._fold(
-            (e.kind, e.rule, e.connection), Trace(e.first_ns, e.last_ns, e.count, e.why, e.role)
-        )
+        self._fold((e.kind, e.rule, e.connection), Trace(e.first_ns, e.last_ns, e.count, e.why, e.role))
         if len(self.seen) > most:
             self._shrink()
         return True
@@ -78,9 +76,7 @@ class Traces(msgspec.Struct):
         old.count += new.count
 
     def _shrink(self) -> None:
-        oldest = min(
-            (k for k in self.seen if k[2] is not None), key=lambda k: (self.seen[k].last_ns, k[:2])
-        )
+        oldest = min((k for k in self.seen if k[2] is not None), key=lambda k: (self.seen[k].last_ns, k[:2]))
         self._fold((oldest[0], oldest[1], None), self.seen.pop(oldest))
 
     def veto(self, connection: Connection, at_ns: int, most: int) -> bool:

@@ -113,9 +113,7 @@ class Judge:
 
     def _belief(self, record: Record, now_ns: int) -> float:
         seen = ((key[0], trace.last_ns) for key, trace in record.traces.seen.items())
-        return probability(
-            log_odds(seen, now_ns=now_ns, half_life_ns=self._half_life_ns, prior=PRIOR)
-        )
+        return probability(log_odds(seen, now_ns=now_ns, half_life_ns=self._half_life_ns, prior=PRIOR))
 
     def _advance(self, record: Record, now_ns: int) -> list[Transition]:
         """What silence up to ``now_ns`` did to an open incident."""

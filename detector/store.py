@@ -13,7 +13,6 @@ from detector.evidence import Connection, SessionFacts
 from detector.fusion import Traces
 from detector.incidents import State
 
-
 FOLDED_KINDS: Final = 16
 NEVER_FIRST: Final = 1 << 62
 NEVER_LAST: Final = -(1 << 62)
@@ -23,8 +22,8 @@ class Record(msgspec.Struct, kw_only=True):
     """One subscriber: evidence, sessions and where its incident stands.
 
     ``folded`` sums up sessions that no longer have a place of their own, by dialect, algorithm and role.
-    ``opening`` counts incidents from 1.  ``first_ns`` and ``last_ns`` are of this opening's evidence, ``touched_ns`` of any;
-    ``changed`` says that exporters have not seen its latest document.
+    ``opening`` counts incidents from 1.  ``first_ns`` and ``last_ns`` are of this opening's evidence,
+    ``touched_ns`` of any; ``changed`` says that exporters have not seen its latest document.
     """
 
     subscriber: bytes

@@ -1,0 +1,230 @@
+"""Composition root: configuration in, a role that has opened nothing out.  The only module that knows
+every part of the detector."""
+
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+from collectors.packet.collector import Collector, warm
+from collectors.packet.collector import Metrics as PacketMetrics
+from prometheus_client import CollectorRegistry, disable_created_metrics
+
+from collectors import jit, subscribers
+from collectors.bus import MemoryBus
+from collectors.errors import DecodeError
+from collectors.packet import pcapfile
+from detector.attribution import Places
+from detector.config import Config
+from detector.engine import Engine, Told
+from detector.errors import ConfigError, InputError
+from detector.exporters.http import Http
+from detector.exporters.jsonl import JsonLines
+from detector.exporters.prometheus import Exporter
+from detector.exporters.report import FileReport, ScanIncident
+from detector.metrics import Deliveries, Pace
+from detector.redact import Redactor, plain
+from detector.totals import Run, Totals
+
+CAPTURE_SUFFIXES = (".pcap", ".pcapng", ".cap", ".pcap.gz", ".pcapng.gz", ".cap.gz")
+
+
+class Detector:
+    """One process's detector: the parts that all its runs share."""
+
+    def __init__(self, config: Config, registry: CollectorRegistry) -> None:
+        disable_created_metrics()
+        self.config = config
+        self.home = subscribers.home(config.home_networks, prefix6=config.subscriber_prefix_ipv6)
+        self.totals = Totals()
+        self._places = Places(_lines(config.lists.places, "lists.places"))
+        self._names = _names(config)
+        self._registry = registry
+        self.pace = Pace(registry)
+        self.deliveries = Deliveries(registry)
+        self.packets = PacketMetrics(registry)
+        registry.register(Exporter(self.totals, version("poolwatch")))
+
+    def engine(self) -> Engine:
+        """A fresh engine: its own clock, its own state."""
+        return Engine(
+            self.config.detector,
+            place_of=self._places.find,
+            names=self._names,
+            prefix6=self.config.subscriber_prefix_ipv6,
+        )
+
+
+def _lines(path: str, key: str) -> Iterable[str]:
+    if not path:
+        return ()
+    try:
+        return Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def _names(config: Config) -> Callable[[str], str]:
+    if not config.output.redact:
+        return plain
+    path = config.output.redact_key_file
+    key = "\n".join(_lines(path, "output.redact_key_file")).encode() if path else secrets.token_bytes(32)
+    if not key.strip():
+        raise ConfigError(f"output.redact_key_file: {path} is empty")
+    return Redactor(key)
+
+
+def captures(paths: Iterable[str]) -> list[str]:
+    """Files as named; of a folder the captures in it, in order of name.  ``-`` is standard input."""
+    out: list[str] = []
+    for given in paths:
+        if given == "-" or not Path(given).is_dir():
+            out.append(given)
+        else:
+            found = sorted(p for p in Path(given).iterdir() if p.name.endswith(CAPTURE_SUFFIXES))
+            out += [str(p) for p in found]
+    return out
+
+
+def _open(path: str) -> IO[bytes]:
+    if path == "-":
+        return sys.stdin.buffer
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+
+
+class Replay:
+    """One file through collector, bus and engine: a run of its own."""
+
+    def __init__(self, detector: Detector, path: str, sink: JsonLines | None = None) -> None:
+        self._detector = detector
+        self._path = path
+        self._sink = sink
+        self._bus = MemoryBus(detector.config.bus.capacity, self._drain)
+        self._engine = detector.engine()
+        self._run: Run = detector.totals.start(self._engine, path)
+        self._collector = Collector(
+            detector.config.collectors.packets,
+            detector.home,
+            detector.config.bus.partitions,
+            self._bus.publish,
+            detector.packets,
+        )
+
+    def run(
+        self, stopped: Callable[[], bool], progress: Callable[[int], None], pace: float = 0
+    ) -> FileReport:
+        """Read the file to its end, or until ``stopped``; ``progress`` is told the bytes read so far.
+
+        Raises InputError where nothing of it could be read.
+        """
+        with _open(self._path) as file:
+            try:
+                capture = pcapfile.read(file)
+                for block in _paced(capture, pace):
+                    self._collector.feed(block)
+                    self._drain()
+                    progress(_position(file))
+                    if stopped():
+                        break
+            except DecodeError as error:
+                raise InputError(f"{self._path}: {error}") from None
+        self._collector.finish()
+        self._drain()
+        self._tell(self._engine.finish())
+        report = self._report()
+        self._run.end()
+        return report
+
+    def _drain(self) -> None:
+        pace = self._detector.pace
+        for message in self._bus.poll():
+            started = time.perf_counter()
+            self._tell(self._engine.step(message))
+            pace.batch_seconds.observe(time.perf_counter() - started)
+            pace.messages.labels(message.stream).inc()
+            pace.rows.labels(message.stream).inc(message.rows.num_rows)
+
+    def _tell(self, told: Told) -> None:
+        self._detector.totals.take(self._run, told)
+        if self._sink is None:
+            return
+        for made in told.transitions:
+            self._sink.alert(made)
+        for document in self._engine.judge.changed():
+            self._sink.incident(document)
+
+    def _report(self) -> FileReport:
+        stats = self._collector.stats
+        seconds = max(0, stats.last_ns - stats.first_ns) / 1e9 if stats.frames else 0.0
+        mining = sum(d.bytes.up + d.bytes.down for d in self._run.documents())
+        return FileReport(
+            path=self._path,
+            packets=stats.frames,
+            flows=stats.flows,
+            bytes=stats.bytes,
+            refused=dict(stats.refused),
+            seconds=seconds,
+            mining_mbps=mining * 8 / 1e6 / seconds if seconds else 0.0,
+        )
+
+    def found(self) -> list[ScanIncident]:
+        """The incidents of this file."""
+        return [ScanIncident(self._path, d) for d in self._run.documents()]
+
+
+def _position(file: IO[bytes]) -> int:
+    try:
+        return file.tell()
+    except OSError:
+        return 0
+
+
+def _paced(blocks: Iterable, pace: float) -> Iterator:
+    """Blocks no faster than ``pace`` seconds of the data in a second."""
+    began = time.monotonic()
+    first: int | None = None
+    for block in blocks:
+        if pace and block.t_ns.size:
+            first = int(block.t_ns[0]) if first is None else first
+            due = began + (int(block.t_ns[0]) - first) / 1e9 / pace
+            time.sleep(max(0.0, due - time.monotonic()))
+        yield block
+
+
+def warm_kernels(say: Callable[[str], None]) -> None:
+    """Compile or load every kernel before the first packet."""
+    jit.warm([warm], say)
+
+
+class Service:
+    """What ``poolwatch run`` holds open while it works."""
+
+    def __init__(self, config: Config) -> None:
+        self.registry = CollectorRegistry()
+        self.detector = Detector(config, self.registry)
+        self.loop_turned = time.monotonic()
+        self.is_ready = False
+        self.http = Http(config.http.listen, self.registry, self._live, lambda: self.is_ready)
+        self.sink = (
+            JsonLines(Path(config.output.jsonl), self.detector.deliveries) if config.output.jsonl else None
+        )
+        self._stack = ExitStack()
+
+    def _live(self) -> bool:
+        return time.monotonic() - self.loop_turned < 30
+
+    def __enter__(self) -> "Service":
+        if self.sink is not None:
+            self._stack.enter_context(self.sink)
+        self._stack.enter_context(self.http)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()

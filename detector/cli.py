@@ -1,0 +1,162 @@
+"""The command ``poolwatch``.  Nothing heavy is imported before a command needs it."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detector.config import Config
+    from detector.exporters.report import FileReport, ScanIncident
+
+DONE, INPUT, USAGE = 0, 1, 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, whole."""
+    out = argparse.ArgumentParser(
+        prog="poolwatch",
+        description="Finds cryptocurrency mining in network traffic, and measures it.",
+        epilog="examples:  poolwatch scan capture.pcap   |   tcpdump -w - | poolwatch scan -",
+    )
+    out.add_argument("--version", action="store_true", help="print the version and stop")
+    sub = out.add_subparsers(dest="command", metavar="COMMAND")
+    scan = sub.add_parser("scan", help="look through captures once and print the incidents")
+    scan.add_argument(
+        "files", nargs="+", metavar="FILE", help="pcap, pcapng, .gz of both; - is standard input"
+    )
+    scan.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    run = sub.add_parser("run", help="all in one: replay, watch, serve metrics until stopped")
+    run.add_argument("replay", nargs="*", metavar="FILE", help="captures or folders instead of run.replay")
+    run.add_argument("--once", action="store_true", help="end after the replay and print the incidents")
+    run.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
+    run.add_argument(
+        "--pace", type=float, metavar="N", help="N seconds of the data a second; 0 is all at once"
+    )
+    check = sub.add_parser("check", help="build everything from the configuration and stop")
+    show = sub.add_parser("config", help="print the merged configuration as TOML")
+    for command in (scan, run, check, show):
+        command.add_argument("--config", metavar="FILE", help="TOML file (default: $POOLWATCH_CONFIG)")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; exit status 0 done, 1 an input could not be read, 2 wrong configuration or usage."""
+    options = parser().parse_args(arguments)
+    if options.version:
+        from importlib.metadata import version
+
+        print(f"poolwatch {version('poolwatch')}")
+        return DONE
+    if options.command is None:
+        parser().print_usage(sys.stderr)
+        return USAGE
+    from detector.errors import ConfigError, InputError
+
+    try:
+        commands: dict[str, Callable[[argparse.Namespace], int]] = {
+            "scan": _scan, "run": _run, "check": _check, "config": _config,
+        }  # fmt: skip
+        return commands[options.command](options)
+    except ConfigError as error:
+        print(f"poolwatch: {error}", file=sys.stderr)
+        return USAGE
+    except InputError as error:
+        print(f"poolwatch: {error}", file=sys.stderr)
+        return INPUT
+    except BrokenPipeError:
+        sys.stderr.close()
+        return DONE
+
+
+def _say(text: str) -> None:
+    print(f"poolwatch: {text}", file=sys.stderr)
+
+
+def _config(options: argparse.Namespace) -> int:
+    from detector.config import as_toml, load
+
+    sys.stdout.write(as_toml(load(options.config)))
+    return DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    from detector.app import Service
+    from detector.config import load
+
+    Service(load(options.config))
+    print("configuration is good")
+    return DONE
+
+
+def _scan(options: argparse.Namespace) -> int:
+    from prometheus_client import CollectorRegistry
+
+    from detector import app
+    from detector.config import load
+    from detector.exporters import report
+    from detector.exporters.progress import Progress
+
+    config = load(options.config)
+    detector = app.Detector(config, CollectorRegistry())
+    app.warm_kernels(_say)
+    paths = app.captures(options.files)
+    files: list[FileReport] = []
+    found: list[ScanIncident] = []
+    status = DONE
+    with Progress(paths) as progress:
+        for path in paths:
+            try:
+                replay = app.Replay(detector, path)
+                files.append(replay.run(lambda: False, progress.at(path)))
+                found += replay.found()
+            except app.InputError as error:
+                _say(str(error))
+                files.append(
+                    report.FileReport(path=path, packets=0, flows=0, bytes=0, refused={}, error=str(error))
+                )
+                status = INPUT
+    if options.json:
+        sys.stdout.buffer.write(report.scan_json(files, found) + b"\n")
+    else:
+        _print_table(files, found)
+    return status
+
+
+def _print_table(files: "list[FileReport]", found: "list[ScanIncident]") -> None:
+    from rich.console import Console
+
+    from detector.exporters import report
+
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    packets = sum(f.packets for f in files)
+    console.print(f"{len(files)} files, {packets} packets, {sum(f.flows for f in files)} flow records")
+    refused = {r: sum(f.refused.get(r, 0) for f in files) for f in files for r in f.refused}
+    if refused:
+        console.print("refused: " + ", ".join(f"{n} {r}" for r, n in sorted(refused.items())))
+    if not found:
+        console.print("no mining found")
+        return
+    console.print(report.table(found))
+    for line in report.summary_lines(report.summary([f.incident for f in found], files)):
+        console.print(line)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from detector.config import load
+    from detector.live import serve
+
+    config: Config = load(options.config)
+    return serve(config, options, _say, _print_table, _on_stop)
+
+
+def _on_stop(stop: Callable[[], None]) -> None:
+    """Ctrl-C and SIGTERM end the work cleanly; a second one ends it at once."""
+
+    def handler(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)

@@ -1,0 +1,112 @@
+"""The whole configuration: one TOML file, every key optional."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from collectors.config import parse
+from collectors.packet import collector as packets
+from collectors.subscribers import DEFAULT_HOME
+from detector import engine
+from detector.errors import ConfigError
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Collectors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What feeds the bus."""
+
+    packets: packets.Config = packets.Config()
+
+
+class Bus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The embedded bus."""
+
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    capacity: Positive = 4096
+
+
+class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where metrics and health are served."""
+
+    listen: str = "127.0.0.1:9464"
+
+
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The all-in-one role: what it replays, and how fast.
+
+    ``pace`` is how many seconds of the data go by in one second; 0 is as fast as possible.
+    """
+
+    replay: tuple[str, ...] = ("pcaps",)
+    pace: Annotated[float, msgspec.Meta(ge=0)] = 0
+
+
+class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where alerts and incidents are written; "" writes none.
+
+    With ``redact`` worker names and wallets are a hash keyed by the content of ``redact_key_file``.
+    """
+
+    jsonl: str = ""
+    redact: bool = False
+    redact_key_file: str = ""
+
+
+class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Files of the operator's own knowledge; "" is none."""
+
+    places: str = ""
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that can be set.
+
+    ``home_networks`` holds the subscribers' addresses; an empty list means: the client of each connection.
+    ``subscriber_prefix_ipv6`` is how long a prefix one IPv6 subscriber has.
+    """
+
+    home_networks: tuple[str, ...] = DEFAULT_HOME
+    subscriber_prefix_ipv6: Annotated[int, msgspec.Meta(ge=1, le=128)] = 64
+    collectors: Collectors = Collectors()
+    bus: Bus = Bus()
+    detector: engine.Config = engine.Config()
+    http: Http = Http()
+    run: Run = Run()
+    output: Output = Output()
+    lists: Lists = Lists()
+
+
+def load(path: str | None) -> Config:
+    """Read the file (none given: ``$POOLWATCH_CONFIG``, else defaults) and the environment.
+
+    Raises ConfigError on a file that cannot be read and on every mistake in it.
+    """
+    path = path or os.environ.get("POOLWATCH_CONFIG")
+    text = ""
+    if path:
+        try:
+            text = Path(path).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: {error}") from None
+    return parse(text, os.environ, Config, path or "configuration")
+
+
+def as_toml(config: Config) -> str:
+    """The merged configuration, ready to be a file."""
+    lines: list[str] = []
+    _section(msgspec.to_builtins(config), (), lines)
+    return "\n".join(lines) + "\n"
+
+
+def _section(tree: dict, path: tuple[str, ...], lines: list[str]) -> None:
+    plain = {k: v for k, v in tree.items() if not isinstance(v, dict)}
+    if plain:
+        lines += ([""] if lines else []) + ([f"[{'.'.join(path)}]"] if path else [])
+        # A JSON string, number, list or boolean is also a TOML one.
+        lines += [f"{k} = {msgspec.json.encode(v).decode()}" for k, v in plain.items()]
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            _section(value, (*path, key), lines)

@@ -1,0 +1,157 @@
+"""Incidents as a table for people, and as one JSON document for programs."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from detector.document import Bytes, Incident
+from detector.explain import quantity
+from detector.hashrate import HashRate, Power
+from detector.incidents import State
+
+STYLE = {State.CONFIRMED: "bold red", State.SUSPECTED: "yellow", State.RESOLVED: "green"}
+
+
+class FileReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one file held.  ``seconds`` is the span of its stamps; ``mining_mbps`` is over that span."""
+
+    path: str
+    packets: int
+    flows: int
+    bytes: int
+    refused: dict[str, int]
+    seconds: float = 0.0
+    mining_mbps: float = 0.0
+    error: str | None = None
+
+
+class ScanIncident(msgspec.Struct, frozen=True):
+    """An incident and the file it was seen in."""
+
+    file: str
+    incident: Incident
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over incidents.  Files are taken as simultaneous: their rates are added."""
+
+    confirmed: int
+    suspected: int
+    resolved: int
+    bytes: Bytes
+    mbps: float
+    hashrate: tuple[HashRate, ...]
+    power_watts: Power | None
+    kwh_per_day: Power | None
+
+
+def summary(incidents: Sequence[Incident], files: Sequence[FileReport]) -> Summary:
+    """Add up.  A proxy's hash rate is its clients' and is left out; pools are no miners."""
+    counts = Counter(d.state for d in incidents if d.role != "pool")
+    by: dict[str, list[HashRate]] = {}
+    for document in incidents:
+        if document.role == "miner":
+            for rate in document.hashrate:
+                by.setdefault(rate.algorithm, []).append(rate)
+    watts = [d.power_watts for d in incidents if d.role == "miner" and d.power_watts is not None]
+    total = Power(*(sum(getattr(w, f) for w in watts) for f in Power.__struct_fields__)) if watts else None
+    return Summary(
+        confirmed=counts[State.CONFIRMED],
+        suspected=counts[State.SUSPECTED],
+        resolved=counts[State.RESOLVED],
+        bytes=Bytes(sum(d.bytes.up for d in incidents), sum(d.bytes.down for d in incidents)),
+        mbps=sum(f.mining_mbps for f in files),
+        hashrate=tuple(_added(name, rates) for name, rates in sorted(by.items())),
+        power_watts=total,
+        kwh_per_day=Power(*(getattr(total, f) * 0.024 for f in Power.__struct_fields__)) if total else None,
+    )
+
+
+def _added(algorithm: str, rates: Sequence[HashRate]) -> HashRate:
+    """Rates of independent miners: values add, half-widths add in squares."""
+    known = [r for r in rates if r.value is not None]
+    value = sum(r.value for r in known if r.value is not None)
+    below = sum((r.value - r.low) ** 2 for r in known if r.value is not None) ** 0.5
+    above = sum((r.high - r.value) ** 2 for r in known if r.value is not None) ** 0.5
+    return HashRate(
+        algorithm=algorithm,
+        value=value if known else None,
+        low=max(0.0, value - below),
+        high=value + above if known else sum(r.high for r in rates),
+        shares=sum(r.shares for r in rates),
+    )
+
+
+def scan_json(files: Sequence[FileReport], found: Sequence[ScanIncident]) -> bytes:
+    """The document of ``poolwatch scan --json``."""
+    incidents = [{"file": f.file, **msgspec.to_builtins(f.incident)} for f in found]
+    total = summary([f.incident for f in found], files)
+    return msgspec.json.format(
+        msgspec.json.encode({"files": files, "incidents": incidents, "summary": total}), indent=2
+    )
+
+
+def table(found: Sequence[ScanIncident], title: str | None = None, most: int = 200) -> Table:
+    """One row an incident, the surest first."""
+    out = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name, justify in (
+        ("subscriber", "left"), ("state", "left"), ("belief", "right"), ("dialect", "left"),
+        ("algorithm", "left"), ("hash rate (95 %)", "left"), ("shares", "right"), ("bytes", "right"),
+        ("service", "left"), ("worker", "left"),
+    ):  # fmt: skip
+        out.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    ordered = sorted(found, key=lambda f: (-f.incident.belief, f.incident.subscriber))
+    for entry in ordered[:most]:
+        out.add_row(*_row(entry.incident))
+    return out
+
+
+def _row(d: Incident) -> tuple[Text | str, ...]:
+    rates = [
+        f"{quantity(r.value, r.unit)} ({quantity(r.low, '').strip()}-{quantity(r.high, '').strip()})"
+        if r.value is not None
+        else f"< {quantity(r.high, r.unit)}"
+        for r in d.hashrate
+    ]
+    shares = f"{d.shares.accepted}" + (f"+{d.shares.rejected}r" if d.shares.rejected else "")
+    return (
+        d.subscriber,
+        Text(d.state.value, STYLE.get(d.state, "")),
+        f"{d.belief:.4f}",
+        ", ".join(d.dialects) or "-",
+        ", ".join(d.algorithms) or "unknown",
+        "; ".join(rates) or "-",
+        shares + (f" ({d.shares.verified} verified)" if d.shares.verified else ""),
+        str(d.bytes.up + d.bytes.down),
+        ", ".join(f"{s.address}:{s.port}" for s in d.services[:2]) or "-",
+        ", ".join(_printable(w) for w in d.workers[:2]) or "-",
+    )
+
+
+def _printable(text: str, most: int = 28) -> str:
+    shown = "".join(c if c.isprintable() else "?" for c in text)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def summary_lines(total: Summary) -> list[str]:
+    """The figures of the report, in words."""
+    lines = [
+        f"{total.confirmed} confirmed, {total.suspected} suspected, {total.resolved} resolved; "
+        f"mining traffic {total.mbps:.6f} Mbit/s, {total.bytes.up + total.bytes.down} bytes"
+    ]
+    lines += [
+        f"  {rate.algorithm}: {quantity(rate.value, rate.unit)} "
+        f"({quantity(rate.low, '').strip()} to {quantity(rate.high, rate.unit)})"
+        for rate in total.hashrate
+        if rate.value is not None
+    ]
+    if total.power_watts is not None and total.kwh_per_day is not None:
+        p, e = total.power_watts, total.kwh_per_day
+        lines.append(
+            f"  power {quantity(p.typical, 'W')} ({quantity(p.low, 'W')} to {quantity(p.high, 'W')}), "
+            f"{e.typical:.3g} kWh a day"
+        )
+    return lines

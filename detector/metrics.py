@@ -1,0 +1,54 @@
+"""Counters of the detector's shell that more than one of its parts moves."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+SINKS: Final = ("jsonl",)
+OUTCOMES: Final = ("delivered", "failed")
+
+
+class Deliveries:
+    """What became of alerts and documents that were handed to a sink."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._counter = Counter(
+            "poolwatch_alert_deliveries",
+            "Alerts and documents handed to a sink, by what became of them.",
+            ["sink", "outcome"],
+            registry=registry,
+        )
+        for sink in SINKS:
+            for outcome in OUTCOMES:
+                self._counter.labels(sink, outcome)
+
+    def count(self, sink: str, outcome: str) -> None:
+        """One delivery came to ``outcome``."""
+        self._counter.labels(sink, outcome).inc()
+
+
+class Pace:
+    """How the detector keeps up: batches, refused messages, and the time a batch takes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.messages = Counter(
+            "poolwatch_detector_messages", "Messages taken in, by stream.", ["stream"], registry=registry
+        )
+        for stream in ("flows", "payloads", "names"):
+            self.messages.labels(stream)
+        self.rows = Counter(
+            "poolwatch_detector_rows", "Rows taken in, by stream.", ["stream"], registry=registry
+        )
+        for stream in ("flows", "payloads", "names"):
+            self.rows.labels(stream)
+        self.bus_refused = Counter(
+            "poolwatch_detector_bus_refused",
+            "Messages that found no room on the embedded bus.",
+            registry=registry,
+        )
+        self.batch_seconds = Histogram(
+            "poolwatch_detector_batch_seconds",
+            "Wall time to take in one message.",
+            buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+            registry=registry,
+        )
