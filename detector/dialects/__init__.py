@@ -1,1 +1,1 @@
-"""Mining protocols: bytes in, messages out."""
+"""Mining protocols: lines in, messages out.  What they look like is declared in ``tables/dialects.toml``."""

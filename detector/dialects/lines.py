@@ -1,0 +1,98 @@
+"""One line in, one JSON object out; and the chunks of one direction in, whole lines out.
+
+Every text dialect is JSON objects ended by LF, CRLF seen (reference 1.1).  A line that is not an object is
+refused with a reason; a chunk never is.
+"""
+
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+MAX_LINE_BYTES: Final = 64 << 10
+"""The longest line that is kept.  The reference's longest are 6 kB (1.1, item 6)."""
+
+
+class Refusal(StrEnum):
+    """Why a line was not read."""
+
+    LONG = "long"  # more than MAX_LINE_BYTES without LF
+    TEXT = "text"  # does not begin with a brace: not JSON, never parsed
+    JSON = "json"  # malformed, not an object, a number out of range, not UTF-8
+    DEEP = "deep"  # nested deeper than the interpreter's stack
+    GAP = "gap"  # unfinished when bytes were lost
+
+
+class LineError(ValueError):
+    """A peer sent a line that cannot be read."""
+
+    def __init__(self, reason: Refusal) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+def read(line: bytes) -> dict[str, Any]:
+    """The object on one line.  Raises LineError, and nothing else, on bad bytes."""
+    try:
+        return _OBJECT.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise LineError(Refusal.JSON) from None
+    except RecursionError:
+        raise LineError(Refusal.DEEP) from None
+
+
+class Assembler(msgspec.Struct):
+    """The unfinished line of one direction: plain values, so that a state record can carry it.
+
+    ``skipping`` is set while the rest of a line that will not be kept goes by: one that is too long, or
+    one that does not begin with a brace (so a binary stream holds no memory).
+    """
+
+    tail: bytes = b""
+    skipping: bool = False
+
+    def gap(self) -> Refusal | None:
+        """Bytes were lost: forget the unfinished line.  What follows is tried as it comes."""
+        lost = Refusal.GAP if self.tail else None
+        self.tail, self.skipping = b"", False
+        return lost
+
+    def feed(self, data: bytes, refused: dict[str, int]) -> list[tuple[bytes, int]]:
+        """Whole lines that begin with a brace, each with the offset in ``data`` just behind its LF."""
+        if not self.tail and not self.skipping and data.find(b"\n") == len(data) - 1:
+            if data[:1] == b"{" and len(data) <= MAX_LINE_BYTES:  # one line, one segment: the usual
+                return [(data, len(data))]
+        return self._cut(data, refused)
+
+    def _cut(self, data: bytes, refused: dict[str, int]) -> list[tuple[bytes, int]]:
+        out: list[tuple[bytes, int]] = []
+        start = 0
+        while True:
+            end = data.find(b"\n", start)
+            piece = data[start:] if end < 0 else data[start:end]
+            if not self.skipping:
+                self._add(piece, refused)
+            if end < 0:
+                return out
+            if not self.skipping and self.tail:
+                out.append((self.tail, end + 1))
+            self.tail, self.skipping = b"", False
+            start = end + 1
+
+    def _add(self, piece: bytes, refused: dict[str, int]) -> None:
+        grown = self.tail + piece if self.tail else piece.lstrip(b" \t\r")
+        if not grown:
+            return
+        if grown[:1] != b"{":
+            self._drop(Refusal.TEXT, refused)
+        elif len(grown) > MAX_LINE_BYTES:
+            self._drop(Refusal.LONG, refused)
+        else:
+            self.tail = grown
+
+    def _drop(self, why: Refusal, refused: dict[str, int]) -> None:
+        self.tail, self.skipping = b"", True
+        refused[why] = refused.get(why, 0) + 1
