@@ -9,7 +9,7 @@ import msgspec
 from scipy.special import gammaincinv
 
 from detector.evidence import SessionFacts
-from detector.tables.algorithms import energy
+from detector.algorithms import energy
 
 NS_PER_S = 1e9
 
