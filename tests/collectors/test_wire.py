@@ -1,0 +1,159 @@
+"""The schema, and its forms."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors import wire
+from collectors.errors import DecodeError, Reason
+from collectors.streams import STREAMS
+
+GOLDEN = Path(__file__).with_name("schema.golden")
+ARROW = [s for s in STREAMS.values() if s.format == "arrow"]
+
+
+def described():
+    return "".join(
+        f"{s.topic} {c.name} {c.type} {c.unit or '-'} {'null' if c.nullable else 'set'}\n"
+        for s in STREAMS.values()
+        for c in s.columns
+    )
+
+
+def test_every_change_of_the_schema_is_deliberate():
+    assert described() == GOLDEN.read_text(), "if meant: change the version too, and renew the golden file"
+
+
+def sample(stream, rows=3):
+    """Columns with a different value in every cell, nulls in every second nullable one."""
+    rng = np.random.default_rng(len(stream))
+    columns = {}
+    for c in STREAMS[stream].columns:
+        some = np.arange(rows) % 2 == 0
+        if c.type == "address":
+            value = rng.integers(0, 256, (rows, 16), dtype=np.uint8)
+        elif c.type == "text":
+            columns[c.name] = [f"é{i}" for i in range(rows)]
+            continue
+        elif c.type == "bytes":
+            columns[c.name] = (np.array([0, *([2] * rows)]), b"\0\xff")
+            continue
+        elif c.type.startswith("list_"):
+            columns[c.name] = (np.arange(rows + 1), np.arange(rows))
+            continue
+        else:
+            value = rng.integers(0, 120, rows)
+        columns[c.name] = (value, some) if c.nullable else value
+    return wire.batch(stream, rows, columns)
+
+
+@pytest.mark.parametrize("stream", [s.name for s in ARROW])
+def test_a_batch_survives_the_wire(stream):
+    rows = sample(stream)
+    assert wire.decode(stream, wire.encode(rows)).equals(rows)
+    assert wire.empty(stream).num_rows == 0
+    assert wire.decode(stream, wire.encode(wire.empty(stream))).num_rows == 0
+
+
+@pytest.mark.parametrize("stream", [s.name for s in ARROW])
+def test_views_of_a_slice_are_views_of_its_rows(stream):
+    rows = sample(stream, 5)
+    part = rows.slice(2, 2)
+    for c in STREAMS[stream].columns:
+        if c.type in {"bytes"} or c.type.startswith("list_"):
+            offsets, values = wire.lists(part, c.name)
+            got = [values[offsets[i] : offsets[i + 1]].tolist() for i in range(2)]
+            wanted = [list(v) if v is not None else [] for v in part.column(c.name).to_pylist()]
+            assert got == wanted
+        elif c.type != "text":
+            values, there = wire.values(part, c.name), wire.valid(part, c.name)
+            for value, ok, plain in zip(values, there, part.column(c.name).to_pylist(), strict=True):
+                assert ok == (plain is not None)
+                if ok:
+                    assert (value.tobytes() if c.type == "address" else int(value)) == plain
+
+
+def test_addresses_keep_their_trailing_zero_bytes():
+    address = np.zeros((1, 16), np.uint8)
+    address[0, 3] = 9
+    rows = sample("payloads", 1)
+    rows = rows.set_column(2, "src", pa.array([address.tobytes()], pa.binary(16)))
+    assert wire.values(rows, "src")[0].tobytes() == address.tobytes()
+
+
+def test_a_column_that_is_not_declared_is_our_own_mistake():
+    with pytest.raises(KeyError, match="colour"):
+        wire.batch("payloads", 0, {"colour": []})
+    with pytest.raises(KeyError, match="subscriber"):
+        wire.batch("payloads", 0, {})
+
+
+def stream_of(batch):
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def refused(stream, message):
+    with pytest.raises(DecodeError) as caught:
+        wire.decode(stream, message)
+    return caught.value.reason
+
+
+def test_what_is_not_ours_is_refused_by_name():
+    rows = sample("payloads")
+    assert refused("payloads", b"") is Reason.CORRUPT
+    assert refused("payloads", wire.encode(sample("flows"))) is Reason.SCHEMA
+    other = rows.replace_schema_metadata({"version": "2"})
+    assert refused("payloads", stream_of(other)) is Reason.VERSION
+    assert refused("payloads", bytes(wire.MAX_MESSAGE_BYTES + 1)) is Reason.SIZE
+    many = sample("payloads", wire.MAX_ROWS + 1)
+    assert refused("payloads", wire.encode(many)) is Reason.SIZE
+    holes = rows.set_column(
+        rows.schema.get_field_index("t"), pa.field("t", pa.int64(), nullable=False), pa.array([1, None, 3])
+    )
+    assert refused("payloads", stream_of(holes)) is Reason.SCHEMA
+
+
+WHOLE = {s.name: wire.encode(sample(s.name)) for s in ARROW}
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(sorted(WHOLE)), st.data())
+def test_any_bytes_decode_or_are_refused(stream, data):
+    """Real messages with some bytes changed: what crashed pyarrow when it was read unvalidated."""
+    message = bytearray(WHOLE[stream])
+    for _ in range(data.draw(st.integers(1, 8))):
+        message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
+    message = bytes(
+        message[: data.draw(st.integers(0, len(message)))] if data.draw(st.booleans()) else message
+    )
+    try:
+        rows = wire.decode(stream, message)
+    except DecodeError:
+        return
+    for c in STREAMS[stream].columns:
+        rows.column(c.name).to_pylist()
+
+
+@given(st.binary(max_size=300))
+def test_any_header_bytes_decode_or_are_refused(data):
+    try:
+        wire.decode_header(data)
+    except DecodeError:
+        return
+
+
+def test_a_header_survives_the_wire():
+    header = wire.Header(
+        version=1, collector="tap-1", number=7, rows=2, t_first_ns=-5, t_last_ns=2**62, received_ns=3,
+        home="ab",
+        clocks=(wire.Clock("tap-1", 9, 5),),
+    )  # fmt: skip
+    assert wire.decode_header(wire.encode_header(header)) == header
