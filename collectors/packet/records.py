@@ -1,0 +1,190 @@
+"""From table rows and chunks to batches of the streams: columns oriented, owned and cut.
+
+A connection's record runs from its initiator, where that is known, else from the sender of its first
+packet.  All functions are pure; rows of one partition keep their order.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from collectors import wire
+from collectors.packet.frames import NO_VLAN
+from collectors.packet.payloads import Chunk
+from collectors.packet.table import PICKED
+from collectors.subscribers import Owned
+
+_TCP: Final = 6
+# Of the 8 MiB that a message may have, what the payload bytes of one batch may take.
+MAX_BATCH_BYTES: Final = 4 << 20
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowColumns:
+    """``rows`` (n,) ROW; ``d`` (n,) the direction that is forward; the oriented 5-tuple."""
+
+    rows: np.ndarray
+    d: np.ndarray
+    src: np.ndarray
+    dst: np.ndarray
+    src_port: np.ndarray
+    dst_port: np.ndarray
+
+
+def _addresses(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """(n, 16) u1 from the two halves."""
+    return np.stack([high, low], axis=1).astype(">u8").view(np.uint8).reshape(-1, 16)
+
+
+def flow_columns(rows: np.ndarray) -> FlowColumns:
+    """Orient exported rows: ROW records, as the table holds them."""
+    d = np.where(rows["initiator"] > 0, rows["initiator"].astype(np.int64) - 1, rows["sender"])
+    a = _addresses(rows["a_high"], rows["a_low"])
+    b = _addresses(rows["b_high"], rows["b_low"])
+    back = d == 1
+    return FlowColumns(
+        rows,
+        d,
+        np.where(back[:, None], b, a),
+        np.where(back[:, None], a, b),
+        np.where(back, rows["b_port"], rows["a_port"]),
+        np.where(back, rows["a_port"], rows["b_port"]),
+    )
+
+
+def _pieces(owned: Owned) -> Iterator[tuple[int, np.ndarray]]:
+    """Per partition, at most MAX_ROWS places in ``owned`` at a time, in order."""
+    for part in np.unique(owned.partition):
+        places = np.flatnonzero(owned.partition == part)
+        for at in range(0, places.size, wire.MAX_ROWS):
+            yield int(part), places[at : at + wire.MAX_ROWS]
+
+
+def _sizes(sizes: np.ndarray, sized: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 8) and how many of each row count, as an Arrow list column."""
+    offsets = np.zeros(sized.size + 1, np.int32)
+    np.cumsum(sized, out=offsets[1:])
+    return offsets, sizes[np.arange(8) < sized[:, None]]
+
+
+def flow_batches(
+    columns: FlowColumns, owned: Owned, collector: str, received_ns: int | None
+) -> Iterator[tuple[int, wire.Batch, Span]]:
+    """(partition, batch, (t_first, t_last)) of ``flows``.  Without ``received_ns``, the data's own time."""
+    for part, places in _pieces(owned):
+        i = owned.row[places]
+        r, f = columns.rows[i], columns.d[i]
+        n = np.arange(i.size)
+        tcp = r["protocol"] == _TCP
+        received = r["t_export"] if received_ns is None else np.full(i.size, received_ns)
+        batch = wire.batch(
+            "flows",
+            i.size,
+            {
+                "subscriber": owned.subscriber[places],
+                "copy": owned.copy[places],
+                "src": columns.src[i],
+                "dst": columns.dst[i],
+                "src_port": columns.src_port[i],
+                "dst_port": columns.dst_port[i],
+                "protocol": r["protocol"],
+                "t_first": r["t_first"],
+                "t_last": r["t_last"],
+                "t_received": received,
+                "bytes": r["octets"][n, f],
+                "packets": r["packets"][n, f],
+                "reverse_bytes": r["octets"][n, 1 - f],
+                "reverse_packets": r["packets"][n, 1 - f],
+                "tcp_flags": (r["tcp_flags"][n, f], tcp),
+                "reverse_tcp_flags": (r["tcp_flags"][n, 1 - f], tcp),
+                "sampling_rate": np.ones(i.size, np.uint32),
+                "source": np.zeros(i.size, np.uint8),
+                "vlan": (r["vlan"], r["vlan"] != NO_VLAN),
+                "end_reason": r["end_reason"],
+                "t_open": r["t_open"],
+                "initiator": np.where(r["initiator"] > 0, 1, 0),
+                "payload_packets": r["payload_packets"][n, f],
+                "reverse_payload_packets": r["payload_packets"][n, 1 - f],
+                "payload_bytes": r["payload_octets"][n, f],
+                "reverse_payload_bytes": r["payload_octets"][n, 1 - f],
+                "first_sizes": _sizes(r["sizes"][n, f], r["sized"][n, f]),
+                "reverse_first_sizes": _sizes(r["sizes"][n, 1 - f], r["sized"][n, 1 - f]),
+                "candidate": (r["candidate"] == PICKED) | (r["passed_on"] > 0),
+                "collector": collector,
+            },
+        )
+        yield part, batch, (int(r["t_first"].min()), int(r["t_last"].max()))
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRun:
+    """Chunks that fit into one message, and their 5-tuples as columns."""
+
+    chunks: list[Chunk]
+    src: np.ndarray
+    dst: np.ndarray
+    src_port: np.ndarray
+    dst_port: np.ndarray
+
+
+def chunk_runs(chunks: list[Chunk]) -> Iterator[ChunkRun]:
+    """Cut chunks, in order, so that a message holds no more than its limits."""
+    run: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        if run and (len(run) >= wire.MAX_ROWS or size + len(chunk.data) > MAX_BATCH_BYTES):
+            yield _run(run)
+            run, size = [], 0
+        run.append(chunk)
+        size += len(chunk.data)
+    if run:
+        yield _run(run)
+
+
+def _run(chunks: list[Chunk]) -> ChunkRun:
+    def addresses(name: str) -> np.ndarray:
+        return np.frombuffer(b"".join(getattr(c, name) for c in chunks), np.uint8).reshape(-1, 16)
+
+    return ChunkRun(
+        chunks,
+        addresses("src"),
+        addresses("dst"),
+        np.array([c.src_port for c in chunks], np.uint16),
+        np.array([c.dst_port for c in chunks], np.uint16),
+    )
+
+
+def payload_batches(
+    run: ChunkRun, owned: Owned, collector: str
+) -> Iterator[tuple[int, wire.Batch, Span, int]]:
+    """(partition, batch, (first t, last t), octets of payload) of ``payloads``."""
+    for part, places in _pieces(owned):
+        i = owned.row[places]
+        chunks = [run.chunks[k] for k in i.tolist()]
+        offsets = np.zeros(len(chunks) + 1, np.int32)
+        np.cumsum([len(c.data) for c in chunks], out=offsets[1:])
+        t = np.array([c.t for c in chunks], np.int64)
+        batch = wire.batch(
+            "payloads",
+            len(chunks),
+            {
+                "subscriber": owned.subscriber[places],
+                "copy": owned.copy[places],
+                "src": run.src[i],
+                "dst": run.dst[i],
+                "src_port": run.src_port[i],
+                "dst_port": run.dst_port[i],
+                "protocol": np.full(len(chunks), _TCP, np.uint8),
+                "t": t,
+                "offset": np.array([c.offset for c in chunks], np.uint64),
+                "seq": np.array([c.seq for c in chunks], np.uint32),
+                "ack": np.array([c.ack for c in chunks], np.uint32),
+                "flags": np.array([c.flags for c in chunks], np.uint8),
+                "data": (offsets, b"".join(c.data for c in chunks)),
+                "collector": collector,
+            },
+        )
+        yield part, batch, (int(t.min()), int(t.max())), int(offsets[-1])
