@@ -15,7 +15,7 @@ def job(fields: dict[str, Any], force: InForce) -> Job:
         hashes = difficulty.boundary(fields["boundary"])
     else:
         hashes = None if force.difficulty is None else force.difficulty * NICEHASH
-    return Job(fields["job"].lower(), hashes=hashes)
+    return Job(fields["job"], hashes=hashes)
 
 
 def claimed(text: object) -> float | None:

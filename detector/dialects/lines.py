@@ -62,9 +62,10 @@ class Assembler(msgspec.Struct):
 
     def feed(self, data: bytes, refused: dict[str, int]) -> list[tuple[bytes, int]]:
         """Whole lines that begin with a brace, each with the offset in ``data`` just behind its LF."""
-        if not self.tail and not self.skipping and data.find(b"\n") == len(data) - 1:
-            if data[:1] == b"{" and len(data) <= MAX_LINE_BYTES:  # one line, one segment: the usual
-                return [(data, len(data))]
+        if self.tail or self.skipping or data[:1] != b"{" or len(data) > MAX_LINE_BYTES:
+            return self._cut(data, refused)
+        if data.find(b"\n") == len(data) - 1:  # one line, one segment: the usual
+            return [(data, len(data))]
         return self._cut(data, refused)
 
     def _cut(self, data: bytes, refused: dict[str, int]) -> list[tuple[bytes, int]]:

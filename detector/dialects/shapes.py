@@ -1,7 +1,8 @@
 """The closed vocabulary of the table of dialects: a word in, a predicate on a JSON value out.
 
-``text hex hexN 0xhex 0xhexN empty int number bool null object list any list_text list_hex64 list_object
-subscriptions agent account absent``; ``=text`` is that text, ``*text`` a text that contains it; ``a|b`` is
+``text hex hexN hexN+ 0xhex 0xhexN empty int number bool null object list any list_text list_hex64 list_object
+subscriptions agent account absent``; ``hexN`` has exactly N digits,
+``hexN+`` at least N; ``=text`` is that text, ``*text`` a text that contains it; ``a|b`` is
 either; a final ``?`` allows null or nothing.  A list of words is a JSON array with exactly these elements, a
 final ``...`` allows more.
 """
@@ -29,7 +30,7 @@ _TEXTS: Final = {
     r"|bfgminer|sgminer|claymore|lolminer|gminer|teamredminer|wildrig|nanominer|t-rex|nbminer|bzminer|rigel"
     r"|onezerominer|ethminer|ethproxy|phoenixminer|kawpowminer|tnn-miner|deepminer|nicehash)[^\x00]*)",
 }
-_SIZED: Final = re.compile(r"(0x)?hex(\d+)")
+_SIZED: Final = re.compile(r"(0x)?hex(\d+)(\+?)")
 
 
 def _pattern(word: str) -> str | None:
@@ -40,7 +41,7 @@ def _pattern(word: str) -> str | None:
         return rf"[^\x00]*{re.escape(word[1:])}[^\x00]*"
     sized = _SIZED.fullmatch(word)
     if sized:
-        return rf"{sized[1] or ''}[0-9a-fA-F]{{{sized[2]}}}"
+        return rf"{sized[1] or ''}[0-9a-fA-F]{{{sized[2]}{',' if sized[3] else ''}}}"
     return _TEXTS.get(word)
 
 

@@ -1,0 +1,358 @@
+"""Payload chunks in, evidence of mining and facts of its sessions out.
+
+Rows may be of any subscribers and connections, in batches cut anywhere: counts are additive over steps,
+facts replace one another.  Nothing here reads a clock: times are the data's.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from collectors import wire
+from detector import algorithms, vetoes
+from detector.dialects.lines import LineError
+from detector.evidence import Connection, Evidence, Seen, SessionFacts, Veto
+from detector.observers import words
+from detector.sessions import Arrival, Engine, Sight, hashes
+from detector.tracks import TCP, Chunk, Track, Waiting, is_new, place
+
+MINUTE_NS: Final = 60_000_000_000
+Ends = tuple[tuple[bytes, int], tuple[bytes, int], int, int]
+"""Low end, high end, protocol, copy."""
+
+CONFIRMING: Final = frozenset({"mining_session", "share_accepted"})
+"""Kinds that count only where each direction acknowledged payload bytes of the other."""
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bounds of the payload observer."""
+
+    idle_ns: int = 3600 * 1_000_000_000
+    max_connections: int = 1024  # per subscriber; the one that was silent longest goes
+    max_remembered: int = 4096  # per subscriber: ends whose opening number is kept
+    verified_shares: int = 32  # per connection: shares whose proof of work is checked
+
+
+class Stats(msgspec.Struct):
+    """What moved; the shell reads it.  ``refused`` is by ``lines.Refusal``."""
+
+    rows: int = 0
+    lines: int = 0
+    bytes: int = 0
+    repeated_bytes: int = 0
+    opened: int = 0
+    evicted: int = 0
+    expired: int = 0
+    vetoes: int = 0
+    vetoes_lifted: int = 0
+    forgotten: int = 0
+    refused: dict[str, int] = {}
+
+
+class State(msgspec.Struct):
+    """All that is known of one subscriber's connections, in plain values."""
+
+    tracks: list[tuple[Ends, Track]] = []
+    opened: list[tuple[Ends, int]] = []
+
+
+class _Book:
+    """One subscriber's tracks, the longest silent first, and the next opening number of each pair of ends."""
+
+    __slots__ = ("opened", "tracks")
+
+    def __init__(self) -> None:
+        self.tracks: dict[Ends, Track] = {}
+        self.opened: dict[Ends, int] = {}
+
+
+class _Tale(msgspec.Struct):
+    """What a step saw under one name of a connection; ``fresh`` is by kind, rule and minute."""
+
+    connection: Connection
+    fresh: "dict[tuple[str, str, int], _Fresh]" = {}
+    vetoes: list[Veto] = []
+
+
+class _Fresh(msgspec.Struct):
+    """Evidence in the making; ``why`` is of the first occurrence."""
+
+    first_ns: int
+    last_ns: int
+    count: int
+    why: str
+
+
+class _Step:
+    """What one step has seen so far of one track.  A lifted veto begins a new tale."""
+
+    __slots__ = ("ends", "now", "subscriber", "tales", "track")
+
+    def __init__(self, subscriber: bytes, ends: Ends, track: Track) -> None:
+        self.subscriber, self.ends, self.track = subscriber, ends, track
+        self.tales: list[_Tale] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a tale under the track's present opening number."""
+        low, high, protocol, _ = self.ends
+        self.now = _Tale(Connection(low, high, protocol, self.track.opened))
+        self.tales.append(self.now)
+
+
+class PayloadObserver:
+    """Sees mining in what is said.  ``step`` is its verb."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or Config()
+        self.stats = Stats()
+        self._engine = Engine(self.config.verified_shares)
+        self._books: dict[bytes, _Book] = {}
+
+    # -- the verb ----------------------------------------------------------------------------------
+
+    def step(self, rows: wire.Batch) -> Seen:
+        """Take one batch of PAYLOADS."""
+        steps: dict[int, _Step] = {}
+        self.stats.rows += rows.num_rows
+        for subscriber, ends, way, chunk in _rows(rows):
+            step = self._open(subscriber, ends, way, chunk, steps)
+            if step is not None:
+                self._chunk(step, way, chunk)
+        return self._told(steps)
+
+    def _open(
+        self, subscriber: bytes, ends: Ends, way: int, chunk: Chunk, steps: dict[int, _Step]
+    ) -> _Step | None:
+        """The step of the row's connection, begun where it is new."""
+        book = self._books.get(subscriber)
+        if book is None:
+            book = self._books[subscriber] = _Book()
+        track = book.tracks.pop(ends, None)
+        if track is None or is_new(track, way, chunk):
+            track = self._begin(book, ends, chunk)
+        book.tracks[ends] = track
+        step = steps.get(id(track))
+        if step is None:
+            step = steps[id(track)] = _Step(subscriber, ends, track)
+        return step
+
+    def _number(self, book: _Book, ends: Ends) -> int:
+        number = book.opened.pop(ends, 0)
+        book.opened[ends] = number + 1
+        if len(book.opened) > self.config.max_remembered:
+            del book.opened[next(iter(book.opened))]
+            self.stats.forgotten += 1
+        return number
+
+    def _begin(self, book: _Book, ends: Ends, chunk: Chunk) -> Track:
+        number = self._number(book, ends)
+        if len(book.tracks) >= self.config.max_connections:
+            del book.tracks[next(iter(book.tracks))]
+            self.stats.evicted += 1
+        self.stats.opened += 1
+        return Track(number, chunk.t_ns, chunk.t_ns)
+
+    def _chunk(self, step: _Step, way: int, chunk: Chunk) -> None:
+        track = step.track
+        track.first_ns = min(track.first_ns, chunk.t_ns)
+        track.last_ns = max(track.last_ns, chunk.t_ns)
+        protocol = step.ends[2]
+        data = place(track, way, chunk, protocol, self.stats.refused)
+        self.stats.bytes += len(data)
+        self.stats.repeated_bytes += len(chunk.data) - len(data)
+        if data:
+            skipped = len(chunk.data) - len(data)
+            for line, end in track.sides[way].lines.feed(data, self.stats.refused):
+                self._line(step, way, chunk, line, skipped + end)
+        if track.waiting and track.both_acked:
+            self._confirmed(step)
+
+    def _line(self, step: _Step, way: int, chunk: Chunk, line: bytes, end: int) -> None:
+        track = step.track
+        self.stats.lines += 1
+        if step.ends[2] == TCP:
+            reached = track.sides[1 - way].reached
+            at = Arrival(way, chunk.t_ns, (chunk.seq + end) & 0xFFFFFFFF, chunk.ack, reached)
+        else:
+            at = Arrival(way, chunk.t_ns, None, None, None)
+        sights: list[Sight] = []
+        try:
+            name = self._engine.read(track.session, at, line, sights)
+        except LineError as error:
+            refused = self.stats.refused
+            refused[error.reason] = refused.get(error.reason, 0) + 1
+            return
+        if name is not None:
+            self._stranger(step, at, name)
+        elif track.vetoed == way and track.session.mining[way]:
+            self._lift(step)
+        if track.vetoed is None:
+            for sight in sights:
+                self._see(step, sight)
+
+    # -- vetoes ------------------------------------------------------------------------------------
+
+    def _stranger(self, step: _Step, at: Arrival, method: str) -> None:
+        """A method that no dialect knows: does it say that the connection is something else?"""
+        track, way = step.track, at.direction
+        if method.startswith("mining."):
+            track.session.mining[way] = True
+            return
+        if track.vetoed is not None or track.session.mining[way]:
+            return
+        row = vetoes.find(method)
+        if row is None:
+            return
+        track.vetoed = way
+        track.waiting.clear()
+        self.stats.vetoes += 1
+        why = f"{words.ends(step.ends, way)} {row.why}: method {words.clean(method)}"
+        step.now.vetoes.append(Veto(
+            subscriber=step.subscriber, connection=step.now.connection, at_ns=at.t_ns, rule=row.id, why=why
+        ))  # fmt: skip
+
+    def _lift(self, step: _Step) -> None:
+        """The same side speaks mining after all.  A veto cannot be withdrawn, so the connection gets a
+        new opening number; else one Electrum line would hide a miner for good."""
+        track = step.track
+        track.vetoed = None
+        track.opened = self._number(self._books[step.subscriber], step.ends)
+        self.stats.vetoes_lifted += 1
+        step.begin()
+
+    # -- evidence ----------------------------------------------------------------------------------
+
+    def _see(self, step: _Step, sight: Sight) -> None:
+        kind, rule, t_ns, detail = sight
+        if kind in CONFIRMING:
+            if step.ends[2] != TCP:
+                return
+            if not step.track.both_acked:
+                self._wait(step.track, sight)
+                return
+        count = 1
+        if kind == "share_verified":
+            detail, _, number = detail.rpartition("\n")
+            count = int(number)
+        self._add(step, kind, rule, t_ns, t_ns, count, detail)
+
+    def _add(
+        self, step: _Step, kind: str, rule: str, first_ns: int, last_ns: int, count: int, detail: str
+    ) -> None:
+        key = (kind, rule, last_ns // MINUTE_NS)
+        seen = step.now.fresh.get(key)
+        if seen is not None:
+            seen.first_ns, seen.last_ns = min(seen.first_ns, first_ns), max(seen.last_ns, last_ns)
+            seen.count += count
+            return
+        session = step.track.session
+        client = 0 if session.client is None else session.client
+        why = words.why(kind, rule, session.dialect, step.ends, client, detail)
+        step.now.fresh[key] = _Fresh(first_ns, last_ns, count, why)
+
+    def _wait(self, track: Track, sight: Sight) -> None:
+        kind, rule, t_ns, detail = sight
+        for held in track.waiting:
+            if held.kind == kind and held.rule == rule and held.last_ns // MINUTE_NS == t_ns // MINUTE_NS:
+                held.first_ns, held.last_ns = min(held.first_ns, t_ns), max(held.last_ns, t_ns)
+                held.count += 1
+                return
+        if len(track.waiting) < 32:
+            track.waiting.append(Waiting(kind, rule, detail, t_ns, t_ns, 1))
+
+    def _confirmed(self, step: _Step) -> None:
+        if step.track.vetoed is None:
+            for w in step.track.waiting:
+                self._add(step, w.kind, w.rule, w.first_ns, w.last_ns, w.count, w.detail)
+        step.track.waiting.clear()
+
+    # -- what is told ------------------------------------------------------------------------------
+
+    def _told(self, steps: dict[int, _Step]) -> Seen:
+        evidence: list[Evidence] = []
+        sessions: list[SessionFacts] = []
+        given: list[Veto] = []
+        for step in steps.values():
+            session = step.track.session
+            client = 0 if session.client is None else session.client
+            role = words.role(step.subscriber, step.ends, client)
+            for tale in step.tales:
+                given += tale.vetoes
+                evidence += _evidence(step.subscriber, tale, role)
+            if session.shaped and session.client is not None and step.track.vetoed is None:
+                sessions.append(_facts(step, client, role))
+        return Seen(tuple(evidence), tuple(given), tuple(sessions))
+
+    # -- age and state -----------------------------------------------------------------------------
+
+    def expire(self, watermark_ns: int) -> None:
+        """Forget connections that have been silent for ``idle_ns`` at the data's time ``watermark_ns``."""
+        before = watermark_ns - self.config.idle_ns
+        for subscriber in list(self._books):
+            book = self._books[subscriber]
+            gone = [ends for ends, track in book.tracks.items() if track.last_ns < before]
+            for ends in gone:
+                del book.tracks[ends]
+            self.stats.expired += len(gone)
+
+    def state(self, subscriber: bytes) -> State:
+        """What a state record of the subscriber carries; msgspec.msgpack encodes it."""
+        book = self._books.get(subscriber)
+        if book is None:
+            return State()
+        return State(list(book.tracks.items()), list(book.opened.items()))
+
+    def restore(self, subscriber: bytes, state: State) -> None:
+        """Take a subscriber's state, in place of what is known of it."""
+        book = self._books[subscriber] = _Book()
+        book.tracks.update(state.tracks)
+        book.opened.update(state.opened)
+
+
+def _evidence(subscriber: bytes, tale: _Tale, role: str) -> list[Evidence]:
+    return [
+        Evidence(
+            subscriber=subscriber, kind=kind, rule=rule, connection=tale.connection,
+            first_ns=seen.first_ns, last_ns=seen.last_ns, count=seen.count, role=role, why=seen.why,
+        )
+        for (kind, rule, _), seen in tale.fresh.items()
+    ]  # fmt: skip
+
+
+def _facts(step: _Step, client: int, role: str) -> SessionFacts:
+    track, s = step.track, step.track.session
+    total, counted, least = hashes(s)
+    low, high, _, copy = step.ends
+    return SessionFacts(
+        subscriber=step.subscriber, connection=step.now.connection, copy=bool(copy),
+        client=(low, high)[client], server=(high, low)[client], role=role, dialect=s.dialect,
+        algorithm=s.algorithm, coin=None if s.algorithm is None else algorithms.coin(s.algorithm),
+        workers=tuple(s.workers), wallets=tuple(s.wallets), agents=tuple(s.agents),
+        shares=msgspec.structs.replace(s.shares),
+        hashes=total, hashes_shares=counted, least_hashes_per_share=least, claimed=s.claimed,
+        first_job_ns=s.first_job_ns, first_ns=track.first_ns, last_ns=track.last_ns,
+    )  # fmt: skip
+
+
+def _rows(rows: wire.Batch) -> "list[tuple[bytes, Ends, int, Chunk]]":
+    """The batch by row: subscriber, ends, direction (0 from the low end), chunk."""
+    column: Callable[[str], list[int]] = lambda name: wire.values(rows, name).tolist()  # noqa: E731
+    starts, data = wire.lists(rows, "data")
+    told, edges = data.tobytes(), starts.tolist()
+    address: Callable[[str], bytes] = lambda name: wire.values(rows, name).tobytes()  # noqa: E731
+    owner, source, target = address("subscriber"), address("src"), address("dst")
+    out = []
+    numbers = zip(
+        column("src_port"), column("dst_port"), column("protocol"), column("copy"), column("t"),
+        column("offset"), column("seq"), column("ack"), column("flags"), strict=True,
+    )  # fmt: skip
+    for i, (sport, dport, protocol, copy, t_ns, offset, seq, ack, flags) in enumerate(numbers):
+        at = i * 16
+        src, dst = (source[at : at + 16], sport), (target[at : at + 16], dport)
+        way = 0 if src <= dst else 1
+        ends = (dst, src, protocol, copy) if way else (src, dst, protocol, copy)
+        chunk = Chunk(t_ns, offset, seq, ack, flags, told[edges[i] : edges[i + 1]])
+        out.append((owner[at : at + 16], ends, way, chunk))
+    return out

@@ -1,0 +1,120 @@
+"""A share is proof: rebuild the block header, hash it, compare with the share's target.
+
+A share that meets its target cannot be forged, and it decides the algorithm: a dialect that serves many
+gives the same messages for all of them.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from detector import algorithms
+from detector.dialects.messages import Submit, Work
+
+DEFAULT_MASK: Final = 0x1FFFE000
+"""Version bits that a miner may roll where no mask was seen (BIP 320)."""
+BEYOND_CHANCE: Final = 1e6
+"""The product of expected hashes of verified shares from which an algorithm is decided."""
+
+
+def _sha256d(header: bytes) -> bytes:
+    return hashlib.sha256(hashlib.sha256(header).digest()).digest()
+
+
+def _scrypt(header: bytes) -> bytes:
+    return hashlib.scrypt(header, salt=header, n=1024, r=1, p=1, dklen=32)
+
+
+HASHES: Final[dict[str, Callable[[bytes], bytes]]] = {"sha256d": _sha256d, "scrypt": _scrypt}
+"""Header to hash, by algorithm; each has a ``factor`` in algorithms.toml."""
+
+
+def _words(data: bytes) -> bytes:
+    """Each 4-byte word reversed: notify's previous hash is sent so."""
+    return b"".join(data[i : i + 4][::-1] for i in range(0, len(data), 4))
+
+
+def _version(work: Work, share: Submit) -> bytes:
+    version = int(work.version, 16)
+    if share.version:
+        mask = DEFAULT_MASK if share.mask is None else share.mask
+        version = (version & ~mask) | (int(share.version, 16) & mask)
+    return version.to_bytes(4, "little")
+
+
+def header(work: Work, share: Submit) -> bytes | None:
+    """The 80 bytes that the miner hashed, None where a field is not hex (slush0's Stratum description)."""
+    try:
+        coinbase = bytes.fromhex(work.coinbase1 + work.extranonce1 + share.extranonce2 + work.coinbase2)
+        root = _sha256d(coinbase)
+        for branch in work.branches:
+            root = _sha256d(root + bytes.fromhex(branch))
+        built = (
+            _version(work, share)
+            + _words(bytes.fromhex(work.previous))
+            + root
+            + bytes.fromhex(share.ntime)[::-1]
+            + bytes.fromhex(work.bits)[::-1]
+            + bytes.fromhex(share.nonce)[::-1]
+        )
+    except ValueError:
+        return None
+    return built if len(built) == 80 else None
+
+
+def verifies(algorithm: str, built: bytes, difficulty: float) -> bool:
+    """Whether the header's hash, as a little-endian number, meets the share's target.
+
+    The target is that of difficulty 1, 0xffff << 208, divided by ``difficulty``, and 65536 times that for
+    scrypt: 2^32 / factor of the algorithm.
+    """
+    scale = 2**32 / (algorithms.factor(algorithm) or 2**32)
+    target = (0xFFFF << 208) * scale / difficulty
+    return int.from_bytes(HASHES[algorithm](built), "little") <= target
+
+
+class Proof(msgspec.Struct):
+    """What the checked shares of one session say.  ``log10`` holds, by algorithm, the logarithm of the
+    product of expected hashes of the shares that verified; ``counts`` their number.
+    """
+
+    checked: int = 0
+    decided: str | None = None
+    log10: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    first_ns: int = 0
+
+    def wants(self, sample: int) -> bool:
+        """Whether another share is to be checked; given up early where nothing ever verifies."""
+        return self.checked < sample and (self.checked < 8 or bool(self.counts))
+
+    def check(self, work: Work, share: Submit, difficulty: float, t_ns: int) -> str | None:
+        """Check one share; the algorithm that it verifies for (the decided one only, once there is one)."""
+        self.checked += 1
+        built = header(work, share)
+        if built is None:
+            return None
+        found = None
+        for name in HASHES if self.decided is None else (self.decided,):
+            if verifies(name, built, difficulty):
+                found = name
+                self.first_ns = self.first_ns or t_ns
+                self.counts[name] = self.counts.get(name, 0) + 1
+                gained = math.log10(max(1.0, difficulty * (algorithms.factor(name) or 1.0)))
+                self.log10[name] = self.log10.get(name, 0.0) + gained
+        if self.decided is None:
+            self._decide()
+        return found
+
+    def _decide(self) -> None:
+        sure = [name for name, sum10 in self.log10.items() if sum10 > math.log10(BEYOND_CHANCE)]
+        if len(sure) == 1:
+            self.decided = sure[0]
+
+    @property
+    def verified(self) -> int:
+        """Shares that verified for the decided algorithm."""
+        return 0 if self.decided is None else self.counts.get(self.decided, 0)
