@@ -53,7 +53,7 @@ def cache_dir() -> Path:
     return _STATE["dir"]
 
 
-numba.config.CACHE_DIR = str(cache_dir() / f"numba-{numba.__version__}-py{sys.hexversion >> 16:x}")
+numba.config.CACHE_DIR = str(cache_dir() / f"numba-{numba.__version__}-py{sys.hexversion >> 16:x}")  # type: ignore[attr-defined]
 
 
 def kernel(function: Callable[..., Any]) -> Any:

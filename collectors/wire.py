@@ -6,7 +6,7 @@ from the same table.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 from collectors.errors import DecodeError, Reason
 from collectors.streams import STREAMS, Column, Stream
 
-Batch = pa.RecordBatch
+Batch: TypeAlias = pa.RecordBatch
 
 _ADDRESS: Final = pa.binary(16)
 _ARROW: Final = {
@@ -47,7 +47,7 @@ def _schema(stream: Stream) -> pa.Schema:
 SCHEMAS: Final = {s.name: _schema(s) for s in STREAMS.values() if s.format == "arrow"}
 
 
-def _array(column: Column, given: object, rows: int) -> pa.Array:
+def _array(column: Column, given: Any, rows: int) -> pa.Array:
     """One column as Arrow.  ``given`` is whatever form is cheapest for its producer.
 
     None is all null; a str is a constant; a pair (values, valid) has nulls where valid is False; for
@@ -61,7 +61,7 @@ def _array(column: Column, given: object, rows: int) -> pa.Array:
             return pa.repeat(pa.scalar(given, kind), rows)
         return pa.array(given, kind)
     if column.type == "bytes" or column.type.startswith("list_"):
-        offsets, values = given  # type: ignore[misc]
+        offsets, values = given
         offsets = np.ascontiguousarray(offsets, np.int32)
         if column.type == "bytes":
             return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(offsets), pa.py_buffer(values)])

@@ -10,14 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
-from collectors.packet.collector import Collector, warm
-from collectors.packet.collector import Metrics as PacketMetrics
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from collectors import jit, subscribers
 from collectors.bus import MemoryBus
 from collectors.errors import DecodeError
 from collectors.packet import pcapfile
+from collectors.packet.collector import Collector, warm
+from collectors.packet.collector import Metrics as PacketMetrics
 from detector.attribution import Places
 from detector.config import Config
 from detector.engine import Engine, Told
@@ -99,6 +99,36 @@ def _open(path: str) -> IO[bytes]:
         raise InputError(f"{path}: {error.strerror or error}") from None
 
 
+class Tally:
+    """What the frames of one file add up to."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.bytes = 0
+        self._first_ns: int | None = None
+        self._last_ns = 0
+
+    def add(self, block: pcapfile.Block) -> None:
+        """Count one block."""
+        if not block.t_ns.size:
+            return
+        self.frames += block.t_ns.size
+        self.bytes += int(block.length.sum())
+        first, last = int(block.t_ns.min()), int(block.t_ns.max())
+        self._first_ns = first if self._first_ns is None else min(first, self._first_ns)
+        self._last_ns = max(self._last_ns, last)
+
+    def seconds(self) -> float:
+        """From the oldest stamp to the newest."""
+        return 0.0 if self._first_ns is None else max(0, self._last_ns - self._first_ns) / 1e9
+
+
+def _refusals(metrics: PacketMetrics) -> dict[str, int]:
+    """Refusals so far, by reason."""
+    (family,) = metrics.refused.collect()
+    return {s.labels["reason"]: int(s.value) for s in family.samples if s.name.endswith("_total")}
+
+
 class Replay:
     """One file through collector, bus and engine: a run of its own."""
 
@@ -116,6 +146,9 @@ class Replay:
             self._bus.publish,
             detector.packets,
         )
+        self._tally = Tally()
+        self._flows = 0
+        self._refused = _refusals(detector.packets)
 
     def run(
         self, stopped: Callable[[], bool], progress: Callable[[int], None], pace: float = 0
@@ -126,8 +159,8 @@ class Replay:
         """
         with _open(self._path) as file:
             try:
-                capture = pcapfile.read(file)
-                for block in _paced(capture, pace):
+                for block in _paced(pcapfile.blocks(file), pace):
+                    self._tally.add(block)
                     self._collector.feed(block)
                     self._drain()
                     progress(_position(file))
@@ -150,6 +183,7 @@ class Replay:
             pace.batch_seconds.observe(time.perf_counter() - started)
             pace.messages.labels(message.stream).inc()
             pace.rows.labels(message.stream).inc(message.rows.num_rows)
+            self._flows += message.rows.num_rows if message.stream == "flows" else 0
 
     def _tell(self, told: Told) -> None:
         self._detector.totals.take(self._run, told)
@@ -161,15 +195,15 @@ class Replay:
             self._sink.incident(document)
 
     def _report(self) -> FileReport:
-        stats = self._collector.stats
-        seconds = max(0, stats.last_ns - stats.first_ns) / 1e9 if stats.frames else 0.0
+        seconds = self._tally.seconds()
         mining = sum(d.bytes.up + d.bytes.down for d in self._run.documents())
+        refused = _refusals(self._detector.packets)
         return FileReport(
             path=self._path,
-            packets=stats.frames,
-            flows=stats.flows,
-            bytes=stats.bytes,
-            refused=dict(stats.refused),
+            packets=self._tally.frames,
+            flows=self._flows,
+            bytes=self._tally.bytes,
+            refused={r: n - self._refused[r] for r, n in refused.items() if n > self._refused[r]},
             seconds=seconds,
             mining_mbps=mining * 8 / 1e6 / seconds if seconds else 0.0,
         )

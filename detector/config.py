@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 
 from collectors.config import parse
-from collectors.packet import collector as packets
+from collectors.packet.collector import Config as PacketConfig
 from collectors.subscribers import DEFAULT_HOME
-from detector import engine
+from detector.engine import Config as EngineConfig
 from detector.errors import ConfigError
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -18,7 +18,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 class Collectors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What feeds the bus."""
 
-    packets: packets.Config = packets.Config()
+    packets: PacketConfig = PacketConfig()
 
 
 class Bus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -72,7 +72,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     subscriber_prefix_ipv6: Annotated[int, msgspec.Meta(ge=1, le=128)] = 64
     collectors: Collectors = Collectors()
     bus: Bus = Bus()
-    detector: engine.Config = engine.Config()
+    detector: EngineConfig = EngineConfig()
     http: Http = Http()
     run: Run = Run()
     output: Output = Output()

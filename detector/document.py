@@ -1,8 +1,7 @@
 """The incident as it is told, everywhere the same: one record and its bytes in, one document out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
 
 import msgspec
 
@@ -86,13 +85,6 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[EvidenceLine, ...]
 
 
-class Names(Protocol):
-    """How names that people chose are told: as they are, or as a keyed hash."""
-
-    def __call__(self, name: str) -> str:
-        """The name to show."""
-
-
 def rfc3339(ns: int) -> str:
     """Unix nanoseconds as RFC 3339 in UTC, to the microsecond."""
     moment = datetime.fromtimestamp(ns // 1_000_000_000, UTC)
@@ -171,7 +163,7 @@ def incident(
     belief: float,
     place: Place | None,
     prefix6: int,
-    names: Names,
+    names: Callable[[str], str],
 ) -> Incident:
     """Build the document of a record's present opening.  Pure: the same record, the same document."""
     sessions, counted = with_flows(record.all_sessions(), links)

@@ -12,16 +12,16 @@ import numpy as np
 
 from collectors import wire
 from collectors.bus import Message
-from detector import judge
 from detector.attribution import Place
 from detector.clock import MINUTE_NS, SECOND_NS, Watermark
 from detector.document import Incident, Transition
 from detector.evidence import Seen, SessionFacts
 from detector.incidents import OPEN
+from detector.judge import Config as JudgeConfig
 from detector.judge import Judge
 from detector.ledger import Ledger, Minute
 from detector.measures import Ends, Meter, ends_of
-from detector.observers import payload
+from detector.observers.payload import Config as PayloadConfig
 from detector.observers.payload import PayloadObserver
 from detector.redact import plain
 from detector.store import Record
@@ -32,8 +32,8 @@ TICK_NS = 10 * SECOND_NS
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The detector: how it judges, what it keeps, how late a flow record may be."""
 
-    judge: judge.Config = judge.Config()
-    payload: payload.Config = payload.Config()
+    judge: JudgeConfig = JudgeConfig()
+    payload: PayloadConfig = PayloadConfig()
     lateness_s: int = 120
     connections: int = 200_000
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from scipy.special import gammaincinv
 
-from detector.evidence import SessionFacts
 from detector.algorithms import energy
+from detector.evidence import SessionFacts
 
 NS_PER_S = 1e9
 
