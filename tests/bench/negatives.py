@@ -2,9 +2,9 @@
 
     .venv/bin/python tests/bench/negatives.py [--lines 200000] [--seed 1]
 
-Each conversation of ``tests/helpers/lookalikes.py`` is a connection with a subscriber of its own; its lines come
-as chunks in batches of the stream ``payloads``, cut wherever a batch is full.  First two recordings of real
-miners go the same way: an observer that says nothing about them is not at work (exit status 2).
+Each conversation of ``tests/helpers/lookalikes.py`` is a connection with a subscriber of its own; its lines
+come as chunks in batches of the stream ``payloads``, cut wherever a batch is full.  First two recordings of
+real miners go the same way: an observer that says nothing about them is not at work (exit status 2).
 
 Exit status 0 when nothing but ``mining_request`` was seen (somebody asked, as scanners do); 1 otherwise.  The
 weights of ``detector/tables/weights.toml`` rest on the recorded run with 4,000,000 lines.
@@ -16,7 +16,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ import rewrite_captures  # noqa: E402
 from draw import Line  # noqa: E402
 
 from collectors import wire  # noqa: E402
-from collectors.streams import END, START  # noqa: E402
+from collectors.streams import ACK_ONLY, END, START  # noqa: E402
 
 PCAPS = HERE.parents[1] / "pcaps"
 MINERS = ("xmrig-plain.pcap", "cpuminer-sha256d.pcap")
@@ -51,9 +50,10 @@ def client(number: int) -> bytes:
 def rows(number: int, said: list[Line], t_ns: int) -> Iterator[Row]:
     """(conversation, from client, time, offset, peer's offset, flags, bytes) of each line."""
     offsets = [0, 0]
-    last = {side: i for i, (_, side) in enumerate(said)}
-    for i, (text, side) in enumerate(said):
-        flags = (START if offsets[not side] == 0 else 0) | (END if last[side] == i else 0)
+    # At the end each side acknowledges all that the other said, and closes.
+    closing = [(b"", True), (b"", False)]
+    for i, (text, side) in enumerate([*said, *closing]):
+        flags = (START if offsets[not side] == 0 else 0) | (END | ACK_ONLY if not text else 0)
         yield number, side, t_ns + i * STEP_NS, offsets[not side], offsets[side], flags, text
         offsets[not side] += len(text)
 
@@ -176,8 +176,9 @@ def main() -> int:
         heard, said = Heard(), recorded(name)
         heard.keep(1, name, said)
         observer = payload.PayloadObserver(payload.Config())
-        for part in iter(lambda it=rows(1, said, START_NS): list(islice(it, 100)), []):
-            heard.take(observer.step(batch(part)))
+        given = list(rows(1, said, START_NS))
+        for at in range(0, len(given), 100):
+            heard.take(observer.step(batch(given[at : at + 100])))
         kinds = sorted({kind for kind, _, _ in heard.counts})
         print(f"control {name}: {', '.join(kinds) or 'nothing'}")
         if not {"mining_session", "share_accepted"} & set(kinds):

@@ -1,0 +1,262 @@
+"""The packet path on a mixed capture, beside ndpiReader, tshark, scapy and a plain copy of the same file.
+
+    .venv/bin/python tests/bench/packets.py [--packets 1000000] [--full]
+
+The capture is made by ``tests/helpers/mixed.py`` once and kept in ``$POOLWATCH_BENCH_DIR`` (else a folder below
+the temporary one).  Every program is a process of its own; its CPU time and peak memory are the kernel's.
+What comes before the first packet is left out of our own rates and shown apart: kernels are compiled
+beforehand, the collector's time is taken inside its process from the first block on, and from ``poolwatch
+scan`` the time of a scan of a small capture is taken away.  ``--full`` repeats the input until each of our own
+paths has worked for 30 s, and lets tshark and scapy see more.  Exit status 1 when a miner is missed or somebody
+else is suspected.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import shutil
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+HELPERS = HERE.parent / "helpers"
+PCAPS = HERE.parents[1] / "pcaps"
+sys.path[:0] = [str(HERE), str(HELPERS)]
+
+import processes  # noqa: E402
+
+FULL_S = 30
+SMALL = PCAPS / "xmrig-plain.pcap"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.  ``start_s`` is CPU time before the first packet."""
+
+    name: str
+    packets: int
+    octets: int
+    cpu_s: float
+    peak_bytes: int
+    start_s: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Packets per CPU second."""
+        return self.packets / self.cpu_s if self.cpu_s > 0 else math.nan
+
+
+def capture(packets: int, seed: int) -> Path:
+    """The mixed capture, made unless the same generator has made it before."""
+    folder = Path(os.environ.get("POOLWATCH_BENCH_DIR") or Path(tempfile.gettempdir()) / "poolwatch-bench")
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = b"".join(p.read_bytes() for p in sorted(HELPERS.glob("*.py")))
+    path = folder / f"mixed-{packets}-{seed}-{hashlib.sha256(sources).hexdigest()[:8]}.pcap"
+    if not Path(f"{path}.json").is_file():
+        print(f"making {path}", file=sys.stderr)
+        made = processes.run(
+            [sys.executable, HELPERS / "mixed.py", path, "--packets", str(packets), "--seed", str(seed)]
+        )
+        if made.status:
+            sys.exit(made.error)
+    return path
+
+
+def slice_of(path: Path, packets: int) -> tuple[Path, int]:
+    """The first packets of a capture as a file of its own, and its octets."""
+    out, octets = path.with_suffix(f".first{packets}"), 0
+    with path.open("rb") as source, out.open("wb") as target:
+        target.write(source.read(24))
+        for _ in range(packets):
+            header = source.read(16)
+            if len(header) < 16:
+                break
+            size = struct.unpack_from("<I", header, 8)[0]
+            octets += size
+            target.write(header + source.read(size))
+    return out, octets
+
+
+def collect(path: Path, passes: int) -> None:
+    """Inside a child: the packet collector over the file, its own CPU time from the first block on."""
+    from prometheus_client import CollectorRegistry
+
+    from collectors import subscribers
+    from collectors.packet import collector, pcapfile
+
+    rows = 0
+
+    def publish(_stream: str, _partition: int, batch, _header) -> None:
+        nonlocal rows
+        rows += batch.num_rows
+
+    def once(file: Path) -> None:
+        whole = collector.Collector(
+            collector.Config(), subscribers.home(), 1, publish, collector.Metrics(CollectorRegistry())
+        )
+        with file.open("rb") as opened:
+            for block in pcapfile.blocks(opened):
+                whole.feed(block)
+        whole.finish()
+
+    once(SMALL)
+    rows, start = 0, time.process_time()
+    for _ in range(passes):
+        once(path)
+    print(json.dumps({"start_s": start, "cpu_s": time.process_time() - start, "rows": rows}))
+
+
+def dissect(path: Path) -> None:
+    """Inside a child: scapy over the file, its own CPU time from the first packet on."""
+    from scapy.layers.inet import IP, TCP
+    from scapy.utils import PcapReader
+
+    flows: dict[tuple, int] = {}
+    start = time.process_time()
+    with PcapReader(str(path)) as packets:
+        for packet in packets:
+            if IP in packet and TCP in packet:
+                key = packet[IP].src, packet[TCP].sport, packet[IP].dst, packet[TCP].dport
+                flows[key] = flows.get(key, 0) + len(packet)
+    print(json.dumps({"start_s": start, "cpu_s": time.process_time() - start}))
+
+
+def inside(part: str, path: Path, passes: int, packets: int, octets: int, name: str) -> Row:
+    """A row from one of the two functions above, run as a child of this script."""
+    ran = processes.run([sys.executable, __file__, "--inside", part, path, "--passes", str(passes)])
+    if ran.status:
+        sys.exit(ran.error)
+    told = json.loads(ran.out)
+    return Row(name, packets * passes, octets * passes, told["cpu_s"], ran.peak_bytes, told["start_s"])
+
+
+def outside(command: Sequence[str | Path], packets: int, octets: int, name: str) -> Row | None:
+    """A row of somebody else's program, whole; None where it is not installed."""
+    if shutil.which(str(command[0])) is None:
+        print(f"{command[0]} is not installed: left out", file=sys.stderr)
+        return None
+    ran = processes.run(command)
+    if ran.status:
+        print(f"{command[0]}: exit status {ran.status}: {ran.error[:300]}", file=sys.stderr)
+    return Row(name, packets, octets, ran.cpu_s, ran.peak_bytes)
+
+
+def scanned(path: Path, passes: int, packets: int, octets: int, start_s: float) -> tuple[Row, dict]:
+    """``poolwatch scan`` of the file, so many times over, and the document of it."""
+    ran = processes.run([processes.POOLWATCH, "scan", "--json", *[path] * passes])
+    if ran.status:
+        sys.exit(f"poolwatch scan: exit status {ran.status}\n{ran.error[-2000:]}")
+    row = Row(
+        "poolwatch scan", packets * passes, octets * passes, ran.cpu_s - start_s, ran.peak_bytes, start_s
+    )
+    return row, json.loads(ran.out)
+
+
+def subscriber(address: str) -> str:
+    """The subscriber that an address belongs to: itself, or its /64."""
+    if ip_address(address).version == 4:
+        return address
+    return str(ip_network(f"{address}/64", strict=False))
+
+
+def judged(document: dict, truth: list[dict]) -> bool:
+    """Print miners found of miners true, and the others; True when the answer is right."""
+    states: dict[str, str] = {}
+    services: dict[str, set[str]] = {}
+    for incident in document["incidents"]:
+        name = incident["subscriber"]
+        name = name if "/" not in name else str(ip_network(name, strict=False))
+        states[name] = max(
+            states.get(name, ""), incident["state"], key=("", "resolved", "suspected", "confirmed").index
+        )
+        services.setdefault(name, set()).update(service["address"] for service in incident["services"])
+    miners = {subscriber(row["client"]): row for row in truth}
+    found = [name for name in miners if states.get(name) == "confirmed"]
+    right = [name for name in found if miners[name]["server"] in services[name]]
+    others = sorted(set(states) - set(miners))
+    print(f"miners: {len(found)} of {len(miners)} confirmed, {len(right)} with the right server; ", end="")
+    print(f"{len(others)} incidents of subscribers who do not mine {others[:5]}")
+    for name in [n for n in miners if n not in found][:5]:
+        print(f"  missed: {miners[name]} state {states.get(name, 'none')}")
+    return len(right) == len(miners) and not others
+
+
+def table(rows: Sequence[Row | None]) -> None:
+    """One line a program, with its ratio to ndpiReader."""
+    peer = next((row for row in rows if row and row.name.startswith("ndpiReader")), None)
+    print(
+        f"{'':34}{'M packets':>10}{'CPU s':>9}{'Mpkt/CPU s':>12}{'Gbit/CPU s':>12}{'x ndpi':>8}{'peak MB':>9}{'start s':>9}"
+    )
+    for row in rows:
+        if row:
+            ratio = row.rate / peer.rate if peer else math.nan
+            print(
+                f"{row.name:34}{row.packets / 1e6:10.2f}{row.cpu_s:9.2f}{row.rate / 1e6:12.3f}"
+                f"{row.octets * 8e-9 / row.cpu_s:12.2f}{ratio:8.2f}{row.peak_bytes / 1e6:9.0f}{row.start_s:9.2f}"
+            )
+
+
+def enough(row: Row, full: bool) -> int:
+    """How many passes over the file make ``FULL_S`` seconds of work."""
+    return max(1, math.ceil(FULL_S / max(row.cpu_s, 0.01))) if full else 1
+
+
+def main() -> int:
+    """Make, measure, print."""
+    parser = argparse.ArgumentParser(description="packets per CPU second, ours and others'")
+    parser.add_argument("--packets", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--full", action="store_true", help="at least 30 s of work for our own paths")
+    parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--passes", type=int, default=1, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.inside:
+        part, path = options.inside
+        return (collect(Path(path), options.passes) if part == "collect" else dissect(Path(path))) or 0
+    path = capture(options.packets, options.seed)
+    truth = json.loads(Path(f"{path}.json").read_text())
+    packets, octets = truth["packets"], truth["frame_bytes"]
+    print(
+        f"{packets} packets, {truth['connections']} connections, {len(truth['mining'])} of them mining, ",
+        end="",
+    )
+    print(
+        f"mean {truth['mean_packet_bytes']} bytes, payload {truth['payload_share']:.0%}; {processes.machine()}"
+    )
+    # The first scan compiles the kernels if need be, the second is what every scan spends before it works.
+    processes.run([processes.POOLWATCH, "scan", "--json", SMALL])
+    start_s = processes.run([processes.POOLWATCH, "scan", "--json", SMALL]).cpu_s
+    own = inside("collect", path, 1, packets, octets, "packet path alone")
+    whole, document = scanned(path, 1, packets, octets, start_s)
+    if options.full:
+        own = inside("collect", path, enough(own, True), packets, octets, own.name)
+        whole, document = scanned(path, enough(whole, True), packets, octets, start_s)
+    few, fewer = (300_000, 60_000) if options.full else (50_000, 10_000)
+    part, part_octets = slice_of(path, min(few, packets))
+    bit, bit_octets = slice_of(path, min(fewer, packets))
+    table(
+        [
+            own,
+            whole,
+            outside(("ndpiReader", "-i", path, "-q"), packets, octets, "ndpiReader -q"),
+            outside(("tcpdump", "-r", path, "-w", "/dev/null"), packets, octets, "tcpdump -r -w /dev/null (copy)"),
+            outside(("tshark", "-r", part, "-q", "-z", "conv,tcp"), min(few, packets), part_octets,
+                    f"tshark -z conv,tcp, first {min(few, packets)}"),
+            inside("dissect", bit, 1, min(fewer, packets), bit_octets, f"scapy, first {min(fewer, packets)}"),
+        ]
+    )  # fmt: skip
+    part.unlink()
+    bit.unlink()
+    return 0 if judged(document, truth["mining"]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
