@@ -215,7 +215,8 @@ class Collector:
                 self._metrics.payload_bytes.inc(size)
                 self._hand_over("payloads", part, batch, span)
         held, self._flows = self._flows, []
-        for rows in held:
+        if held:
+            rows = np.concatenate(held)
             columns = records.flow_columns(rows)
             owned = subscribers.assign(
                 columns.src, columns.dst, columns.src_port, columns.dst_port, self._home, self._partitions

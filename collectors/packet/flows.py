@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from collectors.jit import inline, kernel
+from collectors.jit import bare
 from collectors.packet.frames import ACK, FIN, FRAME, RST, SYN, decode
 from collectors.packet.picking import EVENT, pick
 from collectors.packet.table import (
@@ -105,7 +105,7 @@ def outputs(exports: int, events: int) -> Outputs:
     )
 
 
-@inline
+@bare
 def _export(r, reason, clock, out):
     """Write a record of what was counted since the last, if anything, and start counting anew."""
     if r.packets[0] == 0 and r.packets[1] == 0:
@@ -126,7 +126,7 @@ def _export(r, reason, clock, out):
     r.attempts = np.uint16(0)
 
 
-@inline
+@bare
 def _age(rows, index, freed, state, seed, n, limits, out):
     r = rows[n]
     if r.phase == FREE:
@@ -144,7 +144,7 @@ def _age(rows, index, freed, state, seed, n, limits, out):
         _export(r, ACTIVE, clock, out)
 
 
-@inline
+@bare
 def _tick(t, rows, index, freed, state, seed, limits, out):
     """Move the clock to ``t`` and age the rows that fell due: the whole table once a second of data time,
     at most _STEPS rows a frame.  False: ``exports`` is full, call again with the same ``t``."""
@@ -166,7 +166,7 @@ def _tick(t, rows, index, freed, state, seed, limits, out):
     return True
 
 
-@inline
+@bare
 def _worth(r, clock):
     """What a row is worth keeping: candidates most, then those that lasted; then who spoke last."""
     if r.phase == ENDED:
@@ -180,7 +180,7 @@ def _worth(r, clock):
     return (rank << 32) - quiet
 
 
-@inline
+@bare
 def _evict(rows, index, freed, state, seed, out):
     """Make room: of some rows in turn, the one that is worth least."""
     worst = np.int64(-1)
@@ -200,7 +200,7 @@ def _evict(rows, index, freed, state, seed, out):
     forget_row(index, rows, freed, state, seed, worst)
 
 
-@inline
+@bare
 def _open(r, t, d, vlan, state, out):
     """A new connection in row ``r``, whose key is set."""
     state[CONN] += 1
@@ -231,7 +231,7 @@ def _open(r, t, d, vlan, state, out):
             r.sizes[k, j] = np.uint16(0)
 
 
-@inline
+@bare
 def _row_of(f, t, rows, index, freed, state, seed, limits, out):
     """The row of a frame's connection, made, renewed or reopened as need be.  Returns (row, direction)."""
     swap = f.src_high > f.dst_high
@@ -286,7 +286,7 @@ def _row_of(f, t, rows, index, freed, state, seed, limits, out):
     return n, d
 
 
-@inline
+@bare
 def _count(r, d, t, f):
     """Count a frame into its row; payload only where it is new (RFC 9293 section 3.4)."""
     if r.packets[0] == 0 and r.packets[1] == 0:
@@ -312,7 +312,7 @@ def _count(r, d, t, f):
             r.sized[d] += np.uint8(1)
 
 
-@inline
+@bare
 def _sequence(r, d, f):
     """Follow TCP's sequence numbers and its opening and closing.  Returns the new payload octets."""
     flags = f.tcp_flags
@@ -342,9 +342,9 @@ def _sequence(r, d, f):
     return fresh
 
 
-@kernel
+@bare
 def meter(block, at, stop, rows, index, freed, state, seed, limits, tokens, out):
-    """Take frames from number ``at`` to before ``stop``.  ``block`` is (data, offset, captured, length, t_ns, link).
+    """Take frames from number ``at`` to before ``stop``.  ``block`` is Block.columns.
 
     Returns the number of the first frame not taken: ``stop``, or less when an output is full.
     """
@@ -372,7 +372,7 @@ def meter(block, at, stop, rows, index, freed, state, seed, limits, tokens, out)
     return stop
 
 
-@kernel
+@bare
 def flush(rows, index, freed, state, seed, out):
     """Export what is left, in the order of rows, and forget it.  False: ``exports`` is full, call again."""
     while state[HAND] < state[HIGH]:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from collectors.jit import inline, kernel
+from collectors.jit import bare
 
 # Sides of a connection: A is the lower (address, port), B the other.  Direction 0 is A to B.
 ROW: Final = np.dtype(
@@ -98,7 +98,7 @@ def table(slots: int, seed: int = 0) -> Table:
     )
 
 
-@inline
+@bare
 def hash_of(a_high, a_low, b_high, b_low, ports, seed):
     """64 well mixed bits of a key; ``ports`` is both ports and the protocol."""
     x = (a_low ^ seed) * _PRIME
@@ -109,19 +109,19 @@ def hash_of(a_high, a_low, b_high, b_low, ports, seed):
     return x ^ (x >> np.uint64(32))
 
 
-@inline
+@bare
 def ports_of(a_port, b_port, protocol):
     """Both ports and the protocol in one number."""
     return (np.uint64(a_port) << np.uint64(32)) | (np.uint64(b_port) << np.uint64(8)) | np.uint64(protocol)
 
 
-@inline
+@bare
 def home_slot(h, index):
     """The first slot that is tried for a hash: its top bits."""
     return np.int64((h >> np.uint64(32)) & np.uint64(index.size - 1))
 
 
-@inline
+@bare
 def find_row(index, rows, h, a_high, a_low, b_high, b_low, ports):
     """The row of a key, or -1.  An index entry is the hash's upper half and the row's number plus one."""
     mask = index.size - 1
@@ -143,7 +143,7 @@ def find_row(index, rows, h, a_high, a_low, b_high, b_low, ports):
     return np.int64(-1)
 
 
-@inline
+@bare
 def index_row(index, h, n):
     """Enter row ``n`` under a hash.  There is always a free entry: the index is twice the pool."""
     mask = index.size - 1
@@ -153,7 +153,7 @@ def index_row(index, h, n):
     index[i] = (h & np.uint64(0xFFFFFFFF00000000)) | np.uint64(n + 1)
 
 
-@kernel
+@bare
 def forget_row(index, rows, freed, state, seed, n):
     """Take row ``n`` out of the index and give it back (backward shift: no tombstones)."""
     r = rows[n]
