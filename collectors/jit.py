@@ -17,6 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numba.extending
+
+# For the few places that write LLVM themselves.
+intrinsic: Any = numba.extending.intrinsic
+types = numba.types
 
 _STATE: dict[str, Path] = {}
 
@@ -72,7 +77,8 @@ def bare(function: Callable[..., Any]) -> Any:
 
     An atomic count up and down at every touch of an array made the packet pass three times slower.
     """
-    return numba.njit(cache=True, nogil=True, _nrt=False)(function)
+    options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
+    return numba.njit(**options)(function)
 
 
 def _stamp() -> str:

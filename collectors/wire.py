@@ -162,6 +162,18 @@ def lists(rows: Batch, name: str) -> tuple[np.ndarray, np.ndarray]:
     return offsets, array.values.to_numpy(zero_copy_only=False)
 
 
+def clamped(rows: Batch, name: str, latest: int, instead: int) -> tuple[Batch, int]:
+    """The batch with every cell of an i8 column that is above ``latest`` set to ``instead``, and how many."""
+    given = values(rows, name)
+    above = given > latest
+    count = int(np.count_nonzero(above))
+    if not count:
+        return rows, 0
+    place = rows.schema.get_field_index(name)
+    made = pa.array(np.where(above, instead, given), _ARROW["i8"])
+    return rows.set_column(place, rows.schema.field(place), made), count
+
+
 def texts(rows: Batch, name: str) -> list[str | None]:
     """A text column as Python strings: for streams of few rows only."""
     return rows.column(name).to_pylist()

@@ -1,6 +1,7 @@
 """Composition root: configuration in, a role that has opened nothing out.  The only module that knows
 every part of the detector."""
 
+import logging
 import secrets
 import sys
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import IO
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
@@ -26,7 +28,7 @@ from detector.exporters.http import Http
 from detector.exporters.jsonl import JsonLines
 from detector.exporters.prometheus import Exporter
 from detector.exporters.report import FileReport, ScanIncident
-from detector.metrics import Deliveries, Pace
+from detector.metrics import Complaints, Deliveries, Pace
 from detector.redact import Redactor, plain
 from detector.totals import Run, Totals
 
@@ -47,7 +49,9 @@ class Detector:
         self.pace = Pace(registry)
         self.deliveries = Deliveries(registry)
         self.packets = PacketMetrics(registry)
-        registry.register(Exporter(self.totals, version("poolwatch")))
+        self.complaints = Complaints(logging.getLogger("poolwatch"))
+        self.guard = Lock()
+        registry.register(Exporter(self.totals, version("poolwatch"), self.guard))
 
     def engine(self) -> Engine:
         """A fresh engine: its own clock, its own state."""
@@ -148,6 +152,7 @@ class Replay:
         )
         self._tally = Tally()
         self._flows = 0
+        self._bus_refused = 0
         self._refused = _refusals(detector.packets)
 
     def run(
@@ -163,6 +168,7 @@ class Replay:
                     self._tally.add(block)
                     self._collector.feed(block)
                     self._drain()
+                    self._detector.complaints.say(self._path, _refusals(self._detector.packets))
                     progress(_position(file))
                     if stopped():
                         break
@@ -170,20 +176,25 @@ class Replay:
                 raise InputError(f"{self._path}: {error}") from None
         self._collector.finish()
         self._drain()
-        self._tell(self._engine.finish())
-        report = self._report()
-        self._run.end()
+        with self._detector.guard:
+            self._tell(self._engine.finish())
+            report = self._report()
+            self._run.end()
         return report
 
     def _drain(self) -> None:
         pace = self._detector.pace
         for message in self._bus.poll():
             started = time.perf_counter()
-            self._tell(self._engine.step(message))
+            with self._detector.guard:
+                self._tell(self._engine.step(message))
             pace.batch_seconds.observe(time.perf_counter() - started)
             pace.messages.labels(message.stream).inc()
             pace.rows.labels(message.stream).inc(message.rows.num_rows)
             self._flows += message.rows.num_rows if message.stream == "flows" else 0
+        if self._bus.refused > self._bus_refused:
+            pace.bus_refused.inc(self._bus.refused - self._bus_refused)
+            self._bus_refused = self._bus.refused
 
     def _tell(self, told: Told) -> None:
         self._detector.totals.take(self._run, told)

@@ -6,12 +6,14 @@ One engine per run of the data: a live detector has one, each replayed file has 
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from collectors import wire
 from collectors.bus import Message
+from detector.arrivals import Arrivals
 from detector.attribution import Place
 from detector.clock import MINUTE_NS, SECOND_NS, Watermark
 from detector.document import Incident, Transition
@@ -19,8 +21,8 @@ from detector.evidence import Seen, SessionFacts
 from detector.incidents import OPEN
 from detector.judge import Config as JudgeConfig
 from detector.judge import Judge
-from detector.ledger import Ledger, Minute
 from detector.measures import Ends, Meter, ends_of
+from detector.minutes import Minute, Minutes
 from detector.observers.payload import Config as PayloadConfig
 from detector.observers.payload import PayloadObserver
 from detector.redact import plain
@@ -34,8 +36,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     judge: JudgeConfig = JudgeConfig()
     payload: PayloadConfig = PayloadConfig()
-    lateness_s: int = 120
-    connections: int = 200_000
+    lateness_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 120
+    connections: Annotated[int, msgspec.Meta(ge=1, le=10**8)] = 200_000
 
 
 class Told(msgspec.Struct):
@@ -60,19 +62,24 @@ class Engine:
         self.judge = Judge(config.judge, self.meter.links, place_of=place_of, names=names, prefix6=prefix6)
         self.payload = PayloadObserver(config.payload)
         self.watermark = Watermark()
+        self.arrivals = Arrivals()
         self.evidence: Counter[tuple[str, str]] = Counter()
         self._place_of = place_of
-        self._ledger = Ledger(config.lateness_s * SECOND_NS)
+        self._minutes = Minutes(config.lateness_s * SECOND_NS)
         self._ticked_ns = -(1 << 62)
 
     def step(self, message: Message) -> Told:
         """Take in one message of any stream."""
         told = Told()
+        self.arrivals.note(message.stream, message.partition, message.header)
         if message.rows.num_rows:
             if message.stream == "flows":
                 self.meter.step(message.rows)
             elif message.stream == "payloads":
-                for run in _by_minute(message.rows):
+                latest = message.header.received_ns + MINUTE_NS
+                rows, clamped = wire.clamped(message.rows, "t", latest, message.header.received_ns)
+                self.arrivals.counts.clamped += clamped
+                for run in _by_minute(rows):
                     told.transitions += self._see(self.payload.step(run))
         for clock in message.header.clocks:
             self.watermark.observe(clock.source, clock.newest_ns, clock.delay_ns, message.header.received_ns)
@@ -84,7 +91,7 @@ class Engine:
         told = Told()
         last = max((link.last_ns for link in self.meter.links.values()), default=None)
         if last is not None:
-            told.minutes.append(self._ledger.close(last // MINUTE_NS, self._mining(), self.meter.links))
+            told.minutes.append(self._minutes.close(last // MINUTE_NS, self._mining(), self.meter.links))
         return told
 
     def documents(self) -> list[Incident]:
@@ -97,9 +104,9 @@ class Engine:
         return self.judge.take(seen)
 
     def _tick(self, told: Told, watermark_ns: int) -> None:
-        due = self._ledger.due(watermark_ns)
+        due = self._minutes.due(watermark_ns)
         if due is not None:
-            told.minutes.append(self._ledger.close(due, self._mining(), self.meter.links))
+            told.minutes.append(self._minutes.close(due, self._mining(), self.meter.links))
             mining = self._mining_ends()
             self.meter.close(watermark_ns, mining.__contains__)
         if watermark_ns - self._ticked_ns >= TICK_NS:

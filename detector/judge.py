@@ -6,6 +6,7 @@ watermark passes them, whichever comes first: so batches may be cut anywhere.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Annotated
 
 import msgspec
 
@@ -19,16 +20,19 @@ from detector.incidents import OPEN, Action, Signal, State, step
 from detector.measures import Ends, Link
 from detector.store import NEVER_FIRST, NEVER_LAST, Limits, Record, Store
 
+Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How belief is turned into states."""
 
-    suspect_at: float = 0.5
-    fade_at: float = 0.2
-    half_life_s: int = 3600
-    resolve_after_s: int = 1800
-    forget_after_s: int = 86_400
-    forget_incidents_after_s: int = 30 * 86_400
+    suspect_at: Fraction = 0.5
+    fade_at: Fraction = 0.2
+    half_life_s: Seconds = 3600
+    resolve_after_s: Seconds = 1800
+    forget_after_s: Seconds = 86_400
+    forget_incidents_after_s: Seconds = 30 * 86_400
     limits: Limits = Limits()
 
 

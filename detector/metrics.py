@@ -1,9 +1,12 @@
 """Counters of the detector's shell that more than one of its parts moves."""
 
+import logging
+import time
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+LOG_EVERY_S: Final = 1.0
 SINKS: Final = ("jsonl",)
 OUTCOMES: Final = ("delivered", "failed")
 
@@ -25,6 +28,23 @@ class Deliveries:
     def count(self, sink: str, outcome: str) -> None:
         """One delivery came to ``outcome``."""
         self._counter.labels(sink, outcome).inc()
+
+
+class Complaints:
+    """Log lines about bad input: at most one a second and reason, with the count since the last."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._told: dict[str, tuple[float, int]] = {}
+
+    def say(self, source: str, totals: dict[str, int]) -> None:
+        """Compare running totals by reason with what was told, and tell what is new."""
+        now = time.monotonic()
+        for reason, total in totals.items():
+            at, told = self._told.get(reason, (-LOG_EVERY_S, 0))
+            if total > told and now - at >= LOG_EVERY_S:
+                self._told[reason] = (now, total)
+                self._log.warning("input refused source=%s reason=%s count=%d", source, reason, total - told)
 
 
 class Pace:

@@ -5,7 +5,7 @@ Everything here is plain values, bounded and aged; what was dropped is counted.
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -42,13 +42,16 @@ class Record(msgspec.Struct, kw_only=True):
         return [*self.folded.values(), *self.sessions.values()]
 
 
+Bound = Annotated[int, msgspec.Meta(ge=1, le=10**8)]
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds of the detector's tables."""
 
-    subscribers: int = 200_000
-    traces_per_subscriber: int = 256
-    sessions_per_subscriber: int = 512
-    resolved_incidents: int = 10_000
+    subscribers: Bound = 200_000
+    traces_per_subscriber: Bound = 256
+    sessions_per_subscriber: Bound = 512
+    resolved_incidents: Bound = 10_000
 
 
 class Dropped(msgspec.Struct):

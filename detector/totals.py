@@ -9,7 +9,28 @@ from collections import Counter
 from detector.clock import MINUTE_NS
 from detector.document import Incident
 from detector.engine import Engine, Told
-from detector.ledger import Label, PlaceLabel
+from detector.minutes import Label, PlaceLabel
+
+CountKey = tuple[str, str]  # name, reason ("" where there is none)
+
+
+def counts_of(engine: Engine) -> Counter[CountKey]:
+    """Every counter of the core, named as its metric."""
+    out: Counter[CountKey] = Counter()
+    parts = {
+        "arrivals": engine.arrivals.counts,
+        "meter": engine.meter.counts,
+        "payload": engine.payload.stats,
+        "store_dropped": engine.judge.store.dropped,
+    }
+    for part, counts in parts.items():
+        for field in counts.__struct_fields__:
+            value = getattr(counts, field)
+            if isinstance(value, int):
+                out[f"{part}_{field}", ""] = value
+            else:
+                out.update({(f"{part}_{field}", str(reason)): n for reason, n in value.items()})
+    return out
 
 
 class Run:
@@ -21,7 +42,7 @@ class Run:
         self._documents: list[Incident] = []
         self.minute: Counter[Label] = Counter()
         self.minute_number: int | None = None
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[CountKey] = Counter()
         self._evidence: Counter[tuple[str, str]] = Counter()
 
     def end(self) -> None:
@@ -36,27 +57,13 @@ class Run:
         """The incidents of this run."""
         return self.engine.documents() if self.engine is not None else self._documents
 
-    def counts(self) -> Counter[str]:
+    def counts(self) -> Counter[CountKey]:
         """Counters of the engine's parts, by metric name."""
         return counts_of(self.engine) if self.engine is not None else self._counts
 
     def evidence(self) -> Counter[tuple[str, str]]:
         """How often each kind and rule spoke."""
         return self.engine.evidence if self.engine is not None else self._evidence
-
-
-def counts_of(engine: Engine) -> Counter[str]:
-    """Every counter of the core, named as its metric."""
-    out: Counter[str] = Counter()
-    parts = {
-        "meter": engine.meter.counts,
-        "payload": engine.payload.stats,
-        "store_dropped": engine.judge.store.dropped,
-    }
-    for part, counts in parts.items():
-        for field in counts.__struct_fields__:
-            out[f"{part}_{field}"] = getattr(counts, field)
-    return out
 
 
 class Totals:
@@ -87,6 +94,11 @@ class Totals:
     def documents(self) -> list[Incident]:
         """The incidents of all runs."""
         return [d for run in self.runs for d in run.documents()]
+
+    def watermark_ns(self) -> int | None:
+        """The least advanced watermark of the engines that run."""
+        running = [run.engine.watermark.value_ns for run in self.runs if run.engine is not None]
+        return min(running, default=None)
 
     def minute(self) -> tuple[Counter[Label], float | None]:
         """Bytes of each run's latest closed minute, and when the newest of those ended (Unix s)."""

@@ -4,19 +4,21 @@ Nothing here is on the hot path: a scrape reads the numbers that the core keeps 
 closed or bounded sets; never a subscriber, a worker or any text from the wire.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from detector.dialects.lines import Refusal
 from detector.document import Incident
 from detector.fusion import WEIGHTS
 from detector.hashrate import power
 from detector.incidents import OPEN, State
-from detector.ledger import UNKNOWN
-from detector.totals import Totals
+from detector.minutes import UNKNOWN
+from detector.totals import CountKey, Totals
 
 MOST_SERIES: Final = 1000
 MOST_OPERATORS: Final = 40
@@ -25,6 +27,8 @@ SEVERITY: Final = {State.CONFIRMED: "page", State.SUSPECTED: "ticket"}
 DEVICES: Final = ("low", "typical", "high")
 MEGABIT: Final = 1e6
 MINUTE_S: Final = 60.0
+
+Values = Mapping[Any, float]
 
 
 class Capped:
@@ -35,10 +39,10 @@ class Capped:
         self._known: dict[str, set[tuple[str, ...]]] = {}
         self.overflowed = 0
 
-    def __call__(self, family: str, counts: dict[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
+    def __call__(self, family: str, counts: Values) -> Values:
         """The same counts, with label sets beyond the cap added up under ``other``."""
         known = self._known.setdefault(family, set())
-        out: Counter[tuple[str, ...]] = Counter()
+        out: defaultdict[tuple[str, ...], float] = defaultdict(float)
         for labels, value in sorted(counts.items()):
             if labels not in known and len(known) >= self._most:
                 self.overflowed += 1
@@ -50,15 +54,23 @@ class Capped:
 
 
 class Exporter(Collector):
-    """Renders one ``Totals``; register it on the registry that is served."""
+    """Renders one ``Totals``; register it on the registry that is served.
 
-    def __init__(self, totals: Totals, version: str) -> None:
+    ``guard`` keeps the detector from moving the totals while they are read on the listener's thread.
+    """
+
+    def __init__(self, totals: Totals, version: str, guard: AbstractContextManager[object]) -> None:
         self._totals = totals
         self._version = version
+        self._guard = guard
         self._capped = Capped()
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> list[Metric]:
         """All families, from one look at the totals."""
+        with self._guard:
+            return list(self._families())
+
+    def _families(self) -> Iterator[Metric]:
         documents = self._totals.documents()
         live = [d for d in documents if d.state in OPEN and d.role != "pool"]
         yield _gauge("build_info", "Version that runs.", ("version",), {(self._version,): 1})
@@ -73,7 +85,7 @@ class Exporter(Collector):
         overflow.add_metric((), self._capped.overflowed)
         yield overflow
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...], counts: dict) -> Metric:
+    def _counter(self, name: str, text: str, labels: tuple[str, ...], counts: Values) -> Metric:
         family = CounterMetricFamily(f"poolwatch_{name}", text, labels=labels)
         for values, value in self._capped(name, counts).items():
             family.add_metric(values, value)
@@ -94,6 +106,10 @@ class Exporter(Collector):
             "mining_mbps", "Mining traffic in the last closed minute, Mbit/s.", labels,
             self._capped("mining_mbps", mbps),
         )  # fmt: skip
+        watermark_ns = self._totals.watermark_ns()
+        if watermark_ns is not None and watermark_ns > 0:
+            text = "How far the data's time has surely come, Unix time; its lag is time() minus this."
+            yield _gauge("detector_watermark_timestamp_seconds", text, (), {(): watermark_ns / 1e9})
         if ended_s is not None:
             text = "When the last closed minute ended, Unix time of the data."
             yield _gauge("mining_mbps_timestamp_seconds", text, (), {(): ended_s})
@@ -135,13 +151,16 @@ class Exporter(Collector):
         yield self._counter("evidence", "Observations, by kind and rule.", ("kind", "rule"), known)
 
     def _counts(self) -> Iterator[Metric]:
-        sums: Counter[str] = Counter()
+        sums: Counter[CountKey] = Counter({("payload_refused", str(r)): 0 for r in Refusal})
         for run in self._totals.runs:
             sums.update(run.counts())
-        for name, value in sorted(sums.items()):
-            text = f"Counter {name.replace('_', ' ')} of the detector's core."
-            family = CounterMetricFamily(f"poolwatch_detector_{name}", text)
-            family.add_metric((), value)
+        for name in sorted({name for name, _ in sums}):
+            reasons = {reason: n for (of, reason), n in sums.items() if of == name}
+            text = f"Detector core: {name.replace('_', ' ')}."
+            labels = () if set(reasons) == {""} else ("reason",)
+            family = CounterMetricFamily(f"poolwatch_detector_{name}", text, labels=labels)
+            for reason, n in sorted(reasons.items()):
+                family.add_metric((reason,) if labels else (), n)
             yield family
 
 
@@ -150,7 +169,7 @@ def _place(document: Incident) -> tuple[str, str]:
     return ((place.sector if place else "") or UNKNOWN, (place.city if place else "") or UNKNOWN)
 
 
-def _gauge(name: str, text: str, labels: Iterable[str], values: dict) -> Metric:
+def _gauge(name: str, text: str, labels: Iterable[str], values: Values) -> Metric:
     family = GaugeMetricFamily(f"poolwatch_{name}", text, labels=tuple(labels))
     for key, value in sorted(values.items()):
         family.add_metric(key, value)
@@ -159,9 +178,9 @@ def _gauge(name: str, text: str, labels: Iterable[str], values: dict) -> Metric:
 
 def _hashing(live: list[Incident]) -> Iterator[Metric]:
     """A proxy's upstream shares are its clients' own: they are not added to them."""
-    value: Counter[tuple[str]] = Counter()
-    variance: Counter[tuple[str]] = Counter()
-    watts: Counter[tuple[str, str]] = Counter()
+    value: defaultdict[tuple[str], float] = defaultdict(float)
+    variance: defaultdict[tuple[str], float] = defaultdict(float)
+    watts: defaultdict[tuple[str, str], float] = defaultdict(float)
     for document in live:
         for rate in document.hashrate:
             if rate.value is None or document.role == "proxy":

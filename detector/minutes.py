@@ -1,0 +1,101 @@
+"""Closed minutes: the bytes of mining connections by coin, operator and place, minute by minute.
+
+The meter's connections and the store's sessions in; sums of a closed minute, and what is to be added to
+the running totals, out.
+"""
+
+from collections import Counter
+
+import msgspec
+
+from detector.attribution import Place
+from detector.clock import MINUTE_NS
+from detector.evidence import SessionFacts
+from detector.measures import Ends, Link, ends_of
+from detector.store import Record
+
+UNKNOWN = "unknown"
+
+Label = tuple[str, str, str, str]  # direction, coin, operator, basis
+PlaceLabel = tuple[str, str, str, str]  # direction, sector, city, basis
+
+
+class Minute(msgspec.Struct):
+    """Bytes of one closed minute (its number since the epoch), and what the totals gain with it."""
+
+    number: int
+    bytes: Counter[Label]
+    gained: Counter[Label]
+    gained_by_place: Counter[PlaceLabel]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What a connection's bytes are counted under; ``client_low`` tells which end is the subscriber's."""
+
+    coin: str
+    operator: str
+    basis: str
+    sector: str
+    city: str
+    client_low: bool
+
+
+def entry(facts: SessionFacts, place: Place | None, link: Link, *, client_low: bool) -> Entry:
+    """The label of one mining session's connection."""
+    return Entry(
+        facts.coin or UNKNOWN,
+        UNKNOWN,
+        "estimate" if link.estimated else "protocol",
+        (place.sector if place else "") or UNKNOWN,
+        (place.city if place else "") or UNKNOWN,
+        client_low,
+    )
+
+
+class Minutes:
+    """Closes minutes as the watermark passes them by ``lateness_ns``, the age of the latest flow record."""
+
+    def __init__(self, lateness_ns: int) -> None:
+        self._lateness_ns = lateness_ns
+        self._closed: int | None = None
+
+    def due(self, watermark_ns: int) -> int | None:
+        """The newest minute that is over, or None where it was closed already."""
+        minute = (watermark_ns - self._lateness_ns) // MINUTE_NS - 1
+        return minute if self._closed is None or minute > self._closed else None
+
+    def close(
+        self,
+        minute: int,
+        mining: list[tuple[Record, SessionFacts, Place | None]],
+        links: dict[tuple[bytes, Ends], Link],
+    ) -> Minute:
+        """Sum up ``minute``, and all that older minutes have gained since they were closed."""
+        out = Minute(minute, Counter(), Counter(), Counter())
+        self._closed = minute
+        for record, facts, place in mining:
+            ends = ends_of(facts.client, facts.server, facts.connection.protocol)
+            link = links.get((record.subscriber, ends))
+            if link is not None:
+                self._add(out, entry(facts, place, link, client_low=ends[0] == facts.client), link)
+        return out
+
+    @staticmethod
+    def _add(out: Minute, label: Entry, link: Link) -> None:
+        upto = [link.folded[0], link.folded[1]]
+        for number in link.minutes:
+            if number <= out.number:
+                low, high = link.of_minute(number)
+                upto[0] += low
+                upto[1] += high
+        now = link.of_minute(out.number)
+        up = 0 if label.client_low else 1
+        for direction, index in (("up", up), ("down", 1 - up)):
+            key = (direction, label.coin, label.operator, label.basis)
+            if now[index]:
+                out.bytes[key] += now[index]
+            new = upto[index] - link.told[index]
+            if new > 0:
+                out.gained[key] += new
+                out.gained_by_place[(direction, label.sector, label.city, label.basis)] += new
+                link.told[index] = upto[index]
