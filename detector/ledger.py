@@ -1,101 +1,207 @@
-"""Closed minutes: the bytes of mining connections by coin, operator and place, minute by minute.
+"""What one mining connection has told so far: plain values, so that a state record can carry them.
 
-The meter's connections and the store's sessions in; sums of a closed minute, and what is to be added to
-the running totals, out.
+Every list and table has a bound, and counts what it dropped.
 """
 
-from collections import Counter
+from typing import Any, Final
 
 import msgspec
 
-from detector.attribution import Place
-from detector.clock import MINUTE_NS
-from detector.evidence import SessionFacts
-from detector.measures import Ends, Link, ends_of
-from detector.store import Record
+from detector import algorithms
+from detector.dialects.messages import InForce, Job, Submit
+from detector.dialects.table import Reader
+from detector.evidence import Shares
+from detector.proof import Proof
 
-UNKNOWN = "unknown"
-
-Label = tuple[str, str, str, str]  # direction, coin, operator, basis
-PlaceLabel = tuple[str, str, str, str]  # direction, sector, city, basis
-
-
-class Minute(msgspec.Struct):
-    """Bytes of one closed minute (its number since the epoch), and what the totals gain with it."""
-
-    number: int
-    bytes: Counter[Label]
-    gained: Counter[Label]
-    gained_by_place: Counter[PlaceLabel]
+MAX_JOBS: Final = 64
+MAX_WORKS: Final = 8  # jobs that keep what a header is built from: up to 16 kB each
+MAX_PENDING: Final = 64
+MAX_HELD: Final = 32
+MAX_HELD_BYTES: Final = 8 << 10
+MAX_NAMES: Final = 64
+MAX_TEXT: Final = 128
+HALF: Final = 1 << 31
+WRAP: Final = 0xFFFFFFFF
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """What a connection's bytes are counted under; ``client_low`` tells which end is the subscriber's."""
+class Sum(msgspec.Struct):
+    """Accepted shares of one algorithm: ``total`` is of hashes, or of difficulties where only the
+    algorithm will tell the hashes; ``least`` is the smallest of them."""
 
-    coin: str
-    operator: str
-    basis: str
-    sector: str
-    city: str
-    client_low: bool
+    total: float = 0.0
+    shares: int = 0
+    least: float | None = None
 
-
-def entry(facts: SessionFacts, place: Place | None, link: Link, *, client_low: bool) -> Entry:
-    """The label of one mining session's connection."""
-    return Entry(
-        facts.coin or UNKNOWN,
-        UNKNOWN,
-        "estimate" if link.estimated else "protocol",
-        (place.sector if place else "") or UNKNOWN,
-        (place.city if place else "") or UNKNOWN,
-        client_low,
-    )
+    def add(self, value: float) -> None:
+        """Count one accepted share worth ``value``."""
+        self.total += value
+        self.shares += 1
+        if self.least is None or value < self.least:
+            self.least = value
 
 
-class Ledger:
-    """Closes minutes as the watermark passes them by ``lateness_ns``, the age of the latest flow record."""
+class Pending(msgspec.Struct):
+    """A request that waits for its reply.  ``end`` is the sequence number just behind it, where known.
 
-    def __init__(self, lateness_ns: int) -> None:
-        self._lateness_ns = lateness_ns
-        self._closed: int | None = None
+    For a submit: worker, job and what was in force for that job when the share was sent.
+    """
 
-    def due(self, watermark_ns: int) -> int | None:
-        """The newest minute that is over, or None where it was closed already."""
-        minute = (watermark_ns - self._lateness_ns) // MINUTE_NS - 1
-        return minute if self._closed is None or minute > self._closed else None
+    id: str | int | None
+    direction: int
+    kind: str
+    end: int | None
+    t_ns: int
+    dialect: str
+    name: str = ""
+    weak: bool = False
+    job: str = ""
+    known: Job | None = None
+    share: Submit | None = None
 
-    def close(
-        self,
-        minute: int,
-        mining: list[tuple[Record, SessionFacts, Place | None]],
-        links: dict[tuple[bytes, Ends], Link],
-    ) -> Minute:
-        """Sum up ``minute``, and all that older minutes have gained since they were closed."""
-        out = Minute(minute, Counter(), Counter(), Counter())
-        self._closed = minute
-        for record, facts, place in mining:
-            ends = ends_of(facts.client, facts.server, facts.connection.protocol)
-            link = links.get((record.subscriber, ends))
-            if link is not None:
-                self._add(out, entry(facts, place, link, client_low=ends[0] == facts.client), link)
-        return out
 
-    @staticmethod
-    def _add(out: Minute, label: Entry, link: Link) -> None:
-        upto = [link.folded[0], link.folded[1]]
-        for number in link.minutes:
-            if number <= out.number:
-                low, high = link.of_minute(number)
-                upto[0] += low
-                upto[1] += high
-        now = link.of_minute(out.number)
-        up = 0 if label.client_low else 1
-        for direction, index in (("up", up), ("down", 1 - up)):
-            key = (direction, label.coin, label.operator, label.basis)
-            if now[index]:
-                out.bytes[key] += now[index]
-            new = upto[index] - link.told[index]
-            if new > 0:
-                out.gained[key] += new
-                out.gained_by_place[(direction, label.sector, label.city, label.basis)] += new
-                link.told[index] = upto[index]
+class Held(msgspec.Struct):
+    """A reply that came before its request: two collectors, one direction each."""
+
+    id: str | int | None
+    direction: int
+    ack: int | None
+    t_ns: int
+    line: bytes
+
+
+class Counts(msgspec.Struct):
+    """What the bounds of a session dropped, and what did not fit."""
+
+    jobs: int = 0
+    pending: int = 0
+    held: int = 0
+    names: int = 0
+    unpaired: int = 0
+    wrong_side: int = 0
+
+
+class Session(msgspec.Struct):
+    """All that one connection has told.  ``client`` is the direction whose source is the miner: 0 or 1;
+    ``mining`` tells which directions sent a mining method."""
+
+    client: int | None = None
+    dialect: str = "mining"
+    shaped: bool = False
+    mining: list[bool] = msgspec.field(default_factory=lambda: [False, False])
+    logged_in: bool = False
+    polls: int = 0
+    submits: int = 0
+    jobs_seen: int = 0
+    from_start: bool = False
+    algorithm: str | None = None
+    claimed: float | None = None
+    first_job_ns: int | None = None
+    reconnects: int = 0
+    login: str = ""
+    force: InForce = msgspec.field(default_factory=InForce)
+    job_hashes: float | None = None
+    job_difficulty: float | None = None
+    shares: Shares = msgspec.field(default_factory=Shares)
+    sums: dict[str, Sum] = {}
+    proof: Proof = msgspec.field(default_factory=Proof)
+    jobs: dict[str, Job] = {}
+    pending: list[Pending] = []
+    held: list[Held] = []
+    workers: list[str] = []
+    wallets: list[str] = []
+    agents: list[str] = []
+    counts: Counts = msgspec.field(default_factory=Counts)
+
+
+def key_of(given: object) -> str | int | None:
+    """An id as a key: equal only where JSON values are equal, and short."""
+    if given is None:
+        return None
+    if type(given) is int and -(2**63) <= given < 2**63:
+        return given
+    told = "s" + given if type(given) is str else repr(given)
+    return told if len(told) <= MAX_TEXT else f"{told[:MAX_TEXT]}#{len(told)}"
+
+
+def text(value: object) -> str:
+    """A name as sent, cut; "" for what is no text."""
+    if type(value) is str:
+        return value[:MAX_TEXT]
+    return str(value)[:MAX_TEXT] if type(value) is int else ""
+
+
+def job_id(reader: Reader, fields: dict[str, Any]) -> str:
+    """The id of a job; EthProxy's is the header hash, whose hex may come in either case."""
+    told = text(fields["job"])
+    return told.lower() if reader.dialect == "eth-proxy" else told
+
+
+def acknowledges(ack: int | None, end: int | None) -> bool:
+    """Whether ``ack`` covers all bytes before ``end``, modulo 2^32; True where either is not known."""
+    return ack is None or end is None or (ack - end) & WRAP < HALF
+
+
+def named(s: Session, login: str, worker: str, fields: dict[str, Any]) -> None:
+    """Worker, wallet and agent of a login; ``wallet.worker``, ``+difficulty`` and ``/worker`` are split
+    (reference 3.2, 7), the worker is kept as sent."""
+    s.login = worker or login
+    remember(s, s.workers, s.login)
+    remember(s, s.workers, text(fields.get("rig")))
+    wallet = login
+    for mark in ".+/":
+        wallet = wallet.partition(mark)[0]
+    remember(s, s.wallets, wallet)
+    remember(s, s.agents, text(fields.get("agent")))
+
+
+def remember(s: Session, names: list[str], name: str) -> None:
+    """Keep a name once, within the bound."""
+    if not name or name in names:
+        return
+    if len(names) >= MAX_NAMES:
+        s.counts.names += 1
+        return
+    names.append(name)
+
+
+def bound_works(s: Session, keep: int) -> None:
+    """Only the newest ``keep`` jobs hold what a header is built from."""
+    works = [job for job in s.jobs.values() if job.work is not None]
+    for job in works[: max(0, len(works) - keep)]:
+        job.work = None
+
+
+def count(s: Session, job: Job | None) -> None:
+    """Add an accepted share of ``job`` to the sums."""
+    if job is None:
+        return
+    value = job.difficulty if job.hashes is None else job.hashes
+    if value is None:
+        return
+    key = job.algorithm or ("" if job.hashes is None else "?")
+    if key not in s.sums and len(s.sums) >= 8:
+        s.counts.jobs += 1
+        return
+    s.sums.setdefault(key, Sum()).add(value)
+
+
+def hashes(s: Session) -> tuple[float | None, int, float | None]:
+    """(expected hashes of the accepted shares, how many shares that are, the least of a share).
+
+    Only of the session's present algorithm: hashes of different algorithms are never added.  All None
+    and 0 while the algorithm is not known.  Without an accepted share the least is that of the last job.
+    """
+    if s.algorithm is None:
+        return None, 0, None
+    held, factor = s.sums.get(s.algorithm), 1.0
+    job = s.job_hashes
+    if "" in s.sums or s.job_difficulty is not None:
+        of = algorithms.factor(s.algorithm)
+        if of is None:
+            return None, 0, None
+        held, factor = s.sums.get(""), of
+        job = s.job_difficulty
+    if held is None:
+        return 0.0, 0, None if job is None else job * factor
+    least = None if held.least is None else held.least * factor
+    return held.total * factor, held.shares, least

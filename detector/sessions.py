@@ -1,7 +1,7 @@
 """Messages of one connection in, what they tell of its miner out.
 
-A session holds plain values only, so that a state record can carry it; every table in it has a bound.
-``read`` is its verb: one line of one direction in; sights (what happened, for the observer to word) out.
+``Engine.read`` is the verb: one line of one direction into the ledger of its session; sights (what happened,
+for the observer to word) out.
 """
 
 from collections.abc import Callable
@@ -9,116 +9,34 @@ from typing import Any, Final
 
 import msgspec
 
-from detector import algorithms
 from detector.dialects import bitcoin, cryptonote, difficulty, ethereum, table
 from detector.dialects.lines import read as read_line
-from detector.dialects.messages import InForce, Job, Submit
+from detector.dialects.messages import InForce, Job
 from detector.dialects.replies import Verdict, verdict
 from detector.dialects.table import Line, Reader
-from detector.evidence import Shares
-from detector.proof import Proof
-
-MAX_JOBS: Final = 64
-MAX_PENDING: Final = 64
-MAX_HELD: Final = 32
-MAX_HELD_BYTES: Final = 8 << 10
-MAX_NAMES: Final = 64
-MAX_TEXT: Final = 128
-HALF: Final = 1 << 31
-WRAP: Final = 0xFFFFFFFF
+from detector.ledger import (
+    HALF,
+    MAX_HELD,
+    MAX_HELD_BYTES,
+    MAX_JOBS,
+    MAX_PENDING,
+    MAX_WORKS,
+    WRAP,
+    Held,
+    Pending,
+    Session,
+    acknowledges,
+    bound_works,
+    count,
+    job_id,
+    key_of,
+    named,
+    remember,
+    text,
+)  # fmt: skip
 
 Sight = tuple[str, str, int, str]
 """Kind of evidence, rule, time (ns), and a detail: whose share, which job, the pool's words."""
-
-
-class Sum(msgspec.Struct):
-    """Accepted shares of one algorithm: ``total`` is of hashes, or of difficulties where only the
-    algorithm will tell the hashes; ``least`` is the smallest of them."""
-
-    total: float = 0.0
-    shares: int = 0
-    least: float | None = None
-
-    def add(self, value: float) -> None:
-        """Count one accepted share worth ``value``."""
-        self.total += value
-        self.shares += 1
-        if self.least is None or value < self.least:
-            self.least = value
-
-
-class Pending(msgspec.Struct):
-    """A request that waits for its reply.  ``end`` is the sequence number just behind it, where known.
-
-    For a submit: worker, job and what was in force for that job when the share was sent.
-    """
-
-    id: str | int | None
-    direction: int
-    kind: str
-    end: int | None
-    t_ns: int
-    dialect: str
-    name: str = ""
-    weak: bool = False
-    job: str = ""
-    known: Job | None = None
-    share: Submit | None = None
-    checked: bool = False
-
-
-class Held(msgspec.Struct):
-    """A reply that came before its request: two collectors, one direction each."""
-
-    id: str | int | None
-    direction: int
-    ack: int | None
-    t_ns: int
-    line: bytes
-
-
-class Counts(msgspec.Struct):
-    """What the bounds of a session dropped, and what did not fit."""
-
-    jobs: int = 0
-    pending: int = 0
-    held: int = 0
-    names: int = 0
-    unpaired: int = 0
-    wrong_side: int = 0
-
-
-class Session(msgspec.Struct):
-    """All that one connection has told.  ``client`` is the direction whose source is the miner: 0 or 1;
-    ``mining`` tells which directions sent a mining method."""
-
-    client: int | None = None
-    dialect: str = "mining"
-    shaped: bool = False
-    mining: list[bool] = msgspec.field(default_factory=lambda: [False, False])
-    logged_in: bool = False
-    polls: int = 0
-    submits: int = 0
-    jobs_seen: int = 0
-    from_start: bool = False
-    algorithm: str | None = None
-    claimed: float | None = None
-    first_job_ns: int | None = None
-    reconnects: int = 0
-    login: str = ""
-    force: InForce = msgspec.field(default_factory=InForce)
-    job_hashes: float | None = None
-    job_difficulty: float | None = None
-    shares: Shares = msgspec.field(default_factory=Shares)
-    sums: dict[str, Sum] = {}
-    proof: Proof = msgspec.field(default_factory=Proof)
-    jobs: dict[str, Job] = {}
-    pending: list[Pending] = []
-    held: list[Held] = []
-    workers: list[str] = []
-    wallets: list[str] = []
-    agents: list[str] = []
-    counts: Counts = msgspec.field(default_factory=Counts)
 
 
 class Arrival(msgspec.Struct, gc=False):
@@ -132,32 +50,11 @@ class Arrival(msgspec.Struct, gc=False):
     reached: int | None
 
 
-def _key(given: object) -> str | int | None:
-    """An id as a key: equal only where JSON values are equal, and short."""
-    if given is None:
-        return None
-    if type(given) is int and -(2**63) <= given < 2**63:
-        return given
-    text = "s" + given if type(given) is str else repr(given)
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}#{len(text)}"
-
-
-def _text(value: object) -> str:
-    """A name as sent, cut; "" for what is no text."""
-    if type(value) is str:
-        return value[:MAX_TEXT]
-    return str(value)[:MAX_TEXT] if type(value) is int else ""
-
-
-def _job_id(reader: Reader, fields: dict[str, Any]) -> str:
-    """The id of a job; EthProxy's is the header hash, whose hex may come in either case."""
-    told = _text(fields["job"])
-    return told.lower() if reader.dialect == "eth-proxy" else told
-
-
-def acknowledges(ack: int | None, end: int | None) -> bool:
-    """Whether ``ack`` covers all bytes before ``end``, modulo 2^32; True where either is not known."""
-    return ack is None or end is None or (ack - end) & WRAP < HALF
+_PARSERS: Final[dict[str, Callable[[dict[str, Any], InForce], Job]]] = {
+    "bitcoin": bitcoin.job,
+    "cryptonote": cryptonote.job,
+    "ethereum": ethereum.job,
+}
 
 
 class Engine:
@@ -215,7 +112,7 @@ class Engine:
     def _ask(self, s: Session, at: Arrival, reader: Reader, fields: Any, said: Line, out: Any) -> None:
         """A request whose reply matters."""
         del fields, out
-        self._wait(s, Pending(_key(said.get("id")), at.direction, reader.kind, at.end, at.t_ns, s.dialect))
+        self._wait(s, Pending(key_of(said.get("id")), at.direction, reader.kind, at.end, at.t_ns, s.dialect))
 
     def _wait(self, s: Session, request: Pending) -> None:
         if len(s.pending) >= MAX_PENDING:
@@ -226,59 +123,40 @@ class Engine:
     def _subscribe(
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
     ) -> None:
-        agent = _text(fields.get("agent"))
-        self._remember(s, s.agents, agent)
+        agent = text(fields.get("agent"))
+        remember(s, s.agents, agent)
         self._ask(s, at, reader, fields, said, out)
         out.append(("mining_request", reader.id, at.t_ns, agent))
 
     def _login(
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
     ) -> None:
-        login, worker = _text(fields.get("login")), _text(fields.get("worker"))
+        login, worker = text(fields.get("login")), text(fields.get("worker"))
         if not reader.weak:
-            self._named(s, login, worker, fields)
+            named(s, login, worker, fields)
             out.append(("mining_request", reader.id, at.t_ns, worker or login))
-        key = _key(said.get("id"))
+        key = key_of(said.get("id"))
         self._wait(
             s, Pending(key, at.direction, "login", at.end, at.t_ns, s.dialect, worker or login, reader.weak)
         )
-
-    def _named(self, s: Session, login: str, worker: str, fields: dict[str, Any]) -> None:
-        """Worker, wallet and agent of a login; ``wallet.worker``, ``+difficulty`` and ``/worker`` are split
-        (reference 3.2, 7), the worker is kept as sent."""
-        s.login = worker or login
-        self._remember(s, s.workers, s.login)
-        self._remember(s, s.workers, _text(fields.get("rig")))
-        wallet = login
-        for mark in ".+/":
-            wallet = wallet.partition(mark)[0]
-        self._remember(s, s.wallets, wallet)
-        self._remember(s, s.agents, _text(fields.get("agent")))
-
-    def _remember(self, s: Session, names: list[str], name: str) -> None:
-        if not name or name in names:
-            return
-        if len(names) >= MAX_NAMES:
-            s.counts.names += 1
-            return
-        names.append(name)
 
     def _submit(
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
     ) -> None:
         s.submits += 1
-        worker = _text(fields.get("worker"))
+        worker = text(fields.get("worker"))
         if worker:
-            self._remember(s, s.workers, worker)
+            remember(s, s.workers, worker)
         else:
             worker = s.login
-        job = _job_id(reader, fields)
-        request = Pending(_key(said.get("id")), at.direction, "submit", at.end, at.t_ns, s.dialect, worker)
+        job = job_id(reader, fields)
+        request = Pending(key_of(said.get("id")), at.direction, "submit", at.end, at.t_ns, s.dialect, worker)
         request.job, request.known = job, s.jobs.get(job)
         if reader.dialect == "btc-v1" and s.proof.wants(self.sample):
             request.share = bitcoin.share(fields, s.force)
         out.append(("share", reader.id, at.t_ns, worker))
-        self._verify(s, request, at.t_ns, out)
+        if request.share is not None:
+            self._verify(s, request, at.t_ns, out)
         self._wait(s, request)
 
     def _poll(
@@ -292,7 +170,7 @@ class Engine:
             if s.client is None:
                 s.client = at.direction
             out.append(("mining_request", reader.id, at.t_ns, ""))
-        self._wait(s, Pending(_key(said.get("id")), at.direction, "poll", at.end, at.t_ns, reader.dialect))
+        self._wait(s, Pending(key_of(said.get("id")), at.direction, "poll", at.end, at.t_ns, reader.dialect))
 
     def _hashrate(self, s: Session, at: Any, reader: Any, fields: dict[str, Any], *rest: Any) -> None:
         del at, reader, rest
@@ -329,7 +207,7 @@ class Engine:
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
     ) -> None:
         del said
-        fields["job"] = _job_id(reader, fields)
+        fields["job"] = job_id(reader, fields)
         if s.force.difficulty is None and s.from_start:
             s.force.difficulty = 1.0  # cpuminer, cgminer and EthereumStratum/1.0.0 begin so
         dialect = self.table.dialects[reader.dialect]
@@ -338,10 +216,9 @@ class Engine:
             job.algorithm = dialect.algorithm
         s.algorithm = job.algorithm or s.algorithm
         s.job_hashes, s.job_difficulty = job.hashes, job.difficulty
-        if not s.proof.wants(self.sample):
-            job.work = None
         s.jobs.pop(job.id, None)
         s.jobs[job.id] = job
+        bound_works(s, MAX_WORKS if s.proof.wants(self.sample) else 0)
         if len(s.jobs) > MAX_JOBS:
             del s.jobs[next(iter(s.jobs))]
             s.counts.jobs += 1
@@ -357,7 +234,7 @@ class Engine:
     def _reply(self, s: Session, at: Arrival, said: Line, line: bytes, out: list[Sight]) -> None:
         if s.client == at.direction:
             return  # the client answers client.get_version and the like
-        key = _key(said.get("id"))
+        key = key_of(said.get("id"))
         request = self._pair(s, key, at)
         result = said.get("result")
         reader = None
@@ -450,7 +327,7 @@ class Engine:
         if accepted:
             s.logged_in = True
             if request.weak and s.jobs_seen:
-                self._named(s, request.name, "", {})  # a plain login that got a job is a miner's
+                named(s, request.name, "", {})  # a plain login that got a job is a miner's
             if s.jobs_seen:
                 out.append(("mining_session", s.dialect, at.t_ns, request.name))
         elif accepted is False and not request.weak:
@@ -465,7 +342,7 @@ class Engine:
             if request.known is None:
                 request.known = s.jobs.get(request.job)
             self._verify(s, request, at.t_ns, out)
-            self._count(s, request.known)
+            count(s, request.known)
             out.append(("share_accepted", request.dialect, at.t_ns, request.name))
         elif told.accepted is False:
             if self.table.stale(told.code, told.words):
@@ -473,59 +350,19 @@ class Engine:
             else:
                 s.shares.rejected += 1
 
-    def _count(self, s: Session, job: Job | None) -> None:
-        if job is None:
-            return
-        value = job.difficulty if job.hashes is None else job.hashes
-        if value is None:
-            return
-        key = job.algorithm or ("" if job.hashes is None else "?")
-        if key not in s.sums and len(s.sums) >= 8:
-            s.counts.jobs += 1
-            return
-        s.sums.setdefault(key, Sum()).add(value)
-
     def _verify(self, s: Session, request: Pending, t_ns: int, out: list[Sight]) -> None:
         job = request.known
-        if request.checked or request.share is None or job is None or job.work is None:
+        share = request.share
+        if share is None or job is None or job.work is None or job.difficulty is None:
             return
-        if job.difficulty is None or not s.proof.wants(self.sample):
+        if not s.proof.wants(self.sample):
             return
-        request.checked = True
+        request.share, request.known = None, msgspec.structs.replace(job, work=None)
         before = s.proof.decided
-        found = s.proof.check(job.work, request.share, job.difficulty, t_ns)
+        found = s.proof.check(job.work, share, job.difficulty, t_ns)
         s.shares.verified = s.proof.verified
         if s.proof.decided is not None and found == s.proof.decided:
             s.algorithm = found
             new = s.proof.verified if before is None else 1
             detail = f"{request.name}\n{found}\n{job.difficulty:g}\n{new}"
             out.append(("share_verified", request.dialect, t_ns, detail))
-
-
-_PARSERS: Final[dict[str, Callable[[dict[str, Any], InForce], Job]]] = {
-    "bitcoin": bitcoin.job,
-    "cryptonote": cryptonote.job,
-    "ethereum": ethereum.job,
-}
-
-
-def hashes(s: Session) -> tuple[float | None, int, float | None]:
-    """(expected hashes of the accepted shares, how many shares that are, the least of a share).
-
-    Only of the session's present algorithm: hashes of different algorithms are never added.  All None
-    and 0 while the algorithm is not known.  Without an accepted share the least is that of the last job.
-    """
-    if s.algorithm is None:
-        return None, 0, None
-    held, factor = s.sums.get(s.algorithm), 1.0
-    job = s.job_hashes
-    if "" in s.sums or s.job_difficulty is not None:
-        of = algorithms.factor(s.algorithm)
-        if of is None:
-            return None, 0, None
-        held, factor = s.sums.get(""), of
-        job = s.job_difficulty
-    if held is None:
-        return 0.0, 0, None if job is None else job * factor
-    least = None if held.least is None else held.least * factor
-    return held.total * factor, held.shares, least

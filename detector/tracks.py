@@ -7,7 +7,7 @@ import msgspec
 
 from collectors.streams import ACK_ONLY, END, GAP, START
 from detector.dialects.lines import Assembler, Refusal
-from detector.sessions import HALF, WRAP, Session
+from detector.ledger import HALF, WRAP, Session
 
 TCP = 6
 FAR_BYTES = 1 << 24

@@ -47,12 +47,21 @@ def read(line: bytes) -> dict[str, Any]:
 class Assembler(msgspec.Struct):
     """The unfinished line of one direction: plain values, so that a state record can carry it.
 
+    ``text`` counts lines that begin with no brace, ``read`` objects that were read (the caller counts them).
     ``skipping`` is set while the rest of a line that will not be kept goes by: one that is too long, or
     one that does not begin with a brace (so a binary stream holds no memory).
     """
 
     tail: bytes = b""
     skipping: bool = False
+    text: int = 0
+    read: int = 0
+
+    @property
+    def quotes(self) -> bool:
+        """Whether this direction is prose with objects in it (a chat, a page about Stratum): more lines of
+        text than objects.  Three are forgiven: a proxy's preamble, and what joining in the middle leaves."""
+        return self.text > 3 and self.text > self.read
 
     def gap(self) -> Refusal | None:
         """Bytes were lost: forget the unfinished line.  What follows is tried as it comes."""
@@ -88,6 +97,7 @@ class Assembler(msgspec.Struct):
         if not grown:
             return
         if grown[:1] != b"{":
+            self.text += 1
             self._drop(Refusal.TEXT, refused)
         elif len(grown) > MAX_LINE_BYTES:
             self._drop(Refusal.LONG, refused)

@@ -107,7 +107,7 @@ def _joined(words: Sequence[str], needed: int) -> Predicate | None:
     patterns = [_pattern(w.removesuffix("?")) for w in words]
     if not words or None in patterns:
         return None
-    told = rf"\x00".join(f"(?:{p})" for p in patterns[:needed])
+    told = r"\x00".join(f"(?:{p})" for p in patterns[:needed])
     for p in patterns[needed:]:
         told += rf"(?:\x00(?:{p})"
     told += ")?" * (len(patterns) - needed)

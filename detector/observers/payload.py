@@ -13,13 +13,13 @@ from collectors import wire
 from detector import algorithms, vetoes
 from detector.dialects.lines import LineError
 from detector.evidence import Connection, Evidence, Seen, SessionFacts, Veto
+from detector.ledger import hashes
 from detector.observers import words
-from detector.sessions import Arrival, Engine, Sight, hashes
+from detector.observers.words import Ends
+from detector.sessions import Arrival, Engine, Sight
 from detector.tracks import TCP, Chunk, Track, Waiting, is_new, place
 
 MINUTE_NS: Final = 60_000_000_000
-Ends = tuple[tuple[bytes, int], tuple[bytes, int], int, int]
-"""Low end, high end, protocol, copy."""
 
 CONFIRMING: Final = frozenset({"mining_session", "share_accepted"})
 """Kinds that count only where each direction acknowledged payload bytes of the other."""
@@ -31,6 +31,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     idle_ns: int = 3600 * 1_000_000_000
     max_connections: int = 1024  # per subscriber; the one that was silent longest goes
     max_remembered: int = 4096  # per subscriber: ends whose opening number is kept
+    remembered_ns: int = 24 * 3600 * 1_000_000_000  # and for how long
+    max_subscribers: int = 65536  # with connections; the one that was silent longest goes
     verified_shares: int = 32  # per connection: shares whose proof of work is checked
 
 
@@ -39,6 +41,7 @@ class Stats(msgspec.Struct):
 
     rows: int = 0
     lines: int = 0
+    quoted: int = 0
     bytes: int = 0
     repeated_bytes: int = 0
     opened: int = 0
@@ -54,17 +57,18 @@ class State(msgspec.Struct):
     """All that is known of one subscriber's connections, in plain values."""
 
     tracks: list[tuple[Ends, Track]] = []
-    opened: list[tuple[Ends, int]] = []
+    opened: list[tuple[Ends, tuple[int, int]]] = []
 
 
 class _Book:
-    """One subscriber's tracks, the longest silent first, and the next opening number of each pair of ends."""
+    """One subscriber's tracks, the longest silent first; and of each pair of ends the next opening number
+    and when the last was given."""
 
     __slots__ = ("opened", "tracks")
 
     def __init__(self) -> None:
         self.tracks: dict[Ends, Track] = {}
-        self.opened: dict[Ends, int] = {}
+        self.opened: dict[Ends, tuple[int, int]] = {}
 
 
 class _Tale(msgspec.Struct):
@@ -126,9 +130,7 @@ class PayloadObserver:
         self, subscriber: bytes, ends: Ends, way: int, chunk: Chunk, steps: dict[int, _Step]
     ) -> _Step | None:
         """The step of the row's connection, begun where it is new."""
-        book = self._books.get(subscriber)
-        if book is None:
-            book = self._books[subscriber] = _Book()
+        book = self._book(subscriber)
         track = book.tracks.pop(ends, None)
         if track is None or is_new(track, way, chunk):
             track = self._begin(book, ends, chunk)
@@ -138,16 +140,26 @@ class PayloadObserver:
             step = steps[id(track)] = _Step(subscriber, ends, track)
         return step
 
-    def _number(self, book: _Book, ends: Ends) -> int:
-        number = book.opened.pop(ends, 0)
-        book.opened[ends] = number + 1
+    def _book(self, subscriber: bytes) -> _Book:
+        book = self._books.pop(subscriber, None)
+        if book is None:
+            book = _Book()
+            if len(self._books) >= self.config.max_subscribers:
+                gone = self._books.pop(next(iter(self._books)))
+                self.stats.evicted += len(gone.tracks)
+        self._books[subscriber] = book
+        return book
+
+    def _number(self, book: _Book, ends: Ends, t_ns: int) -> int:
+        number, _ = book.opened.pop(ends, (0, 0))
+        book.opened[ends] = number + 1, t_ns
         if len(book.opened) > self.config.max_remembered:
             del book.opened[next(iter(book.opened))]
             self.stats.forgotten += 1
         return number
 
     def _begin(self, book: _Book, ends: Ends, chunk: Chunk) -> Track:
-        number = self._number(book, ends)
+        number = self._number(book, ends, chunk.t_ns)
         if len(book.tracks) >= self.config.max_connections:
             del book.tracks[next(iter(book.tracks))]
             self.stats.evicted += 1
@@ -172,6 +184,10 @@ class PayloadObserver:
     def _line(self, step: _Step, way: int, chunk: Chunk, line: bytes, end: int) -> None:
         track = step.track
         self.stats.lines += 1
+        side = track.sides[way]
+        if side.lines.quotes:
+            self.stats.quoted += 1
+            return
         if step.ends[2] == TCP:
             reached = track.sides[1 - way].reached
             at = Arrival(way, chunk.t_ns, (chunk.seq + end) & 0xFFFFFFFF, chunk.ack, reached)
@@ -184,6 +200,7 @@ class PayloadObserver:
             refused = self.stats.refused
             refused[error.reason] = refused.get(error.reason, 0) + 1
             return
+        side.lines.read += 1
         if name is not None:
             self._stranger(step, at, name)
         elif track.vetoed == way and track.session.mining[way]:
@@ -218,7 +235,7 @@ class PayloadObserver:
         new opening number; else one Electrum line would hide a miner for good."""
         track = step.track
         track.vetoed = None
-        track.opened = self._number(self._books[step.subscriber], step.ends)
+        track.opened = self._number(self._books[step.subscriber], step.ends, track.last_ns)
         self.stats.vetoes_lifted += 1
         step.begin()
 
@@ -296,9 +313,15 @@ class PayloadObserver:
             for ends in gone:
                 del book.tracks[ends]
             self.stats.expired += len(gone)
+            old = watermark_ns - self.config.remembered_ns
+            for ends in [e for e, (_, at) in book.opened.items() if at < old and e not in book.tracks]:
+                del book.opened[ends]
+            if not book.tracks and not book.opened:
+                del self._books[subscriber]
 
     def state(self, subscriber: bytes) -> State:
-        """What a state record of the subscriber carries; msgspec.msgpack encodes it."""
+        """What a state record of the subscriber carries; msgspec.msgpack encodes it.  It shares its values
+        with the observer: encode it before the next step."""
         book = self._books.get(subscriber)
         if book is None:
             return State()

@@ -4,6 +4,7 @@ from ipaddress import IPv6Address
 from typing import Final
 
 Ends = tuple[tuple[bytes, int], tuple[bytes, int], int, int]
+"""Low end, high end, protocol, copy."""
 MAX_NAME: Final = 80
 
 _WHY: Final = {
@@ -33,15 +34,15 @@ def end(given: tuple[bytes, int]) -> str:
 
 def ends(given: Ends, way: int) -> str:
     """Who sends to whom in direction ``way``."""
-    return f"{end(given[way])} to {end(given[1 - way])}"
+    return f"{end(given[:2][way])} to {end(given[:2][1 - way])}"
 
 
 def why(kind: str, rule: str, dialect: str, given: Ends, client: int, detail: str) -> str:
     """One sentence for a first occurrence: the dialect, who, what."""
     parts = [clean(part) for part in detail.split("\n", 3)]
-    said = _WHY[kind].format(*parts, "", "", client=end(given[client]), server=end(given[1 - client]))
+    said = _WHY[kind].format(*parts, "", "", client=end(given[:2][client]), server=end(given[:2][1 - client]))
     if kind == "mining_request":
-        said = f"{end(given[client])} {said} ({rule})"
+        said = f"{end(given[:2][client])} {said} ({rule})"
     if kind in _NAMED and parts[0]:
         said += f", {'as' if kind == 'mining_request' else 'of'} {parts[0]}"
     return f"{dialect}: {said}"
@@ -53,6 +54,6 @@ def role(subscriber: bytes, given: Ends, client: int) -> str:
     A subscriber may be a prefix: the end that shares more leading bits with it is its own.
     """
     own = int.from_bytes(subscriber, "big")
-    near = int.from_bytes(given[client][0], "big") ^ own
-    far = int.from_bytes(given[1 - client][0], "big") ^ own
+    near = int.from_bytes(given[:2][client][0], "big") ^ own
+    far = int.from_bytes(given[:2][1 - client][0], "big") ^ own
     return "miner" if near <= far else "pool"
