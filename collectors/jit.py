@@ -1,9 +1,11 @@
 """Compiled kernels: the only importer of numba, and the place of its cache.
 
 The cache is kept in ``$POOLWATCH_CACHE_DIR``, else ``$XDG_CACHE_HOME/poolwatch``, else
-``~/.cache/poolwatch``.  Where that cannot be written (a read-only installation) what it holds is copied
-to a private temporary folder and used from there.  Several processes that fill numba's cache at once can
-crash (numba #4807, #10128), so it is filled under a file lock, once, by ``warm``.
+``~/.cache/poolwatch``, in a folder per version of our sources: numba reads an index that other sources
+wrote before it checks whether it is stale, and fails on a type that is no longer there.  Where it cannot be
+written (a read-only installation) what it holds is copied to a private temporary folder and used from
+there.  Several processes that fill numba's cache at once can crash (numba #4807, #10128), so it is filled
+under a file lock, once, by ``warm``.
 """
 
 import fcntl
@@ -24,6 +26,7 @@ intrinsic: Any = numba.extending.intrinsic
 types = numba.types
 
 _STATE: dict[str, Path] = {}
+KEPT_VERSIONS = 4
 
 
 def _wanted() -> Path:
@@ -59,7 +62,17 @@ def cache_dir() -> Path:
     return _STATE["dir"]
 
 
-numba.config.CACHE_DIR = str(cache_dir() / f"numba-{numba.__version__}-py{sys.hexversion >> 16:x}")  # type: ignore[attr-defined]
+def _version() -> str:
+    """What compiled code depends on: numba, Python, where the sources are and what they say."""
+    root = Path(__file__).resolve().parent
+    digest = hashlib.sha256(f"{root} {numba.__version__} {sys.hexversion}".encode())
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+VERSION = _version()
+numba.config.CACHE_DIR = str(cache_dir() / VERSION)  # type: ignore[attr-defined]
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -81,24 +94,25 @@ def bare(function: Callable[..., Any]) -> Any:
     return numba.njit(**options)(function)
 
 
-def _stamp() -> str:
-    """What compiled code depends on: numba, Python, and the sources of the two packages."""
-    root = Path(__file__).parent
-    newest = max(p.stat().st_mtime_ns for p in root.rglob("*.py"))
-    return f"{numba.__version__} {sys.hexversion} {newest}"
-
-
 def warm(calls: Iterable[Callable[[], object]], say: Callable[[str], None]) -> None:
     """Compile or load every kernel, one process at a time; ``say`` is told when it will take long."""
     folder = cache_dir()
+    mark = folder / VERSION / "compiled"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        place = hashlib.sha256(str(Path(__file__).resolve()).encode()).hexdigest()[:12]
-        stamp = folder / f"compiled-{place}"
-        fresh = stamp.is_file() and stamp.read_text() == _stamp()
+        fresh = mark.is_file()
         if not fresh:
             say(f"compiling kernels into {folder} (once, about half a minute)")
         for call in calls:
             call()
         if not fresh:
-            stamp.write_text(_stamp())
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
+            _prune(folder)
+
+
+def _prune(folder: Path) -> None:
+    """Keep the newest few versions: an older one may still be running."""
+    marks = sorted(folder.glob("*/compiled"), key=lambda m: m.stat().st_mtime, reverse=True)
+    for mark in marks[KEPT_VERSIONS:]:
+        shutil.rmtree(mark.parent, ignore_errors=True)
