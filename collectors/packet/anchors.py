@@ -1,13 +1,15 @@
-"""Sixty-four bytes at a time: where may a token begin?  One vector instruction a comparison.
+"""What kernels cannot say in Python: sixty-four bytes compared at a time, and memory asked for early.
+
+Where may a token begin?  One vector instruction a comparison.
 
 Written as LLVM vectors, because the plain loop is not vectorised as well: on random bytes this does 6.2
 GB/s, the same test as a fixed loop of 64 that LLVM vectorises 3.1, a byte loop with a table 1.5; and the
 answer is a bit mask, so what follows a hit costs nothing for the bytes that did not.
 """
 
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from llvmlite import ir  # type: ignore[import-untyped]
+
+from collectors.jit import intrinsic, types
 
 WIDTH = 64
 SECONDS_QUOTE = 12
@@ -67,3 +69,27 @@ def lowest(typingctx, mask):
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), generate
+
+
+@intrinsic
+def prefetch(typingctx, array, index, line):
+    """Ask for cache line number ``line`` of element ``index``; nobody waits for it."""
+
+    def generate(context, builder, signature, args):
+        kind = signature.args[0]
+        data = context.make_array(kind)(context, builder, args[0]).data
+        size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+        place = builder.add(
+            builder.mul(args[1], ir.Constant(ir.IntType(64), size)),
+            builder.mul(args[2], ir.Constant(ir.IntType(64), 64)),
+        )
+        raw = _BYTE.as_pointer()
+        flag = ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [raw], ir.FunctionType(ir.VoidType(), [raw, flag, flag, flag])
+        )
+        address = builder.gep(builder.bitcast(data, raw), [place])
+        builder.call(function, [address, flag(1), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from collectors import subscribers, wire
 from collectors.errors import Reason
-from collectors.packet import flows, payloads, records, tokens
+from collectors.packet import ageing, flows, payloads, records, tokens
 from collectors.packet.frames import FRAME, REFUSALS, decode_all
 from collectors.packet.pcapfile import Block, blocks
 from collectors.packet.table import CLOCK, FREED, HAND, HIGH, table
@@ -119,8 +119,8 @@ class Collector:
         self._publish = publish
         self._metrics = metrics
         self._table = table(1 << (config.flow_slots - 1).bit_length(), config.hash_seed)
-        self._out = flows.outputs(_EXPORTS, _EVENTS)
-        self._limits = flows.Limits(
+        self._out = ageing.outputs(_EXPORTS, _EVENTS)
+        self._limits = ageing.Limits(
             config.active_timeout_s * _SECOND,
             config.idle_timeout_s * _SECOND,
             max(config.linger_s, config.idle_timeout_s) * _SECOND,
@@ -187,8 +187,8 @@ class Collector:
         if exports:
             self._flows.append(out.exports[:exports].copy())
         for event in out.events[:events].tolist():
-            *head, at, size = event
-            segment = payloads.Segment(*head, bytes(data[at : at + size]))
+            at, size = event[-2:]
+            segment = payloads.Segment._make((*event[:-2], bytes(data[at : at + size])))
             self._chunks += self._reassembly.feed(segment)
         self._chunks += self._reassembly.advance(clock)
         out.filled[:] = 0
@@ -206,21 +206,16 @@ class Collector:
         told: set[int] = set()
         self._sent_ns = self._newest_ns
         chunks, self._chunks = self._chunks, []
-        for rows in records.chunk_runs(chunks):
-            owned = subscribers.assign(
-                rows.src, rows.dst, rows.src_port, rows.dst_port, self._home, self._partitions
-            )
+        for run in records.chunk_runs(chunks):
+            owned = self._assign(run)
             self._metrics.not_home.labels("payloads").inc(owned.dropped)
-            for part, batch, span, size in records.payload_batches(rows, owned, self._config.id):
+            for part, batch, span, size in records.payload_batches(run, owned, self._config.id):
                 self._metrics.payload_bytes.inc(size)
                 self._hand_over("payloads", part, batch, span)
         held, self._flows = self._flows, []
         if held:
-            rows = np.concatenate(held)
-            columns = records.flow_columns(rows)
-            owned = subscribers.assign(
-                columns.src, columns.dst, columns.src_port, columns.dst_port, self._home, self._partitions
-            )
+            columns = records.flow_columns(np.concatenate(held))
+            owned = self._assign(columns)
             self._metrics.not_home.labels("flows").inc(owned.dropped)
             for part, batch, span in records.flow_batches(columns, owned, self._config.id, self._received_ns):
                 told.add(part)
@@ -230,6 +225,11 @@ class Collector:
             for part in set(range(self._partitions)) - told:
                 now = self._newest_ns
                 self._hand_over("flows", part, wire.empty("flows"), (now, now))
+
+    def _assign(self, rows: records.FlowColumns | records.ChunkRun) -> subscribers.Owned:
+        return subscribers.assign(
+            rows.src, rows.dst, rows.src_port, rows.dst_port, self._home, self._partitions
+        )
 
     def _hand_over(self, stream: str, partition: int, rows: wire.Batch, span: tuple[int, int]) -> None:
         number = self._numbers.get((stream, partition), 0)
@@ -255,22 +255,22 @@ class Collector:
         moved = self._out.counters - self._counted
         self._counted = self._out.counters.copy()
         for place, counter in (
-            (flows.FRAMES, m.frames),
-            (flows.OCTETS, m.bytes),
-            (flows.METERED, m.metered),
-            (flows.OPENED, m.connections),
-            (flows.EVICTED_PICKED, m.evictions.labels("yes")),
-            (flows.TENTATIVES, m.tentative),
-            (flows.PICKS, m.candidates),
-            (flows.WITHHELD, m.withheld),
-            (flows.SCANNED, m.scanned),
-            (flows.SKIPPED, m.unscanned),
+            (ageing.FRAMES, m.frames),
+            (ageing.OCTETS, m.bytes),
+            (ageing.METERED, m.metered),
+            (ageing.OPENED, m.connections),
+            (ageing.EVICTED_PICKED, m.evictions.labels("yes")),
+            (ageing.TENTATIVES, m.tentative),
+            (ageing.PICKS, m.candidates),
+            (ageing.WITHHELD, m.withheld),
+            (ageing.SCANNED, m.scanned),
+            (ageing.SKIPPED, m.unscanned),
         ):
             yield counter, int(moved[place])
-        yield m.evictions.labels("no"), int(moved[flows.EVICTED] - moved[flows.EVICTED_PICKED])
+        yield m.evictions.labels("no"), int(moved[ageing.EVICTED] - moved[ageing.EVICTED_PICKED])
         for code, reason in enumerate(REFUSALS):
             if reason is not None:
-                yield m.refused.labels(reason), int(moved[flows.REFUSED + code])
+                yield m.refused.labels(reason), int(moved[ageing.REFUSED + code])
         for why, count in self._reassembly.drops.items():
             yield m.reassembly_drops.labels(why), count - self._dropped[why]
         self._dropped = dict(self._reassembly.drops)

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from collectors.errors import Reason
-from collectors.jit import bare
+from collectors.jit import bare as kernel
 
 NO_VLAN: Final = 0xFFFF
 # TCP flags (RFC 9293 section 3.1).
@@ -27,6 +27,8 @@ FRAME: Final = np.dtype(
         ("payload_at", "i8"),   # index of the transport payload in the block's data
         ("payload", "i8"),      # octets of it that were captured
         ("payload_wire", "i8"), # octets of it on the wire
+        ("hash", "u8"), ("refused", "i8"),  # as flows.meter needs them
+        ("swapped", "u1"),      # 1: from side B to side A (table.ROW)
         ("protocol", "u1"),
         ("tcp", "u1"),          # 1: flags, seq and ack were captured
     ]
@@ -61,31 +63,31 @@ _UDP: Final = 17
 _MAPPED: Final = np.uint64(0xFFFF00000000)
 
 
-@bare
+@kernel
 def be16(data, i):
     """Two bytes, most significant first."""
     return (np.int64(data[i]) << 8) | np.int64(data[i + 1])
 
 
-@bare
+@kernel
 def be32(data, i):
     """Four bytes, most significant first."""
     return (be16(data, i) << 16) | be16(data, i + 2)
 
 
-@bare
+@kernel
 def be64(data, i):
     """Eight bytes, most significant first, as u8."""
     return (np.uint64(be32(data, i)) << np.uint64(32)) | np.uint64(be32(data, i + 4))
 
 
-@bare
+@kernel
 def _family_is_ip(value):
     # AF_INET is 2 everywhere; AF_INET6 is 10 on Linux, 24, 28 or 30 on the BSDs and macOS, 23 on Windows.
     return value in (2, 10, 23, 24, 28, 30)
 
 
-@bare
+@kernel
 def network_layer(data, at, end, link, f):
     """Index of the IP header; or, negative, a refusal.  ``f.vlan`` is the outermost tag's."""
     if link in (12, 14, 101, 228, 229):
@@ -127,7 +129,7 @@ def network_layer(data, at, end, link, f):
     return at
 
 
-@bare
+@kernel
 def _transport(data, at, end, wire, snapped, f):
     """Ports, TCP state and payload of the IP payload data[at:end], which was ``wire`` - at long."""
     cut = np.int64(_TRUNCATED if snapped else _TRANSPORT)
@@ -169,7 +171,7 @@ def _transport(data, at, end, wire, snapped, f):
     return np.int64(0)
 
 
-@bare
+@kernel
 def _ipv4(data, at, end, wire_end, f):
     snapped = end < wire_end
     if end - at < 20:
@@ -195,7 +197,7 @@ def _ipv4(data, at, end, wire_end, f):
     return _transport(data, at + head, min(end, at + total), at + total, end < at + total, f)
 
 
-@bare
+@kernel
 def _ipv6(data, at, end, wire_end, f):
     snapped = end < wire_end
     if end - at < 40:
@@ -234,7 +236,7 @@ def _ipv6(data, at, end, wire_end, f):
     return _transport(data, at, last, wire, end < wire, f)
 
 
-@bare
+@kernel
 def decode(data, at, captured, length, link, f):
     """Read one frame, data[at : at + captured], of ``length`` octets on the wire.
 
@@ -262,7 +264,7 @@ def decode(data, at, captured, length, link, f):
     return np.int64(_HEADER)
 
 
-@bare
+@kernel
 def decode_all(data, offset, captured, length, link, out, code):
     """Every frame of a block: ``out`` (n,) FRAME and ``code`` (n,) i8 are filled.  For tests and tools."""
     for i in range(offset.size):

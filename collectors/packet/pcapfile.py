@@ -219,7 +219,8 @@ class _Columns:
         )
 
     def block(self, data: np.ndarray, n: int, refused: dict[Reason, int]) -> Block:
-        return Block(data, *(a[:n].copy() for a in self.arrays), refused)
+        offset, captured, length, t_ns, link = (a[:n].copy() for a in self.arrays)
+        return Block(data, offset, captured, length, t_ns, link, refused)
 
 
 def _pcap(window: _Window, order: str) -> Iterator[Block]:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from collectors.jit import bare
+from collectors.jit import bare as kernel
 from collectors.packet.frames import SYN
 from collectors.packet.table import BRACE, DECIDED, HAS_PAYLOAD, HAS_START, NO, PICKED, TENTATIVE
 from collectors.packet.tokens import find, tail_of
@@ -43,7 +43,7 @@ _JOIN: Final = 64
 _LEAST: Final = 16
 
 
-@bare
+@kernel
 def _first_bytes(data, f, r, d, first):
     """Judge the beginning of a direction that was seen from its start: True while it may be JSON."""
     place = np.int64(np.int32(np.uint32(r.start[d] + np.uint32(r.blanks[d]) - first)))
@@ -67,7 +67,7 @@ def _first_bytes(data, f, r, d, first):
     return False
 
 
-@bare
+@kernel
 def _keep_tail(data, end, begins, r, d, after):
     size = end - begins
     r.tail_size[d] = np.uint8(size)
@@ -76,7 +76,7 @@ def _keep_tail(data, end, begins, r, d, after):
         r.tail[d, k] = data[begins + k]
 
 
-@bare
+@kernel
 def _search(data, f, r, d, first, tokens, out):
     """Does the segment, or the end of the one before and its beginning, hold a token?"""
     end = f.payload_at + f.payload
@@ -104,7 +104,7 @@ def _search(data, f, r, d, first, tokens, out):
     return False
 
 
-@bare
+@kernel
 def _judge(data, f, r, d, first, limits, tokens, out):
     """Move the row's ``candidate`` on by one segment with payload."""
     if (r.seen[d] & HAS_START) and not (r.seen[d] & DECIDED):
@@ -124,7 +124,7 @@ def _judge(data, f, r, d, first, limits, tokens, out):
         out.counters[_PICKS] += 1
 
 
-@bare
+@kernel
 def pick(data, f, r, d, t, clock, limits, tokens, out):
     """Judge one TCP segment and, if its connection is a candidate, write its EVENT."""
     first = f.seq

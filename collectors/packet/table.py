@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from collectors.jit import bare
+from collectors.jit import bare as kernel
 
 # Sides of a connection: A is the lower (address, port), B the other.  Direction 0 is A to B.
 ROW: Final = np.dtype(
@@ -98,7 +98,7 @@ def table(slots: int, seed: int = 0) -> Table:
     )
 
 
-@bare
+@kernel
 def hash_of(a_high, a_low, b_high, b_low, ports, seed):
     """64 well mixed bits of a key; ``ports`` is both ports and the protocol."""
     x = (a_low ^ seed) * _PRIME
@@ -109,19 +109,35 @@ def hash_of(a_high, a_low, b_high, b_low, ports, seed):
     return x ^ (x >> np.uint64(32))
 
 
-@bare
+@kernel
 def ports_of(a_port, b_port, protocol):
     """Both ports and the protocol in one number."""
     return (np.uint64(a_port) << np.uint64(32)) | (np.uint64(b_port) << np.uint64(8)) | np.uint64(protocol)
 
 
-@bare
+@kernel
+def orient(f, seed):
+    """Tell a frame's direction, and the hash of its connection's key: the same both ways."""
+    swap = f.src_high > f.dst_high
+    if f.src_high == f.dst_high:
+        swap = f.src_low > f.dst_low or (f.src_low == f.dst_low and f.src_port > f.dst_port)
+    if swap:
+        f.swapped = np.uint8(1)
+        ports = ports_of(f.dst_port, f.src_port, f.protocol)
+        f.hash = hash_of(f.dst_high, f.dst_low, f.src_high, f.src_low, ports, seed)
+    else:
+        f.swapped = np.uint8(0)
+        ports = ports_of(f.src_port, f.dst_port, f.protocol)
+        f.hash = hash_of(f.src_high, f.src_low, f.dst_high, f.dst_low, ports, seed)
+
+
+@kernel
 def home_slot(h, index):
     """The first slot that is tried for a hash: its top bits."""
     return np.int64((h >> np.uint64(32)) & np.uint64(index.size - 1))
 
 
-@bare
+@kernel
 def find_row(index, rows, h, a_high, a_low, b_high, b_low, ports):
     """The row of a key, or -1.  An index entry is the hash's upper half and the row's number plus one."""
     mask = index.size - 1
@@ -143,7 +159,7 @@ def find_row(index, rows, h, a_high, a_low, b_high, b_low, ports):
     return np.int64(-1)
 
 
-@bare
+@kernel
 def index_row(index, h, n):
     """Enter row ``n`` under a hash.  There is always a free entry: the index is twice the pool."""
     mask = index.size - 1
@@ -153,7 +169,7 @@ def index_row(index, h, n):
     index[i] = (h & np.uint64(0xFFFFFFFF00000000)) | np.uint64(n + 1)
 
 
-@bare
+@kernel
 def forget_row(index, rows, freed, state, seed, n):
     """Take row ``n`` out of the index and give it back (backward shift: no tombstones)."""
     r = rows[n]

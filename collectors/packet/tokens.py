@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from collectors.errors import ConfigError
-from collectors.jit import bare
+from collectors.jit import bare as kernel
 from collectors.packet.anchors import SECONDS_QUOTE, SECONDS_SCORE, WIDTH, anchors, lowest
 
 # A token that began at most so many bytes before the end of a segment is found in the next one.
@@ -89,7 +89,7 @@ def compile_tokens(table: list[Token]) -> Tokens:
     )
 
 
-@bare
+@kernel
 def match(data, at, end, pattern, size):
     """Does the token stand at ``at``?  0 no, 1 yes, 2 so far, but the bytes end."""
     i = at
@@ -107,7 +107,7 @@ def match(data, at, end, pattern, size):
     return 1
 
 
-@bare
+@kernel
 def match_any(data, at, end, tokens):
     """The best answer of ``match`` over the tokens that may stand at ``at``: 1, else 2, else 0."""
     first = data[at]
@@ -127,7 +127,7 @@ def match_any(data, at, end, tokens):
     return best
 
 
-@bare
+@kernel
 def find(data, at, end, tokens):
     """Look for any token in data[at:end].  Returns (found, attempts): attempts is what it cost beyond the
     first pass, in candidate places that were looked at one by one."""
@@ -151,7 +151,7 @@ def find(data, at, end, tokens):
     return False, attempts
 
 
-@bare
+@kernel
 def tail_of(data, at, end, tokens):
     """Where a token begins that the end of the bytes cuts; ``end`` if none, or if it began too early."""
     for i in range(max(at, end - TAIL), end):

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from collectors.jit import bare
+from collectors.jit import bare as kernel
 
 # Why a walker stopped: the bytes end (0), or
 FULL: Final = 1  # no room for another frame
@@ -31,7 +31,7 @@ class PcapForm(NamedTuple):
     link: int
 
 
-@bare
+@kernel
 def _u4(data, i, big):
     a, b, c, d = np.int64(data[i]), np.int64(data[i + 1]), np.int64(data[i + 2]), np.int64(data[i + 3])
     if big:
@@ -39,13 +39,13 @@ def _u4(data, i, big):
     return (d << 24) | (c << 16) | (b << 8) | a
 
 
-@bare
+@kernel
 def _u2(data, i, big):
     a, b = np.int64(data[i]), np.int64(data[i + 1])
     return (a << 8) | b if big else (b << 8) | a
 
 
-@bare
+@kernel
 def walk_pcap(data, at, end, form, out):
     """Records of a pcap file from data[at:end]."""
     offset, captured, length, t_ns, link = out
@@ -69,7 +69,7 @@ def walk_pcap(data, at, end, form, out):
     return at, n, 0
 
 
-@bare
+@kernel
 def _stamp(high, low, digits, offset):
     """Nanoseconds of a pcapng stamp, or -1.  ``digits`` as in the interface table: units are 10**-digits
     seconds, or 2**(digits + 1) where it is negative."""
@@ -104,7 +104,7 @@ def _stamp(high, low, digits, offset):
     return whole * _BILLION + np.int64(rest)
 
 
-@bare
+@kernel
 def walk_ng(data, at, end, big, interfaces, count, last_ns, refused, out):
     """Packet blocks of a pcapng section from data[at:end]; unknown blocks are stepped over.
 

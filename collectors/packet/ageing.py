@@ -1,0 +1,191 @@
+"""How rows leave the table: records on the active and the idle timeout, at the end, or for want of room.
+
+A hand goes round the rows as the data's time goes on, once a second and a few rows a frame, so that there is
+no stop to sweep.  What is written, and when, is a function of the sequence of frames.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from collectors.jit import bare as kernel
+from collectors.packet.frames import FRAME
+from collectors.packet.picking import EVENT
+from collectors.packet.table import (
+    CLOCK,
+    DEBT,
+    ENDED,
+    EVICT_HAND,
+    FREE,
+    HAND,
+    HIGH,
+    PICKED,
+    ROW,
+    forget_row,
+)
+
+IDLE: Final = 1
+ACTIVE: Final = 2
+END: Final = 3
+FORCED: Final = 4
+RESOURCES: Final = 5
+
+# Places in the counter array; after them one place for each of frames.REFUSALS.
+FRAMES: Final = 0
+OCTETS: Final = 1  # captured, link layer and all
+METERED: Final = 2
+EVICTED: Final = 3
+EVICTED_PICKED: Final = 4
+OPENED: Final = 5
+TENTATIVES: Final = 6
+PICKS: Final = 7
+WITHHELD: Final = 8  # candidate segments over their connection's budget
+SCANNED: Final = 9  # payload octets that were searched for tokens
+SKIPPED: Final = 10  # segments not searched: too many near misses on their connection
+REFUSED: Final = 16
+COUNTERS: Final = 32
+
+# Rows that one frame ages at most: nobody waits for a sweep.
+_STEPS: Final = 512
+_LOOKED_AT: Final = 16
+TCP: Final = 6
+SECOND: Final = 1_000_000_000
+# Data time that goes back further than this is another clock, not reordering.
+BACK: Final = 10 * SECOND
+# Free places that one frame may need in the two outputs, beyond what ageing writes.
+_EXPORTS_A_FRAME: Final = 2
+
+
+# Frames that are decoded before the first of them is counted, while memory comes.
+AHEAD: Final = 16
+
+
+class Limits(NamedTuple):
+    """Times in ns, budgets in octets and attempts; all i8."""
+
+    active: int
+    idle: int
+    linger: int
+    ended_linger: int
+    tentative_octets: int
+    candidate_octets: int
+    attempts: int
+
+
+class Outputs(NamedTuple):
+    """``exports`` (n,) ROW, ``events`` (m,) EVENT, ``counters`` (COUNTERS,) i8, ``filled`` (2,) i8
+    counts what is in the first two; ``frame`` (AHEAD,) FRAME and ``joined`` u1 are scratch."""
+
+    exports: np.ndarray
+    events: np.ndarray
+    counters: np.ndarray
+    frame: np.ndarray
+    joined: np.ndarray
+    filled: np.ndarray
+
+
+def outputs(exports: int, events: int) -> Outputs:
+    """Empty outputs of the given sizes."""
+    return Outputs(
+        np.zeros(exports, ROW),
+        np.zeros(events, EVENT),
+        np.zeros(COUNTERS, np.int64),
+        np.zeros(AHEAD, FRAME),
+        np.zeros(128, np.uint8),
+        np.zeros(2, np.int64),
+    )
+
+
+@kernel
+def export(r, reason, clock, out):
+    """Write a record of what was counted since the last, if anything, and start counting anew."""
+    if r.packets[0] == 0 and r.packets[1] == 0:
+        return
+    r.end_reason = np.uint8(reason)
+    r.t_export = clock
+    out.exports[out.filled[0]] = r
+    out.filled[0] += 1
+    for d in range(2):
+        r.octets[d] = np.uint64(0)
+        r.packets[d] = np.uint32(0)
+        r.payload_octets[d] = np.uint64(0)
+        r.payload_packets[d] = np.uint32(0)
+        r.tcp_flags[d] = np.uint16(0)
+    # A candidate's budget is one of a record's time, not of its life.
+    if r.candidate == PICKED:
+        r.passed_on = np.uint32(0)
+    r.attempts = np.uint16(0)
+
+
+@kernel
+def _age(rows, index, freed, state, seed, n, limits, out):
+    r = rows[n]
+    if r.phase == FREE:
+        return
+    clock = state[CLOCK]
+    quiet = clock - r.t_last
+    if r.phase == ENDED and quiet >= limits.ended_linger:
+        export(r, END, clock, out)
+        forget_row(index, rows, freed, state, seed, n)
+    elif quiet >= limits.idle:
+        export(r, IDLE, clock, out)
+        if r.protocol != TCP or quiet >= limits.linger:
+            forget_row(index, rows, freed, state, seed, n)
+    elif clock - r.t_first >= limits.active:
+        export(r, ACTIVE, clock, out)
+
+
+@kernel
+def tick(t, rows, index, freed, state, seed, limits, out):
+    """Move the clock to ``t`` and age the rows that fell due: the whole table once a second of data time,
+    at most _STEPS rows a frame.  False: ``exports`` is full, call again with the same ``t``."""
+    if t > state[CLOCK]:
+        state[DEBT] += min(t - state[CLOCK], SECOND) * min(state[HIGH], 1 << 30)
+        state[DEBT] = min(state[DEBT], state[HIGH] * SECOND)
+        state[CLOCK] = t
+    elif t < state[CLOCK] - BACK:
+        state[CLOCK] = t
+    steps = min(state[DEBT] // SECOND, np.int64(_STEPS))
+    if out.filled[0] + steps + _EXPORTS_A_FRAME > out.exports.size:
+        return False
+    state[DEBT] -= steps * SECOND
+    for _ in range(steps):
+        if state[HAND] >= state[HIGH]:
+            state[HAND] = 0
+        _age(rows, index, freed, state, seed, state[HAND], limits, out)
+        state[HAND] += 1
+    return True
+
+
+@kernel
+def _worth(r, clock):
+    """What a row is worth keeping: candidates most, then those that lasted; then who spoke last."""
+    if r.phase == ENDED:
+        return np.int64(0)
+    quiet = min(max(np.int64(0), (clock - r.t_last) >> 20), np.int64(1) << 30)
+    rank = np.int64(1)
+    if r.candidate == PICKED:
+        rank = np.int64(4)
+    elif r.life_packets > 1:
+        rank = np.int64(2) if clock - r.t_open < 10 * SECOND else np.int64(3)
+    return (rank << 32) - quiet
+
+
+@kernel
+def evict(rows, index, freed, state, seed, out):
+    """Make room: of some rows in turn, the one that is worth least."""
+    worst = np.int64(-1)
+    least = np.int64(0)
+    for _ in range(min(_LOOKED_AT, rows.size)):
+        n = state[EVICT_HAND]
+        state[EVICT_HAND] = (n + 1) & (rows.size - 1)
+        worth = _worth(rows[n], state[CLOCK])
+        if worst < 0 or worth < least:
+            worst = n
+            least = worth
+    r = rows[worst]
+    out.counters[EVICTED] += 1
+    if r.candidate == PICKED:
+        out.counters[EVICTED_PICKED] += 1
+    export(r, RESOURCES, state[CLOCK], out)
+    forget_row(index, rows, freed, state, seed, worst)
