@@ -106,7 +106,7 @@ class Heard:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.examples: dict[tuple[str, str, str], tuple[str, list[Line]]] = {}
         self.vetoes: Counter[str] = Counter()
-        self.shares = 0
+        self.shares: dict[object, int] = {}
 
     def keep(self, number: int, family: str, said: list[Line]) -> None:
         """Remember a conversation for as long as evidence of it may come."""
@@ -122,7 +122,7 @@ class Heard:
             self.counts[key] += evidence.count
             self.examples.setdefault(key, (evidence.why, said))
         self.vetoes.update(veto.rule for veto in seen.vetoes)
-        self.shares += sum(facts.shares.accepted for facts in seen.sessions)
+        self.shares.update((facts.connection, facts.shares.accepted) for facts in seen.sessions)
 
 
 def show(heard: Heard) -> None:
@@ -190,7 +190,7 @@ def main() -> int:
     wrong = sum(count for (kind, _, _), count in heard.counts.items() if kind not in ALLOWED)
     print(
         f"{lines} lines, {conversations} conversations, seed {options.seed}: {wrong} wrong, "
-        f"{heard.shares} shares accepted; {lines / max(seconds, 1e-9):.0f} lines per CPU second"
+        f"{sum(heard.shares.values())} shares accepted; {lines / max(seconds, 1e-9):.0f} lines per CPU second"
     )
     return 1 if wrong else 0
 

@@ -2,13 +2,13 @@
 
     .venv/bin/python tests/bench/packets.py [--packets 1000000] [--full]
 
-The capture is made by ``tests/helpers/mixed.py`` once and kept in ``$POOLWATCH_BENCH_DIR`` (else a folder below
-the temporary one).  Every program is a process of its own; its CPU time and peak memory are the kernel's.
-What comes before the first packet is left out of our own rates and shown apart: kernels are compiled
-beforehand, the collector's time is taken inside its process from the first block on, and from ``poolwatch
-scan`` the time of a scan of a small capture is taken away.  ``--full`` repeats the input until each of our own
-paths has worked for 30 s, and lets tshark and scapy see more.  Exit status 1 when a miner is missed or somebody
-else is suspected.
+The capture is made by ``tests/helpers/mixed.py`` once and kept in ``$POOLWATCH_BENCH_DIR`` (else a folder
+below the temporary one).  Every program is a process of its own; its CPU time and peak memory are the
+kernel's.  What comes before the first packet is left out of our own rates and shown apart: kernels are
+compiled beforehand, the collector's time is taken inside its process from the first block on, and from
+``poolwatch scan`` the time of a scan of a small capture is taken away.  ``--full`` repeats the input until
+each of our own paths has worked for 30 s, and lets tshark and scapy see more.  Exit status 1 when a miner is
+missed or somebody else is suspected.
 """
 
 import argparse
@@ -35,6 +35,8 @@ import processes  # noqa: E402
 
 FULL_S = 30
 SMALL = PCAPS / "xmrig-plain.pcap"
+RANKS = ("", "resolved", "suspected", "confirmed")
+HEADS = ("M packets", "CPU s", "Mpkt/CPU s", "Gbit/CPU s", "x ndpi", "peak MB", "start s")
 
 
 @dataclass(frozen=True)
@@ -168,45 +170,89 @@ def subscriber(address: str) -> str:
 
 
 def judged(document: dict, truth: list[dict]) -> bool:
-    """Print miners found of miners true, and the others; True when the answer is right."""
+    """Print miners found of miners true, and who else was taken for one; True when the answer is right."""
     states: dict[str, str] = {}
     services: dict[str, set[str]] = {}
+    rules: dict[str, set[str]] = {}
     for incident in document["incidents"]:
         name = incident["subscriber"]
         name = name if "/" not in name else str(ip_network(name, strict=False))
-        states[name] = max(
-            states.get(name, ""), incident["state"], key=("", "resolved", "suspected", "confirmed").index
-        )
-        services.setdefault(name, set()).update(service["address"] for service in incident["services"])
+        states[name] = max(states.get(name, ""), incident["state"], key=RANKS.index)
+        services.setdefault(name, set()).update(s["address"] for s in incident["services"])
+        rules.setdefault(name, set()).update(f"{e['kind']} {e['rule']}" for e in incident["evidence"])
     miners = {subscriber(row["client"]): row for row in truth}
     found = [name for name in miners if states.get(name) == "confirmed"]
     right = [name for name in found if miners[name]["server"] in services[name]]
     others = sorted(set(states) - set(miners))
-    print(f"miners: {len(found)} of {len(miners)} confirmed, {len(right)} with the right server; ", end="")
-    print(f"{len(others)} incidents of subscribers who do not mine {others[:5]}")
+    print(f"miners: {len(found)} of {len(miners)} confirmed, {len(right)} with the right server")
     for name in [n for n in miners if n not in found][:5]:
         print(f"  missed: {miners[name]} state {states.get(name, 'none')}")
+    print(f"others: {len(others)} subscribers with an incident who do not mine")
+    for name in others[:10]:
+        print(f"  {name} {states[name]}: {', '.join(sorted(rules[name]))}")
     return len(right) == len(miners) and not others
 
 
 def table(rows: Sequence[Row | None]) -> None:
     """One line a program, with its ratio to ndpiReader."""
     peer = next((row for row in rows if row and row.name.startswith("ndpiReader")), None)
-    print(
-        f"{'':34}{'M packets':>10}{'CPU s':>9}{'Mpkt/CPU s':>12}{'Gbit/CPU s':>12}{'x ndpi':>8}{'peak MB':>9}{'start s':>9}"
-    )
+    print(" " * 34 + "".join(f"{head:>11}" for head in HEADS))
     for row in rows:
         if row:
             ratio = row.rate / peer.rate if peer else math.nan
             print(
-                f"{row.name:34}{row.packets / 1e6:10.2f}{row.cpu_s:9.2f}{row.rate / 1e6:12.3f}"
-                f"{row.octets * 8e-9 / row.cpu_s:12.2f}{ratio:8.2f}{row.peak_bytes / 1e6:9.0f}{row.start_s:9.2f}"
+                f"{row.name:34}{row.packets / 1e6:11.2f}{row.cpu_s:11.2f}{row.rate / 1e6:11.3f}"
+                f"{row.octets * 8e-9 / row.cpu_s:11.2f}{ratio:11.2f}{row.peak_bytes / 1e6:11.0f}"
+                f"{row.start_s:11.2f}"
             )
 
 
-def enough(row: Row, full: bool) -> int:
+def enough(row: Row) -> int:
     """How many passes over the file make ``FULL_S`` seconds of work."""
-    return max(1, math.ceil(FULL_S / max(row.cpu_s, 0.01))) if full else 1
+    return max(1, math.ceil(FULL_S / max(row.cpu_s, 0.01)))
+
+
+def describe(truth: dict) -> None:
+    """What the capture is like, and the machine."""
+    print(
+        f"{truth['packets']} packets, {truth['connections']} connections, {len(truth['mining'])} mining, ",
+        end="",
+    )
+    print(f"mean {truth['mean_packet_bytes']} bytes, payload {truth['payload_share']:.0%}")
+    print(processes.machine())
+
+
+def ours(path: Path, truth: dict, full: bool) -> tuple[list[Row], dict]:
+    """The rows of our two paths, and what scan said."""
+    packets, octets = truth["packets"], truth["frame_bytes"]
+    # The first scan compiles the kernels if need be; the second is what every scan spends before it works.
+    processes.run([processes.POOLWATCH, "scan", "--json", SMALL])
+    start_s = processes.run([processes.POOLWATCH, "scan", "--json", SMALL]).cpu_s
+    own = inside("collect", path, 1, packets, octets, "packet path alone")
+    whole, document = scanned(path, 1, packets, octets, start_s)
+    if full:
+        own = inside("collect", path, enough(own), packets, octets, own.name)
+        whole, document = scanned(path, enough(whole), packets, octets, start_s)
+    return [own, whole], document
+
+
+def theirs(path: Path, truth: dict, full: bool) -> list[Row | None]:
+    """The rows of other programs; the slow ones see the beginning of the file only."""
+    packets, octets = truth["packets"], truth["frame_bytes"]
+    few, fewer = (min(n, packets) for n in ((300_000, 60_000) if full else (50_000, 10_000)))
+    part, part_octets = slice_of(path, few)
+    bit, bit_octets = slice_of(path, fewer)
+    conversations = ("tshark", "-r", part, "-q", "-z", "conv,tcp")
+    copy = ("tcpdump", "-r", path, "-w", "/dev/null")
+    rows = [
+        outside(("ndpiReader", "-i", path, "-q"), packets, octets, "ndpiReader -q"),
+        outside(copy, packets, octets, "tcpdump -r -w /dev/null (copy)"),
+        outside(conversations, few, part_octets, f"tshark conv,tcp, first {few}"),
+        inside("dissect", bit, 1, fewer, bit_octets, f"scapy, first {fewer}"),
+    ]
+    part.unlink()
+    bit.unlink()
+    return rows
 
 
 def main() -> int:
@@ -223,38 +269,9 @@ def main() -> int:
         return (collect(Path(path), options.passes) if part == "collect" else dissect(Path(path))) or 0
     path = capture(options.packets, options.seed)
     truth = json.loads(Path(f"{path}.json").read_text())
-    packets, octets = truth["packets"], truth["frame_bytes"]
-    print(
-        f"{packets} packets, {truth['connections']} connections, {len(truth['mining'])} of them mining, ",
-        end="",
-    )
-    print(
-        f"mean {truth['mean_packet_bytes']} bytes, payload {truth['payload_share']:.0%}; {processes.machine()}"
-    )
-    # The first scan compiles the kernels if need be, the second is what every scan spends before it works.
-    processes.run([processes.POOLWATCH, "scan", "--json", SMALL])
-    start_s = processes.run([processes.POOLWATCH, "scan", "--json", SMALL]).cpu_s
-    own = inside("collect", path, 1, packets, octets, "packet path alone")
-    whole, document = scanned(path, 1, packets, octets, start_s)
-    if options.full:
-        own = inside("collect", path, enough(own, True), packets, octets, own.name)
-        whole, document = scanned(path, enough(whole, True), packets, octets, start_s)
-    few, fewer = (300_000, 60_000) if options.full else (50_000, 10_000)
-    part, part_octets = slice_of(path, min(few, packets))
-    bit, bit_octets = slice_of(path, min(fewer, packets))
-    table(
-        [
-            own,
-            whole,
-            outside(("ndpiReader", "-i", path, "-q"), packets, octets, "ndpiReader -q"),
-            outside(("tcpdump", "-r", path, "-w", "/dev/null"), packets, octets, "tcpdump -r -w /dev/null (copy)"),
-            outside(("tshark", "-r", part, "-q", "-z", "conv,tcp"), min(few, packets), part_octets,
-                    f"tshark -z conv,tcp, first {min(few, packets)}"),
-            inside("dissect", bit, 1, min(fewer, packets), bit_octets, f"scapy, first {min(fewer, packets)}"),
-        ]
-    )  # fmt: skip
-    part.unlink()
-    bit.unlink()
+    describe(truth)
+    own, document = ours(path, truth, options.full)
+    table([*own, *theirs(path, truth, options.full)])
     return 0 if judged(document, truth["mining"]) else 1
 
 

@@ -110,6 +110,8 @@ NEEDED = {
     "cryptonote submit": ("job_id", "nonce", "result"),
     "submitWork": (0, 1, 2),
 }
+# Where a job id stands in a list: any text is one.
+OPAQUE = {"notify": 0, "nicehash notify": 0, "submit": 1}
 RENAMED = {
     "blob": "body",
     "job_id": "task",
@@ -129,20 +131,20 @@ OTHER_WORDS = (
 )
 
 
-def spoil(d: Draw, holder: Any, key: Any) -> None:
-    """Drop, rename or retype one member of an object or a list."""
-    way = d.between(0, 3)
+def spoil(d: Draw, holder: Any, key: Any, opaque: bool) -> None:
+    """Drop, rename or retype one member of an object or a list; an ``opaque`` text may hold anything."""
+    way = d.between(0, 2 if opaque else 3)
     value = holder[key]
     if way == 0 or (way == 1 and isinstance(holder, list)):
         del holder[key]
     elif way == 1:
         holder[RENAMED[key]] = holder.pop(key)
     elif way == 2:
-        holder[key] = d.some({"a": 1}, None, True) if not isinstance(value, bool) else "true"
+        holder[key] = d.some({"a": 1}, None, True, [value])
     elif isinstance(value, str):
-        holder[key] = d.some("", "zz-" + value[:-1], {"hex": value}, [value])
+        holder[key] = d.some(7, "zz-" + value[:-1], {"hex": value})
     else:
-        holder[key] = d.some("many", {}, "")
+        holder[key] = d.some("many", {}, "none")
 
 
 def spoiled(d: Draw, name: str, line: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +160,8 @@ def spoiled(d: Draw, name: str, line: dict[str, Any]) -> dict[str, Any]:
     elif name in NEEDED and how > 2:
         holder = line[inner]["job"] if name == "logged in" and d.one_in(2) else line[inner]
         needed = NEEDED["job"] if "blob" in holder else NEEDED[name]
-        spoil(d, holder, d.pick(needed))
+        key = d.pick(needed)
+        spoil(d, holder, key, key == "job_id" or key == OPAQUE.get(name))
     elif name == "subscribed":
         line["result"] = d.some(
             [[["notify", d.hex(8)]], d.hex(8), 4], [[], d.hex(8)], [d.hex(8), d.hex(8), "4"], True

@@ -6,7 +6,7 @@ encrypted records are noise that ``framing`` fills in; everything that can be re
 """
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import lookalikes
@@ -260,12 +260,16 @@ def ssh(d: Draw) -> Script:
 
 
 def spoken(
-    d: Draw, name: str, ports: tuple[int, ...], families: Iterable[Callable[[Draw], Iterable[Line]]]
+    d: Draw,
+    name: str,
+    ports: tuple[int, ...],
+    families: Sequence[Callable[[Draw], Iterable[Line]]],
+    times: int = 4,
 ) -> Script:
-    """A conversation of the look-alikes, line by line; lines that follow each other may share a segment."""
+    """One of the look-alikes, up to so many times; lines that follow each other may share a segment."""
     d.begin()
-    s = Script(d, name, 6, d.pick(ports)).open()
-    said = [line for _ in range(d.between(1, 4)) for line in d.pick(tuple(families))(d)]
+    s, family = Script(d, name, 6, d.pick(ports)).open(), d.pick(families)
+    said = [line for _ in range(d.between(1, times)) for line in family(d)]
     joined = b""
     for (text, side), (_, after) in pairwise([*said, (b"", None)]):
         joined += text
@@ -279,9 +283,12 @@ def spoken(
 
 def service(d: Draw) -> Script:
     """Services that speak JSON-RPC in lines or over HTTP, some on ports that pools like."""
+    # The wallet's one eth_getWork must stay one: no family that holds it is said several times.
+    if d.one_in(5):
+        return spoken(d, "service", (8545, 443, 3333), (lookalikes.ethereum, lookalikes.node), 1)
     families = (
         lookalikes.printing, lookalikes.verto, lookalikes.game, lookalikes.queue, lookalikes.exchange,
-        lookalikes.telemetry, lookalikes.ethereum, lookalikes.node, lookalikes.editor,
+        lookalikes.telemetry, lookalikes.editor,
     )  # fmt: skip
     return spoken(d, "service", (8545, 3333, 4444, 8332, 9000, 5555, 8081), families)
 
