@@ -241,7 +241,7 @@ class Engine:
         if type(result) is list or type(result) is dict:
             reader = self.table.replied(said, None if request is None else request.kind)
         ahead = request is None and self._ahead(at)
-        if ahead:
+        if ahead and (reader is None or type(result) is dict or reader.kind != "job"):
             self._hold(s, Held(key, at.direction, at.ack, at.t_ns, line))
         if reader is not None:
             self._shaped(s, at, reader, said, request, out)

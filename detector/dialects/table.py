@@ -134,7 +134,8 @@ class Reader:
         self._tests = [(getter(path), _shape(word)) for path, word in row.shape.items()]
         self._fields = [(name, getter(path)) for name, path in row.fields.items()]
         wanted = [f"params/{n}" for n in range(len(row.fields))]
-        self._from_params = tuple(row.fields) if list(row.fields.values()) == wanted else None
+        quick = type(row.shape.get("params")) is tuple and list(row.fields.values()) == wanted
+        self._from_params = tuple(row.fields) if quick else None
 
     def matches(self, said: Line) -> bool:
         """Whether the object has this row's shape; its method is the caller's business."""
@@ -144,13 +145,13 @@ class Reader:
         return True
 
     def fields(self, said: Line) -> dict[str, Any]:
-        """The declared fields that are there and not null, by name."""
+        """The declared fields that are there, by name; a value may be null."""
         if self._from_params is not None:
             return dict(zip(self._from_params, said["params"], strict=False))
         out = {}
         for name, get in self._fields:
             value = get(said)
-            if value is not MISSING and value is not None:
+            if value is not MISSING:
                 out[name] = value
         return out
 
