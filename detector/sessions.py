@@ -35,8 +35,8 @@ from detector.ledger import (
     text,
 )  # fmt: skip
 
-Sight = tuple[str, str, int, str]
-"""Kind of evidence, rule, time (ns), and a detail: whose share, which job, the pool's words."""
+Sight = tuple[str, str, int, tuple[str, ...]]
+"""Kind of evidence, rule, time (ns), and details: whose share, which job, the pool's words."""
 
 
 class Arrival(msgspec.Struct, gc=False):
@@ -126,7 +126,7 @@ class Engine:
         agent = text(fields.get("agent"))
         remember(s, s.agents, agent)
         self._ask(s, at, reader, fields, said, out)
-        out.append(("mining_request", reader.id, at.t_ns, agent))
+        out.append(("mining_request", reader.id, at.t_ns, (agent,)))
 
     def _login(
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
@@ -134,7 +134,7 @@ class Engine:
         login, worker = text(fields.get("login")), text(fields.get("worker"))
         if not reader.weak:
             named(s, login, worker, fields)
-            out.append(("mining_request", reader.id, at.t_ns, worker or login))
+            out.append(("mining_request", reader.id, at.t_ns, (worker or login,)))
         key = key_of(said.get("id"))
         self._wait(
             s, Pending(key, at.direction, "login", at.end, at.t_ns, s.dialect, worker or login, reader.weak)
@@ -154,7 +154,7 @@ class Engine:
         request.job, request.known = job, s.jobs.get(job)
         if reader.dialect == "btc-v1" and s.proof.wants(self.sample):
             request.share = bitcoin.share(fields, s.force)
-        out.append(("share", reader.id, at.t_ns, worker))
+        out.append(("share", reader.id, at.t_ns, (worker,)))
         if request.share is not None:
             self._verify(s, request, at.t_ns, out)
         self._wait(s, request)
@@ -169,7 +169,7 @@ class Engine:
             s.shaped, s.dialect = True, reader.dialect
             if s.client is None:
                 s.client = at.direction
-            out.append(("mining_request", reader.id, at.t_ns, ""))
+            out.append(("mining_request", reader.id, at.t_ns, ("",)))
         self._wait(s, Pending(key_of(said.get("id")), at.direction, "poll", at.end, at.t_ns, reader.dialect))
 
     def _hashrate(self, s: Session, at: Any, reader: Any, fields: dict[str, Any], *rest: Any) -> None:
@@ -225,9 +225,9 @@ class Engine:
         s.jobs_seen += 1
         if s.first_job_ns is None:
             s.first_job_ns = at.t_ns
-        out.append(("job", reader.id, at.t_ns, job.id))
+        out.append(("job", reader.id, at.t_ns, (job.id,)))
         if s.logged_in:
-            out.append(("mining_session", s.dialect, at.t_ns, s.login))
+            out.append(("mining_session", s.dialect, at.t_ns, (s.login,)))
 
     # -- replies -------------------------------------------------------------------------------------
 
@@ -329,10 +329,10 @@ class Engine:
             if request.weak and s.jobs_seen:
                 named(s, request.name, "", {})  # a plain login that got a job is a miner's
             if s.jobs_seen:
-                out.append(("mining_session", s.dialect, at.t_ns, request.name))
+                out.append(("mining_session", s.dialect, at.t_ns, (request.name,)))
         elif accepted is False and not request.weak:
             words = told.words or ("" if told.code is None else f"code {told.code}")
-            out.append(("login_refused", s.dialect, at.t_ns, f"{request.name}\n{words}"))
+            out.append(("login_refused", s.dialect, at.t_ns, (request.name, words)))
 
     # -- shares --------------------------------------------------------------------------------------
 
@@ -343,7 +343,7 @@ class Engine:
                 request.known = s.jobs.get(request.job)
             self._verify(s, request, at.t_ns, out)
             count(s, request.known)
-            out.append(("share_accepted", request.dialect, at.t_ns, request.name))
+            out.append(("share_accepted", request.dialect, at.t_ns, (request.name,)))
         elif told.accepted is False:
             if self.table.stale(told.code, told.words):
                 s.shares.stale += 1
@@ -364,5 +364,5 @@ class Engine:
         if s.proof.decided is not None and found == s.proof.decided:
             s.algorithm = found
             new = s.proof.verified if before is None else 1
-            detail = f"{request.name}\n{found}\n{job.difficulty:g}\n{new}"
-            out.append(("share_verified", request.dialect, t_ns, detail))
+            details = (request.name, found, f"{job.difficulty:g}", str(new))
+            out.append(("share_verified", request.dialect, t_ns, details))

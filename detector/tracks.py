@@ -44,7 +44,7 @@ class Waiting(msgspec.Struct):
 
     kind: str
     rule: str
-    detail: str
+    details: tuple[str, ...]
     first_ns: int
     last_ns: int
     count: int

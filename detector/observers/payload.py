@@ -242,7 +242,7 @@ class PayloadObserver:
     # -- evidence ----------------------------------------------------------------------------------
 
     def _see(self, step: _Step, sight: Sight) -> None:
-        kind, rule, t_ns, detail = sight
+        kind, rule, t_ns, details = sight
         if kind in CONFIRMING:
             if step.ends[2] != TCP:
                 return
@@ -251,12 +251,18 @@ class PayloadObserver:
                 return
         count = 1
         if kind == "share_verified":
-            detail, _, number = detail.rpartition("\n")
-            count = int(number)
-        self._add(step, kind, rule, t_ns, t_ns, count, detail)
+            count = int(details[3])
+        self._add(step, kind, rule, t_ns, t_ns, count, details)
 
     def _add(
-        self, step: _Step, kind: str, rule: str, first_ns: int, last_ns: int, count: int, detail: str
+        self,
+        step: _Step,
+        kind: str,
+        rule: str,
+        first_ns: int,
+        last_ns: int,
+        count: int,
+        details: tuple[str, ...],
     ) -> None:
         key = (kind, rule, last_ns // MINUTE_NS)
         seen = step.now.fresh.get(key)
@@ -266,23 +272,23 @@ class PayloadObserver:
             return
         session = step.track.session
         client = 0 if session.client is None else session.client
-        why = words.why(kind, rule, session.dialect, step.ends, client, detail)
+        why = words.why(kind, rule, session.dialect, step.ends, client, details)
         step.now.fresh[key] = _Fresh(first_ns, last_ns, count, why)
 
     def _wait(self, track: Track, sight: Sight) -> None:
-        kind, rule, t_ns, detail = sight
+        kind, rule, t_ns, details = sight
         for held in track.waiting:
             if held.kind == kind and held.rule == rule and held.last_ns // MINUTE_NS == t_ns // MINUTE_NS:
                 held.first_ns, held.last_ns = min(held.first_ns, t_ns), max(held.last_ns, t_ns)
                 held.count += 1
                 return
         if len(track.waiting) < 32:
-            track.waiting.append(Waiting(kind, rule, detail, t_ns, t_ns, 1))
+            track.waiting.append(Waiting(kind, rule, details, t_ns, t_ns, 1))
 
     def _confirmed(self, step: _Step) -> None:
         if step.track.vetoed is None:
             for w in step.track.waiting:
-                self._add(step, w.kind, w.rule, w.first_ns, w.last_ns, w.count, w.detail)
+                self._add(step, w.kind, w.rule, w.first_ns, w.last_ns, w.count, w.details)
         step.track.waiting.clear()
 
     # -- what is told ------------------------------------------------------------------------------

@@ -37,9 +37,9 @@ def ends(given: Ends, way: int) -> str:
     return f"{end(given[:2][way])} to {end(given[:2][1 - way])}"
 
 
-def why(kind: str, rule: str, dialect: str, given: Ends, client: int, detail: str) -> str:
+def why(kind: str, rule: str, dialect: str, given: Ends, client: int, details: tuple[str, ...]) -> str:
     """One sentence for a first occurrence: the dialect, who, what."""
-    parts = [clean(part) for part in detail.split("\n", 3)]
+    parts = [clean(part) for part in details]
     said = _WHY[kind].format(*parts, "", "", client=end(given[:2][client]), server=end(given[:2][1 - client]))
     if kind == "mining_request":
         said = f"{end(given[:2][client])} {said} ({rule})"

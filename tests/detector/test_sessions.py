@@ -159,7 +159,7 @@ def test_a_refused_login_is_told_in_the_pools_words():
     talk.s({"id": 2, "result": None, "error": [24, "Unauthorized worker", None]})
     s, sights = listen(talk)
     assert kinds(sights) == ["mining_request", "login_refused"]
-    assert sights[1][3] == "w\nUnauthorized worker"
+    assert sights[1][3] == ("w", "Unauthorized worker")
     assert not s.logged_in
 
 
@@ -331,7 +331,7 @@ def test_any_conversation_is_taken_within_bounds(told):
             ENGINE.read(s, Arrival(way, 0, end, ack, end), line, sights)
         except LineError:
             continue
-        assert all(len(detail) < 400 for *_, detail in sights)
+        assert all(len(part) <= 128 for *_, details in sights for part in details)
     total, counted, least = hashes(s)
     for number in (total, least, s.claimed, s.force.difficulty):
         assert number is None or math.isfinite(number)

@@ -59,7 +59,7 @@ def capture(path: Path):
                 acked.add(key)
             rows.append(row(
                 subscriber=_address(min(ip.src, ip.dst)), src=_address(ip.src), dst=_address(ip.dst),
-                src_port=tcp.sport, dst_port=tcp.dport, t=int(packet.time * 1_000_000_000),
+                src_port=tcp.sport, dst_port=tcp.dport, t=int(packet.time * 1_000_000_000) % 2**62,
                 offset=(seq - base[key]) & 0xFFFFFFFF, seq=seq, ack=tcp.ack, flags=flags, data=data,
             ))  # fmt: skip
     return rows
