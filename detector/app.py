@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import IO
 
+import numpy as np
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from collectors import jit, subscribers
@@ -29,9 +31,10 @@ from detector.exporters.jsonl import JsonLines
 from detector.exporters.prometheus import Exporter
 from detector.exporters.report import FileReport, ScanIncident
 from detector.metrics import Complaints, Deliveries, Pace
-from detector.redact import Redactor, plain
+from detector.redact import PLAIN, Names, Redactor
 from detector.totals import Run, Totals
 
+STEP_S = 0.05
 CAPTURE_SUFFIXES = (".pcap", ".pcapng", ".cap", ".pcap.gz", ".pcapng.gz", ".cap.gz")
 
 
@@ -72,9 +75,9 @@ def _lines(path: str, key: str) -> Iterable[str]:
         raise ConfigError(f"{key}: {error}") from None
 
 
-def _names(config: Config) -> Callable[[str], str]:
+def _names(config: Config) -> Names:
     if not config.output.redact:
-        return plain
+        return PLAIN
     path = config.output.redact_key_file
     key = "\n".join(_lines(path, "output.redact_key_file")).encode() if path else secrets.token_bytes(32)
     if not key.strip():
@@ -164,7 +167,7 @@ class Replay:
         """
         with _open(self._path) as file:
             try:
-                for block in _paced(pcapfile.blocks(file), pace):
+                for block in _paced(pcapfile.blocks(file), pace, stopped):
                     self._tally.add(block)
                     self._collector.feed(block)
                     self._drain()
@@ -231,16 +234,24 @@ def _position(file: IO[bytes]) -> int:
         return 0
 
 
-def _paced(blocks: Iterable, pace: float) -> Iterator:
-    """Blocks no faster than ``pace`` seconds of the data in a second."""
+def _paced(
+    blocks: Iterable[pcapfile.Block], pace: float, stopped: Callable[[], bool]
+) -> Iterator[pcapfile.Block]:
+    """Blocks no faster than ``pace`` seconds of the data in a second, cut into steps of ``STEP_S``."""
     began = time.monotonic()
     first: int | None = None
     for block in blocks:
-        if pace and block.t_ns.size:
-            first = int(block.t_ns[0]) if first is None else first
-            due = began + (int(block.t_ns[0]) - first) / 1e9 / pace
-            time.sleep(max(0.0, due - time.monotonic()))
-        yield block
+        if not pace or not block.t_ns.size:
+            yield block
+            continue
+        first = int(block.t_ns[0]) if first is None else first
+        step = (block.t_ns - first) // max(1, int(STEP_S * 1e9 * pace))
+        edges = [0, *(np.flatnonzero(np.diff(step)) + 1).tolist(), block.t_ns.size]
+        for a, b in pairwise(edges):
+            due = began + (int(block.t_ns[a]) - first) / 1e9 / pace
+            while (left := due - time.monotonic()) > 0 and not stopped():
+                time.sleep(min(left, STEP_S))
+            yield block.part(a, b)
 
 
 def warm_kernels(say: Callable[[str], None]) -> None:

@@ -1,6 +1,6 @@
 """The incident as it is told, everywhere the same: one record and its bytes in, one document out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -11,6 +11,7 @@ from detector.fusion import PRIOR, WEIGHTS, log_odds, probability
 from detector.hashrate import HashRate, Power, power, rates
 from detector.incidents import NUMBER, Action, State, alert_id, incident_id
 from detector.measures import Ends, Link, ends_of
+from detector.redact import Names
 from detector.store import Record
 
 MOST_LISTED = 32
@@ -109,8 +110,9 @@ def role_of(sessions: Iterable[SessionFacts], traces: Iterable[str]) -> str:
     return min(roles, default="miner")
 
 
-def evidence_lines(record: Record) -> tuple[EvidenceLine, ...]:
+def evidence_lines(record: Record, names: Names) -> tuple[EvidenceLine, ...]:
     """Traces of all connections, one line a kind and rule, the strongest first."""
+    known = [n for s in record.all_sessions() for n in (*s.workers, *s.wallets)]
     by: dict[tuple[str, str], list] = {}
     for (kind, rule, _), trace in record.traces.seen.items():
         by.setdefault((kind, rule), []).append(trace)
@@ -123,7 +125,7 @@ def evidence_lines(record: Record) -> tuple[EvidenceLine, ...]:
             last=rfc3339(max(t.last_ns for t in traces)),
             count=sum(t.count for t in traces),
             strength=WEIGHTS[kind].log_odds,
-            why=min(traces, key=lambda t: (t.first_ns, t.why)).why,
+            why=names.text(min(traces, key=lambda t: (t.first_ns, t.why)).why, known),
         )
         for (kind, rule), traces in by.items()
     ]
@@ -163,7 +165,7 @@ def incident(
     belief: float,
     place: Place | None,
     prefix6: int,
-    names: Callable[[str], str],
+    names: Names,
 ) -> Incident:
     """Build the document of a record's present opening.  Pure: the same record, the same document."""
     sessions, counted = with_flows(record.all_sessions(), links)
@@ -186,14 +188,14 @@ def incident(
         algorithms=_distinct(s.algorithm for s in sessions),
         dialects=_distinct(s.dialect for s in sessions),
         services=tuple(Service(text(a), p) for a, p in sorted(services)[:MOST_LISTED]),
-        workers=_distinct(names(w) for s in sessions for w in s.workers),
+        workers=_distinct(names.name(w) for s in sessions for w in s.workers),
         agents=_distinct(a for s in sessions for a in s.agents),
         shares=shares,
         hashrate=hash_rates,
         power_watts=power(hash_rates),
         bytes=counted,
         place=place,
-        evidence=evidence_lines(record),
+        evidence=evidence_lines(record, names),
     )
 
 

@@ -25,7 +25,7 @@ from detector.measures import Ends, Meter, ends_of
 from detector.minutes import Minute, Minutes
 from detector.observers.payload import Config as PayloadConfig
 from detector.observers.payload import PayloadObserver
-from detector.redact import plain
+from detector.redact import PLAIN, Names
 from detector.store import Record
 
 TICK_NS = 10 * SECOND_NS
@@ -55,7 +55,7 @@ class Engine:
         config: Config,
         *,
         place_of: Callable[[bytes], Place | None] = lambda _: None,
-        names: Callable[[str], str] = plain,
+        names: Names = PLAIN,
         prefix6: int = 64,
     ) -> None:
         self.meter = Meter(config.connections)

@@ -18,6 +18,7 @@ from detector.explain import headline
 from detector.fusion import PRIOR, confirms, log_odds, probability
 from detector.incidents import OPEN, Action, Signal, State, step
 from detector.measures import Ends, Link
+from detector.redact import Names
 from detector.store import NEVER_FIRST, NEVER_LAST, Limits, Record, Store
 
 Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
@@ -49,7 +50,7 @@ class Judge:
         links: dict[tuple[bytes, Ends], Link],
         *,
         place_of: Callable[[bytes], Place | None],
-        names: Callable[[str], str],
+        names: Names,
         prefix6: int = 64,
     ) -> None:
         self.store = Store(config.limits)

@@ -63,6 +63,11 @@ class Block:
         """As the kernels take them."""
         return self.data, self.offset, self.captured, self.length, self.t_ns, self.link
 
+    def part(self, first: int, last: int) -> "Block":
+        """Frames ``first`` up to ``last``; what was refused goes with frame 0."""
+        data, *columns = self.columns
+        return Block(data, *(c[first:last] for c in columns), {} if first else self.refused)
+
 
 class _Reader(Protocol):
     def read(self, n: int, /) -> bytes: ...

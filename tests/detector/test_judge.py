@@ -9,6 +9,7 @@ from detector.evidence import Connection, Evidence, Seen, SessionFacts, Shares, 
 from detector.incidents import Action, State
 from detector.judge import Config, Judge
 from detector.measures import Link, ends_of
+from detector.redact import PLAIN
 from detector.store import Limits
 
 T0 = 1_600_000_000 * SECOND_NS
@@ -40,7 +41,7 @@ def facts(number=1, opened=0, accepted=1, role="miner", **more):
 
 
 def judge(config=None, links=None):
-    return Judge(config or Config(), {} if links is None else links, place_of=lambda _: None, names=str)
+    return Judge(config or Config(), {} if links is None else links, place_of=lambda _: None, names=PLAIN)
 
 
 def take(j, *what):

@@ -1,0 +1,73 @@
+"""Where compiled kernels are kept, who fills the place, and what if it cannot be written."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import sys
+from collectors import jit, subscribers
+jit.warm([lambda: subscribers.home() and None], lambda text: print(text))
+print(jit.cache_dir())
+print(len(list(jit.cache_dir().rglob("*.nbi"))))
+"""
+
+
+def start(folder, program=PROGRAM):
+    return subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"POOLWATCH_CACHE_DIR": str(folder)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+COMPILES = PROGRAM.replace(
+    "lambda: subscribers.home() and None",
+    "lambda: subscribers.half(__import__('numpy').zeros(16, 'u1'), 0)",
+)
+
+
+def ended(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out.splitlines()
+
+
+def test_several_processes_that_start_at_once_compile_once(tmp_path):
+    told = [ended(p) for p in [start(tmp_path, COMPILES) for _ in range(4)]]
+    assert sum("compiling" in line for lines in told for line in lines) == 1
+    assert {lines[-2] for lines in told} == {str(tmp_path)}
+    assert ended(start(tmp_path, COMPILES))[-1] == "1"
+
+
+def test_a_place_that_cannot_be_written_is_copied_and_used_from_a_private_one(tmp_path):
+    ended(start(tmp_path / "cache", COMPILES))
+    read_only = tmp_path / "cache"
+    held = {p.name for p in read_only.rglob("*.nbc")}
+    # Root may write anywhere but below a file: a path through one cannot be made.
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    private = tmp_path / "tmp"
+    private.mkdir()
+    environment = {"POOLWATCH_CACHE_DIR": str(blocked / "cache"), "TMPDIR": str(private)}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILES], cwd=ROOT, env=os.environ | environment, capture_output=True,
+        text=True,        timeout=120, check=True,
+    )  # fmt: skip
+    assert str(private) in done.stdout
+    assert {p.name for p in private.rglob("*.nbc")} == held
+
+
+def test_a_cache_of_other_sources_is_left_alone_and_old_ones_go(tmp_path):
+    for age in range(8):
+        old = tmp_path / f"old{age}"
+        old.mkdir()
+        (old / "compiled").touch()
+        os.utime(old / "compiled", (time.time() - 1000 - age,) * 2)
+        (old / "broken.nbi").write_bytes(b"not a pickle")
+    ended(start(tmp_path, COMPILES))
+    assert sorted(p.name for p in tmp_path.glob("old*")) == ["old0", "old1", "old2"]
+    shutil.rmtree(tmp_path)
