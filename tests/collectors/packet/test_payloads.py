@@ -1,0 +1,232 @@
+"""Reassembly against a plain twin, and each of its bounds."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.packet import payloads
+from collectors.streams import ACK_ONLY, END, GAP, START
+
+MS = 10**6
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+
+
+def segment(seq, data=b"", *, d=0, t=0, ack=0, flags=ACK, conn=1, start=None, fresh=True, picked=1):
+    known = (start is not None) | (2 if fresh else 0)
+    return payloads.Segment(
+        conn, 0, 0xFFFF0A000001, 0, 0xFFFF0A000002, 1000, 3333, d, picked, known, flags,
+        seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, (start or 0) & 0xFFFFFFFF, t, t, data,
+    )  # fmt: skip
+
+
+def run(segments, **bounds):
+    r = payloads.Reassembly(payloads.Bounds(**bounds))
+    out = [c for s in segments for c in r.feed(s)]
+    return r, out + r.finish()
+
+
+def bodies(chunks):
+    return [(c.offset, c.flags & (GAP | END), c.data) for c in chunks if c.data or c.flags & END]
+
+
+@given(st.data(), st.binary(min_size=1, max_size=120), st.integers(0, 2**32 - 1))
+def test_any_order_repetition_and_overlap_gives_the_stream(data, stream, start):
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(stream)), max_size=10)) | {0, len(stream)})
+    pieces = [(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if a < b]
+    more = data.draw(
+        st.lists(st.tuples(st.integers(0, len(stream)), st.integers(0, len(stream))).map(sorted), max_size=8)
+    )
+    order = data.draw(st.permutations(pieces + [tuple(m) for m in more if m[0] < m[1]]))
+    r, out = run([segment(start + a, stream[a:b], start=start) for a, b in order])
+    assert b"".join(c.data for c in out) == stream
+    at = 0
+    for c in out:
+        assert c.offset == at
+        assert c.seq == (start + at) & 0xFFFFFFFF
+        assert c.flags == START
+        at += len(c.data)
+    assert r.held_bytes == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.binary(min_size=1, max_size=12)), min_size=1, max_size=12))
+def test_the_first_copy_wins_and_holes_are_gaps(given_segments):
+    """The twin is a dictionary of octets: whoever came first stays."""
+    octets = {}
+    for at, data in given_segments:
+        for k, byte in enumerate(data):
+            octets.setdefault(at + k, byte)
+    _, out = run([segment(at, data, start=0) for at, data in given_segments], hole_ms=10**6)
+    got = {}
+    end = 0
+    for c in out:
+        assert bool(c.flags & GAP) == (c.offset > end)
+        got.update({c.offset + k: byte for k, byte in enumerate(c.data)})
+        end = c.offset + len(c.data)
+    # Octets before what was already published cannot be had back: only with the handshake known is 0 the start.
+    assert got == octets
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 70000), min_size=1, max_size=5))
+def test_sequence_numbers_wrap(start, sizes):
+    at, segments = start, []
+    for n in sizes:
+        segments.append(segment(at, b"x" * n, start=start))
+        at += n
+    _, out = run(segments)
+    assert sum(len(c.data) for c in out) == sum(sizes)
+    assert all(not c.flags & GAP for c in out)
+
+
+def test_a_connection_joined_in_the_middle_starts_where_it_starts():
+    _, out = run([segment(5000, b"abc"), segment(5003, b"def"), segment(4000, b"old")])
+    assert [(c.offset, c.seq, c.flags, c.data) for c in out] == [(0, 5000, 0, b"abc"), (3, 5003, 0, b"def")]
+
+
+def test_a_connection_picked_late_has_its_true_offset_and_a_gap():
+    _, out = run([segment(5100, b"abc", start=5000, fresh=False)])
+    assert [(c.offset, c.flags, c.data) for c in out] == [(100, START | GAP, b"abc")]
+
+
+def test_a_hole_is_given_up_after_two_seconds_of_any_connections_time():
+    r = payloads.Reassembly(payloads.Bounds())
+    assert r.feed(segment(0, b"a", start=0))
+    assert r.feed(segment(2, b"c", t=100 * MS, start=0)) == []
+    assert r.advance(2099 * MS) == []
+    (c,) = r.advance(2100 * MS)
+    assert (c.offset, c.flags, c.data, c.t) == (2, START | GAP, b"c", 100 * MS)
+    assert r.drops[payloads.GIVEN_UP] == 1
+
+
+def test_a_hole_that_the_other_side_acknowledged_is_given_up_soon():
+    r = payloads.Reassembly(payloads.Bounds())
+    r.feed(segment(0, b"a", start=0))
+    r.feed(segment(2, b"c", t=100 * MS, start=0))
+    r.feed(segment(900, d=1, ack=3, t=150 * MS))
+    assert r.advance(349 * MS) == []
+    assert [c.data for c in r.advance(350 * MS)] == [b"c"]
+
+
+def test_a_hole_that_fills_in_time_is_none():
+    r = payloads.Reassembly(payloads.Bounds())
+    r.feed(segment(0, b"a", start=0))
+    r.feed(segment(2, b"c", start=0))
+    (c,) = r.feed(segment(1, b"b", t=1999 * MS, ack=77, start=0))
+    assert (c.data, c.t, c.ack, c.flags) == (b"bc", 1999 * MS, 77, START)
+    assert r.advance(9999 * MS) == []
+
+
+def test_held_segments_and_octets_are_bounded():
+    r, out = run([segment(2 * k, b"x", start=0) for k in range(1, 10)], max_segments=3)
+    assert r.drops[payloads.BOUNDS] == 6
+    assert len(out) == 9
+    r = payloads.Reassembly(payloads.Bounds(max_bytes=1000))
+    for k in range(1, 100):
+        r.feed(segment(300 * k, b"x" * 200, start=0))
+        assert r.held_bytes <= 1000
+    r = payloads.Reassembly(payloads.Bounds(max_bytes_in_all=1000))
+    for k in range(1, 100):
+        r.feed(segment(300, b"x" * 200, start=0, conn=k))
+        assert r.held_bytes <= 1000
+
+
+def test_a_flood_of_tentative_connections_pushes_out_no_picked_one():
+    r = payloads.Reassembly(payloads.Bounds(max_connections=8))
+    r.feed(segment(0, b"a", start=0, conn=1))
+    for k in range(2, 100):
+        r.feed(segment(0, b"{", start=0, conn=k, picked=0))
+        assert len(r) <= 8
+    (c,) = r.feed(segment(1, b"b", start=0, conn=1))
+    assert (c.offset, c.data) == (1, b"b")
+    assert r.drops[payloads.EVICTED] == 91
+
+
+def test_a_silent_connection_is_forgotten():
+    r = payloads.Reassembly(payloads.Bounds(idle_s=10))
+    r.feed(segment(0, b"a", start=0))
+    r.advance(10_000 * MS)
+    assert len(r) == 0
+    assert r.drops[payloads.AGED] == 1
+
+
+def test_the_first_acknowledgement_of_published_bytes_is_told_once():
+    _, out = run(
+        [
+            segment(100, d=0, start=100, ack=500),
+            segment(100, b"login", d=0, start=100, ack=500),
+            segment(500, d=1, start=500, ack=100),
+            segment(500, d=1, start=500, ack=105),
+            segment(500, d=1, start=500, ack=105),
+            segment(500, b"ok", d=1, start=500, ack=105),
+            segment(105, d=0, start=100, ack=502),
+        ]
+    )
+    told = [(c.src_port, c.seq, c.ack, c.flags, c.data) for c in out]
+    assert told == [
+        (1000, 100, 500, START, b"login"),
+        (3333, 500, 105, START | ACK_ONLY, b""),
+        (3333, 500, 105, START, b"ok"),
+        (1000, 105, 502, START | ACK_ONLY, b""),
+    ]
+
+
+def test_an_acknowledgement_beside_bytes_needs_no_row_of_its_own():
+    _, out = run([segment(100, b"login"), segment(500, b"ok", d=1, ack=105), segment(500, d=1, ack=105)])
+    assert [c.flags for c in out] == [0, 0]
+
+
+def test_the_end_comes_with_the_last_bytes_or_alone_and_once():
+    _, out = run([segment(0, b"ab", start=0, flags=ACK | FIN), segment(2, start=0, flags=ACK | FIN)])
+    assert bodies(out) == [(0, END, b"ab")]
+    _, out = run([segment(0, b"ab", start=0), segment(2, start=0, flags=ACK | FIN), segment(3, flags=RST)])
+    assert bodies(out) == [(0, 0, b"ab"), (2, END, b"")]
+
+
+def test_an_end_before_its_bytes_waits_for_them():
+    _, out = run([segment(2, start=0, flags=ACK | FIN), segment(0, b"ab", start=0)])
+    assert bodies(out) == [(0, END, b"ab")]
+
+
+def test_a_reset_gives_up_the_holes_and_ends():
+    _, out = run([segment(0, b"a", start=0), segment(2, b"c", start=0), segment(3, start=0, flags=RST)])
+    assert bodies(out) == [(0, 0, b"a"), (2, GAP, b"c"), (3, END, b"")]
+
+
+def test_bytes_after_a_forged_reset_are_still_read():
+    _, out = run([segment(0, b"a", start=0), segment(1, start=0, flags=RST), segment(1, b"b", start=0)])
+    assert bodies(out) == [(0, 0, b"a"), (1, END, b""), (1, 0, b"b")]
+
+
+EVENTS = st.lists(
+    st.builds(
+        segment,
+        st.integers(-20, 60),
+        st.binary(max_size=12),
+        d=st.integers(0, 1),
+        t=st.integers(0, 3000).map(lambda ms: ms * MS),
+        ack=st.integers(-20, 60),
+        flags=st.sampled_from([0, ACK, ACK, ACK | FIN, RST]),
+        conn=st.integers(1, 3),
+        start=st.sampled_from([None, 0]),
+        fresh=st.booleans(),
+        picked=st.integers(0, 1),
+    ),
+    max_size=40,
+)
+
+
+@given(EVENTS, st.sets(st.integers(0, 40)))
+def test_any_segments_keep_the_bounds_and_time_may_pass_anywhere(segments, places):
+    bounds = payloads.Bounds(max_connections=2, max_segments=3, max_bytes=30, idle_s=1)
+    plain, watched = payloads.Reassembly(bounds), payloads.Reassembly(bounds)
+    out, seen = [], []
+    clock = 0
+    for i, s in enumerate(segments):
+        clock = max(clock, s.clock)
+        s = s._replace(clock=clock)  # noqa: PLW2901
+        out += plain.feed(s)
+        if i in places:
+            seen += watched.advance(clock)
+        seen += watched.feed(s)
+        assert len(plain) <= 2
+        assert 0 <= plain.held_bytes <= 2 * 2 * 30
+    assert seen + watched.finish() == out + plain.finish()
+    assert watched.drops == plain.drops

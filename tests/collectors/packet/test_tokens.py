@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.errors import ConfigError
+from collectors.packet import tokens
+
+ROWS = tokens.rows()
+ALL = tokens.compile_tokens(ROWS)
+BLANKS = b" \t\r\n"
+
+
+def found(data, table=ALL, before=b"", after=b""):
+    padded = np.frombuffer(before + data + after + bytes(128), np.uint8)
+    return bool(tokens.find(padded, len(before), len(before) + len(data), table)[0])
+
+
+def stands(token, data, at):
+    """The plain twin: does the token stand at ``at``?"""
+    for byte in token:
+        if byte == 0x20:
+            while at < len(data) and data[at] in BLANKS:
+                at += 1
+        elif at >= len(data) or data[at] != byte:
+            return False
+        else:
+            at += 1
+    return True
+
+
+def plainly(data):
+    return any(stands(r.token.encode(), data, at) for r in ROWS for at in range(len(data)))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: r.id)
+def test_every_row_carries_its_own_test(row):
+    alone = tokens.compile_tokens([row])
+    assert row.why
+    assert row.hits
+    assert row.misses
+    for text in row.hits:
+        assert found(text.encode(), alone)
+        assert found(text.encode())
+    for text in row.misses:
+        assert not found(text.encode(), alone)
+
+
+def test_ids_are_unique():
+    assert len({r.id for r in ROWS}) == len(ROWS)
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.sampled_from(ROWS))
+def test_a_token_is_found_at_any_offset(before, after, row):
+    data = b"x" * before + row.token.replace(" ", "").encode() + b"y" * after
+    assert found(data)
+    # Nothing outside the segment counts.
+    cut = row.token.replace(" ", "").encode()
+    assert not found(b"x" * before, after=cut)
+    assert not found(b"y" * after, before=cut)
+
+
+PARTS = st.sampled_from(
+    [b'"', b"_", b'"m', b'"method"', b":", b" ", b"\n", b'"login"', b'"job', b"_id", b'"', b"mining", b".", b"x" * 30]
+)
+
+
+@given(st.lists(PARTS | st.binary(max_size=4), max_size=40).map(b"".join))
+def test_the_kernel_agrees_with_its_plain_twin(data):
+    assert found(data) == plainly(data)
+
+
+@given(st.sampled_from(ROWS), st.data())
+def test_the_tail_is_kept_where_a_token_is_cut(row, data):
+    token = row.token.replace(" ", "").encode()
+    k = data.draw(st.integers(1, len(token) - 1))
+    padded = np.frombuffer(b"x" * 40 + token[:k], np.uint8)
+    begins = tokens.tail_of(padded, 0, padded.size, ALL)
+    assert begins == 40
+    assert tokens.tail_of(padded, 0, 40, ALL) == 40
+
+
+@pytest.mark.parametrize("token", ["mining.", '"', '" x', '"' + "x" * 40])
+def test_a_token_that_cannot_be_looked_for_is_refused(token):
+    row = tokens.Token(id="x", token=token, why="", hits=[], misses=[])
+    with pytest.raises(ConfigError):
+        tokens.compile_tokens([row])
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path):
+    bad = tmp_path / "c.toml"
+    bad.write_text("[[token]]\nid = 3\n")
+    with pytest.raises(ConfigError, match="c.toml"):
+        tokens.rows(bad)
