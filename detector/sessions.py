@@ -341,7 +341,8 @@ class Engine:
             s.shares.accepted += 1
             if request.known is None:
                 request.known = s.jobs.get(request.job)
-            self._verify(s, request, at.t_ns, out)
+            if request.share is not None:
+                self._verify(s, request, at.t_ns, out)
             count(s, request.known)
             out.append(("share_accepted", request.dialect, at.t_ns, (request.name,)))
         elif told.accepted is False:

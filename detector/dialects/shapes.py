@@ -82,8 +82,11 @@ _VALUES: Final[dict[str, Predicate]] = {
 }
 
 
-def _either(tests: Sequence[Predicate]) -> Predicate:
-    return lambda value: any(test(value) for test in tests)
+def _either(first: Predicate, *others: Predicate) -> Predicate:
+    if not others:
+        return first
+    other = _either(*others)
+    return lambda value: first(value) or other(value)
 
 
 def word(given: str) -> Predicate:
@@ -92,7 +95,7 @@ def word(given: str) -> Predicate:
         inner = word(given[:-1])
         return lambda value: value is MISSING or value is None or inner(value)
     if "|" in given and given[0] not in "=*":
-        return _either([word(part) for part in given.split("|")])
+        return _either(*map(word, given.split("|")))
     pattern = _pattern(given)
     if pattern is not None:
         match = re.compile(pattern, re.DOTALL).fullmatch
@@ -122,15 +125,21 @@ def _joined(words: Sequence[str], needed: int) -> Predicate | None:
     return test
 
 
-def elements(words: Sequence[str]) -> Predicate:
-    """The predicate of an array whose elements are as the words say, in order."""
+def lengths(words: Sequence[str]) -> tuple[int, int]:
+    """How many elements such an array has, least and most."""
     more = bool(words) and words[-1] == "..."
-    words = words[:-1] if more else words
-    tests = [word(w) for w in words]
-    needed = len(words)
+    needed = most = len(words) - more
     while needed and words[needed - 1].endswith("?"):
         needed -= 1
-    most = len(words) if not more else 1 << 30
+    return needed, 1 << 30 if more else most
+
+
+def elements(words: Sequence[str]) -> Predicate:
+    """The predicate of an array whose elements are as the words say, in order."""
+    needed, most = lengths(words)
+    more = most > len(words)
+    words = words[:-1] if more else words
+    tests = [word(w) for w in words]
     quick = None if more else _joined(words, needed)
 
     def test(value: object) -> bool:

@@ -21,6 +21,8 @@ Kind = Literal[
 ]  # fmt: skip
 Side = Literal["client", "server"]
 Line = dict[str, Any]
+MOST_SORTED: Final = 16
+"""Rows of one method are sorted by the length of params up to here."""
 
 
 class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -144,6 +146,14 @@ class Reader:
                 return False
         return True
 
+    def takes(self, length: int) -> bool:
+        """Whether an array ``params`` of that length may be this row's."""
+        words = self.row.shape.get("params")
+        if type(words) is not tuple:
+            return True
+        least, most = shapes.lengths(words)
+        return least <= length <= most
+
     def fields(self, said: Line) -> dict[str, Any]:
         """The declared fields that are there, by name; a value may be null."""
         if self._from_params is not None:
@@ -180,6 +190,10 @@ class Table:
             else:
                 name = form.method if form.key == "method" else f"{form.key}\x00{form.method}"
                 self._called.setdefault(name, []).append(Reader(form))
+        self._sorted: Final = {
+            name: [[r for r in readers if r.takes(n)] for n in range(MOST_SORTED)]
+            for name, readers in self._called.items()
+        }
         self._accepts: Final = [
             (getter(a.path), shapes.word(a.word)) for a in tables.rows("dialects", "accept", Accept)
         ]
@@ -209,7 +223,13 @@ class Table:
 
     def called(self, name: str, said: Line) -> Reader | None:
         """The row of a message with a name."""
-        for reader in self._called.get(name, ()):
+        readers = self._called.get(name)
+        if readers is None:
+            return None
+        params = said.get("params")
+        if type(params) is list and len(params) < MOST_SORTED:
+            readers = self._sorted[name][len(params)]
+        for reader in readers:
             if reader.matches(said):
                 return reader
         return None
