@@ -1,24 +1,31 @@
-"""Captures made by hand: frames in, bytes of a file out; and a replay of them that keeps what is published."""
+"""Captures made by hand: frames in, a file's bytes out; and a replay that keeps what is published."""
 
 import io
 import struct
 from ipaddress import ip_address
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import settings
 from prometheus_client import CollectorRegistry
 
 from collectors import subscribers
 from collectors.packet import collector as packet_collector
 from collectors.packet import pcapfile
 
+# The first example of a test may load kernels, and the machine may be busy.
+settings.register_profile("packet", deadline=None)
+settings.load_profile("packet")
 SECOND = 10**9
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 
 
 def tcp(src, dst, seq=0, ack=0, flags=ACK, data=b""):
     """A raw IPv4 packet; ``src`` and ``dst`` are (address, port)."""
-    l4 = struct.pack(">HHIIBBHHH", src[1], dst[1], seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, 0x50, flags, 8192, 0, 0)
+    l4 = struct.pack(
+        ">HHIIBBHHH", src[1], dst[1], seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, 0x50, flags, 8192, 0, 0
+    )
     return ipv4(src[0], dst[0], 6, l4 + data)
 
 
@@ -50,7 +57,7 @@ def read(data, **options):
 def cut(block, places):
     """The same frames in several blocks."""
     ends = sorted({0, block.offset.size, *(p for p in places if p < block.offset.size)})
-    for i, (a, b) in enumerate(zip(ends, ends[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(ends)):
         yield pcapfile.Block(
             block.data, block.offset[a:b], block.captured[a:b], block.length[a:b], block.t_ns[a:b],
             block.link[a:b], block.refused if i == 0 else {},
@@ -83,6 +90,11 @@ def replay(blocks, home=None, partitions=4, **config):
                 name = s.name.removeprefix("poolwatch_collector_packet_")
                 moved[(name, *s.labels.values())] = s.value
     return SimpleNamespace(batches=batches, moved=moved, **rows)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled():
+    packet_collector.warm()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.errors import DecodeError, Reason
@@ -19,7 +19,8 @@ from scapy.packet import Padding, Raw  # noqa: E402
 CAPTURES = Path("/work/shared/captures/packets")
 FILES = sorted(CAPTURES.glob("*/*.pcap*")) if CAPTURES.is_dir() else []
 LINK = {
-    1: l2.Ether, 113: l2.CookedLinux, 276: l2.CookedLinuxV2, 12: None, 14: None, 101: None, 228: inet.IP, 229: inet6.IPv6,
+    1: l2.Ether, 113: l2.CookedLinux, 276: l2.CookedLinuxV2, 228: inet.IP, 229: inet6.IPv6,
+    12: None, 14: None, 101: None,
 }  # fmt: skip
 BELOW_IP = (
     l2.Ether, l2.Dot3, l2.LLC, l2.SNAP, l2.Dot1Q, l2.Dot1AD, l2.CookedLinux, l2.CookedLinuxV2,
@@ -125,7 +126,11 @@ def test_every_frame_of_every_capture_is_read_as_scapy_reads_it(path):
             blocks = list(pcapfile.blocks(file))
     except DecodeError:
         pytest.skip("no capture")
-    raws = [(b.data[o : o + c].tobytes(), int(n)) for b in blocks for o, c, n in zip(b.offset, b.captured, b.link, strict=True)]
+    raws = [
+        (b.data[o : o + c].tobytes(), int(n))
+        for b in blocks
+        for o, c, n in zip(b.offset, b.captured, b.link, strict=True)
+    ]
     step = max(1, len(raws) // 400)  # scapy takes half a millisecond a frame
     for (reason, f, payload), (raw, link) in list(zip(decode(blocks), raws, strict=True))[::step]:
         assert agree(reason, f, payload, raw, link) or reason in STRICTER, (reason, raw.hex())
@@ -183,7 +188,6 @@ def dress(packet, link, tags, padding):
     return bytes(packet)
 
 
-@settings(deadline=None)
 @given(
     packets(),
     st.sampled_from([1, 113, 276, 12, 14, 101, 0, 108]),
@@ -199,13 +203,19 @@ def test_made_packets_of_every_link_type_are_read_as_scapy_reads_them(make, pack
 
 
 def test_a_double_tag_of_the_old_number_is_read(make):
-    raw = bytes(12) + bytes.fromhex("9100 0005 8100 0006 0800") + make.udp(("1.2.3.4", 5), ("6.7.8.9", 10), b"x")
+    raw = (
+        bytes(12)
+        + bytes.fromhex("9100 0005 8100 0006 0800")
+        + make.udp(("1.2.3.4", 5), ("6.7.8.9", 10), b"x")
+    )
     reason, f, payload = one(make, raw, 1)
     assert (reason, f["vlan"], payload) == (None, 5, b"x")
 
 
 def test_ip_over_snap_is_read(make):
-    raw = bytes(12) + bytes.fromhex("0030 aaaa03000000 0800") + make.udp(("1.2.3.4", 5), ("6.7.8.9", 10), b"x")
+    raw = (
+        bytes(12) + bytes.fromhex("0030 aaaa03000000 0800") + make.udp(("1.2.3.4", 5), ("6.7.8.9", 10), b"x")
+    )
     assert one(make, raw, 1)[0] is None
 
 

@@ -135,7 +135,9 @@ def interface(order, link, resolution=None, offset=None, snap=0):
 
 
 def enhanced(order, which, stamp, data, length=None):
-    head = struct.pack(order + "IIIII", which, stamp >> 32, stamp & 0xFFFFFFFF, len(data), length or len(data))
+    head = struct.pack(
+        order + "IIIII", which, stamp >> 32, stamp & 0xFFFFFFFF, len(data), length or len(data)
+    )
     return block(order, 6, head + data + bytes(-len(data) % 4))
 
 

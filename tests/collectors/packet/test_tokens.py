@@ -61,7 +61,22 @@ def test_a_token_is_found_at_any_offset(before, after, row):
 
 
 PARTS = st.sampled_from(
-    [b'"', b"_", b'"m', b'"method"', b":", b" ", b"\n", b'"login"', b'"job', b"_id", b'"', b"mining", b".", b"x" * 30]
+    [
+        b'"',
+        b"_",
+        b'"m',
+        b'"method"',
+        b":",
+        b" ",
+        b"\n",
+        b'"login"',
+        b'"job',
+        b"_id",
+        b'"',
+        b"mining",
+        b".",
+        b"x" * 30,
+    ]
 )
 
 
@@ -90,5 +105,5 @@ def test_a_token_that_cannot_be_looked_for_is_refused(token):
 def test_a_table_that_cannot_be_read_is_named(tmp_path):
     bad = tmp_path / "c.toml"
     bad.write_text("[[token]]\nid = 3\n")
-    with pytest.raises(ConfigError, match="c.toml"):
+    with pytest.raises(ConfigError, match="c[.]toml"):
         tokens.rows(bad)

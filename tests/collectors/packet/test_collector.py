@@ -1,0 +1,215 @@
+"""The whole component: what is published, to whom, in what order, and what moves."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors import streams, subscribers, wire
+
+A, B = ("10.0.0.1", 40000), ("93.184.216.34", 3333)
+S = 10**9
+LOGIN = b'{"id":1,"jsonrpc":"2.0","method":"login","params":{"login":"44Cb","pass":"x","agent":"XMRig"}}\n'
+REPLY = b'{"id":1,"jsonrpc":"2.0","error":null,"result":{"id":"1","job":{"job_id":"x"},"status":"OK"}}\n'
+
+
+def talk(make, lines, src=A, dst=B, at=0, handshake=True, size=1 << 16):
+    """A TCP conversation; ``lines`` are (0 from the client or 1 from the server, bytes)."""
+    seq, out, t = [1000, 9000], [], at
+    if handshake:
+        out += [
+            (t, make.tcp(src, dst, 1000, 0, make.SYN)),
+            (t + 1, make.tcp(dst, src, 9000, 1001, make.SYN | make.ACK)),
+            (t + 2, make.tcp(src, dst, 1001, 9001)),
+        ]
+        seq, t = [1001, 9001], t + 3
+    for d, line in lines:
+        for k in range(0, len(line), size):
+            ends = (dst, src) if d else (src, dst)
+            out.append((t, make.tcp(*ends, seq[d], seq[1 - d], make.ACK, line[k : k + size])))
+            seq[d] += len(line[k : k + size])
+            t += 1000
+    return out
+
+
+def stream_of(rows, src_port):
+    return b"".join(r["data"] for r in rows if r["src_port"] == src_port)
+
+
+def replay(make, frames, **config):
+    return make.replay(make.read(make.pcap(frames)), **config)
+
+
+def test_a_mining_line_at_any_place_of_a_connection_makes_a_candidate(make):
+    for before in (b"", b"\x05\x01\x00", b"CONNECT pool:3333 HTTP/1.1\r\n\r\n", bytes(3000)):
+        got = replay(
+            make, talk(make, [(0, before), (0, LOGIN), (1, REPLY)] if before else [(0, LOGIN), (1, REPLY)])
+        )
+        assert stream_of(got.payloads, 40000).endswith(LOGIN)
+        assert stream_of(got.payloads, 3333) == REPLY
+        assert got.flows[0]["candidate"] == 1
+
+
+def test_ordinary_traffic_makes_none(make):
+    lines = [(0, b"GET / HTTP/1.1\r\n\r\n"), (1, b"HTTP/1.1 200 OK\r\n\r\n" + bytes(range(256)) * 20)]
+    got = replay(make, talk(make, lines))
+    assert got.payloads == []
+    assert got.flows[0]["candidate"] == 0
+
+
+@given(st.integers(1, 30), st.booleans())
+def test_lines_split_anywhere_are_whole(make, size, blanks):
+    login = b" \r\n" + LOGIN if blanks else LOGIN
+    got = replay(make, talk(make, [(0, login), (1, REPLY)], size=size))
+    assert stream_of(got.payloads, 40000) == login
+    assert stream_of(got.payloads, 3333) == REPLY
+    assert not any(r["flags"] & streams.GAP for r in got.payloads)
+
+
+@given(st.integers(1, 30))
+def test_joined_in_the_middle_the_next_line_is_whole_however_it_is_split(make, size):
+    got = replay(make, talk(make, [(0, b'"x"}\n' + LOGIN), (0, LOGIN)], handshake=False, size=size))
+    assert stream_of(got.payloads, 40000).endswith(LOGIN)
+
+
+def test_escaped_method_names_are_passed_on_from_the_start(make):
+    line = b'{"method":"\\u006c\\u006fgin","params":{}}\n'
+    got = replay(make, talk(make, [(0, line), (1, b"{}\n")]))
+    assert stream_of(got.payloads, 40000) == line
+    assert got.moved["tentative_total",] == 1
+    assert ("candidates_total",) not in got.moved
+
+
+def test_a_tentative_connection_passes_on_its_budget_and_no_more(make):
+    lines = [(0, b'{"a":1}\n' * 100)] * 40
+    got = replay(make, talk(make, lines), tentative_bytes=4096)
+    assert 2000 < len(stream_of(got.payloads, 40000)) <= 4096
+    assert got.moved["withheld_total",] > 30
+    # A token after that is found all the same.
+    got = replay(make, talk(make, [*lines, (0, LOGIN)]), tentative_bytes=4096)
+    assert stream_of(got.payloads, 40000).endswith(LOGIN)
+
+
+def test_near_misses_are_searched_more_sparsely_and_hide_nobody(make):
+    lines = [(0, b'"method":"x",' * 100)] * 100 + [(0, LOGIN)] * 20
+    got = replay(make, talk(make, lines, handshake=False), near_misses_a_record=500)
+    assert got.moved["unscanned_total",] > 50
+    assert LOGIN in stream_of(got.payloads, 40000)
+
+
+def test_both_ends_home_are_two_copies_and_neither_is_none(make):
+    got = replay(make, talk(make, [(0, LOGIN)], dst=("10.0.0.2", 3333)))
+    assert sorted(r["copy"] for r in got.flows) == [0, 1]
+    assert sorted(r["copy"] for r in got.payloads) == [0, 1]
+    got = replay(make, talk(make, [(0, LOGIN)], src=("8.8.8.8", 1)))
+    assert got.flows == got.payloads == []
+    assert got.moved["not_home_total", "flows"] == 1
+    assert got.moved["not_home_total", "payloads"] == 1
+
+
+def test_the_time_is_told_every_second_to_every_partition(make):
+    got = replay(make, [(k * S // 4, make.udp(A, B)) for k in range(41)], partitions=3)
+    told = {
+        p: [h.clocks[0].newest_ns for s, q, _, h in got.batches if (s, q) == ("flows", p)] for p in range(3)
+    }
+    for stamps in told.values():
+        assert stamps == sorted(stamps)
+        assert stamps[-1] == 10 * S
+        assert max(b - a for a, b in pairwise(stamps)) <= S
+
+
+def test_headers_number_batches_and_name_the_home(make):
+    where = subscribers.home(["10.0.0.0/8"])
+    frames = talk(make, [(0, LOGIN), (1, REPLY)]) + [(k * S, make.udp(A, B)) for k in range(1, 9)]
+    got = make.replay(make.read(make.pcap(frames)), home=where, partitions=2, id="tap7")
+    numbers = {}
+    for stream, partition, batch, header in got.batches:
+        assert header.number == numbers.get((stream, partition), 0)
+        numbers[stream, partition] = header.number + 1
+        assert (header.collector, header.home, header.rows) == ("tap7", where.digest, batch.num_rows)
+        assert header.version == streams.STREAMS[stream].version
+        assert header.clocks == (wire.Clock("tap7", header.received_ns, 5 * S),)
+        assert batch.num_rows <= wire.MAX_ROWS
+        times = wire.values(batch, "t" if stream == "payloads" else "t_first")
+        assert not times.size or header.t_first_ns == times.min()
+    assert set(numbers) >= {("flows", 0), ("flows", 1)}
+
+
+def test_many_rows_are_cut_into_messages_that_are_allowed(make):
+    frames = [(k, make.udp(("10.0.0.1", k % 60000), ("9.9.9.9", k // 60000))) for k in range(20000)]
+    got = replay(make, frames, partitions=1, flow_slots=32768)
+    assert len(got.flows) == 20000
+    assert max(b.num_rows for *_, b, _ in got.batches) <= wire.MAX_ROWS
+
+
+def test_all_that_moves_in_one_replay(make):
+    frames = talk(make, [(0, LOGIN), (1, REPLY)])
+    frames += [(5 * S, make.udp(("8.8.8.8", 53), ("9.9.9.9", 5), b"x")), (5 * S, b"\x00"), (5 * S, b"")]
+    got = replay(make, frames, partitions=2)
+    n = sum(len(f) for _, f in frames)
+    assert got.moved == {
+        ("frames_total",): 8,
+        ("bytes_total",): n,
+        ("metered_total",): 6,
+        ("refused_total", "header"): 1,
+        ("refused_total", "short"): 1,
+        ("connections_total",): 2,
+        ("tentative_total",): 1,
+        ("candidates_total",): 1,
+        ("scanned_bytes_total",): len(LOGIN),
+        ("rows_total", "flows"): 1,
+        ("rows_total", "payloads"): 2,
+        ("batches_total", "flows"): 4,
+        ("batches_total", "payloads"): 1,
+        ("payload_bytes_total",): len(LOGIN) + len(REPLY),
+        ("not_home_total", "flows"): 1,
+    }
+
+
+LINES = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.sampled_from(
+            [LOGIN, REPLY, b"{", b" ", b'"min', b'ing."', b"plain text\n", bytes(50), LOGIN * 30]
+        ),
+    ),
+    max_size=12,
+)
+SHUFFLE = st.lists(st.tuples(st.integers(0, 400), st.sampled_from(["swap", "repeat", "drop"])), max_size=6)
+
+
+@given(
+    st.lists(st.tuples(LINES, st.booleans(), st.integers(1, 200), st.integers(0, 90)), max_size=5),
+    SHUFFLE,
+    st.sets(st.integers(0, 200), max_size=12),
+)
+def test_blocks_cut_anywhere_give_the_same_rows(make, talks, changes, places):
+    frames = []
+    for k, (lines, handshake, size, at) in enumerate(talks):
+        frames += talk(
+            make, lines, src=(f"10.0.0.{k % 3}", 40000 + k), at=at * S, handshake=handshake, size=size
+        )
+    frames.sort(key=lambda f: f[0])
+    for at, what in changes:
+        if at + 1 < len(frames):
+            if what == "swap":
+                frames[at], frames[at + 1] = frames[at + 1], frames[at]
+            elif what == "repeat":
+                frames.insert(at + 1, frames[at])
+            else:
+                del frames[at]
+    (block, *_) = [*make.read(make.pcap(frames)), None]
+    if block is None:
+        return
+    config = {"flow_slots": 16, "idle_timeout_s": 20, "active_timeout_s": 10}
+    whole = make.replay([block], **config)
+    parts = make.replay(make.cut(block, places), **config)
+    key = repr
+    for stream in ("flows", "payloads"):
+        for p in range(4):
+            a, b = ([r for r in getattr(x, stream) if r["partition"] == p] for x in (whole, parts))
+            assert a == b if stream == "payloads" else sorted(a, key=key) == sorted(b, key=key)
+    drop = ("batches_total", "flows"), ("batches_total", "payloads")
+    assert {k: v for k, v in whole.moved.items() if k not in drop} == {
+        k: v for k, v in parts.moved.items() if k not in drop
+    }
