@@ -1,0 +1,139 @@
+"""Write the captures of ``tests/cases/`` from those of ``pcaps/``: deterministic, so that running it again
+gives the same bytes.
+
+    .venv/bin/python tests/helpers/make_cases.py
+"""
+
+import gzip
+import random
+import struct
+from pathlib import Path
+
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Dot1Q, Ether
+from scapy.utils import rdpcap, wrpcap
+
+ROOT = Path(__file__).parents[2]
+CASES = ROOT / "tests" / "cases"
+
+
+def read(name):
+    return list(rdpcap(str(ROOT / "pcaps" / f"{name}.pcap")))
+
+
+def write(case, packets):
+    wrpcap(str(CASES / case / "capture.pcap"), packets)
+
+
+def joined(packets, skip):
+    """Without the first ``skip`` packets: handshake and login."""
+    return packets[skip:]
+
+
+def one_way(packets, prefix):
+    """Only what comes from addresses that start with ``prefix``."""
+    return [p for p in packets if p[IP].src.startswith(prefix)]
+
+
+def rough(packets, seed, lost=()):
+    """Neighbours swapped, segments repeated, the packets numbered in ``lost`` left out."""
+    rng = random.Random(seed)
+    out = [p for i, p in enumerate(packets) if i not in lost]
+    stamps = [p.time for p in out]
+    at = 3
+    while at + 1 < len(out):
+        if rng.random() < 0.3:
+            out[at], out[at + 1] = out[at + 1], out[at]
+            at += 1
+        at += 1
+    for p, stamp in zip(out, stamps, strict=True):
+        p.time = stamp
+    repeated = []
+    for p in out:
+        repeated.append(p)
+        if rng.random() < 0.1:
+            twin = p.copy()
+            twin.time = p.time
+            repeated.append(twin)
+    return repeated
+
+
+def in_pieces(packets, size):
+    """Every segment cut into segments of ``size`` octets."""
+    out = []
+    for p in packets:
+        data = bytes(p[TCP].payload)[: p[IP].len - 20 - p[TCP].dataofs * 4]
+        if len(data) <= size:
+            out.append(p)
+            continue
+        for at in range(0, len(data), size):
+            q = p.copy()
+            q[TCP].remove_payload()
+            q[TCP].add_payload(data[at : at + size])
+            q[TCP].seq = (p[TCP].seq + at) & 0xFFFFFFFF
+            del q[IP].len, q[IP].chksum, q[TCP].chksum
+            q = Ether(bytes(q))
+            q.time = p.time
+            out.append(q)
+    return out
+
+
+def six_in_vlans(packets):
+    """IPv6 in two VLAN tags; the addresses keep their last octet."""
+    out = []
+    for p in packets:
+        tcp = p[TCP].copy()
+        del tcp.chksum
+        ends = [("2001:db8:0:1::" if a.startswith("198") else "2606:4700::") + a.rsplit(".")[-1]
+                for a in (p[IP].src, p[IP].dst)]  # fmt: skip
+        q = (
+            Ether(type=0x88A8)
+            / Dot1Q(vlan=7, type=0x8100)
+            / Dot1Q(vlan=42)
+            / IPv6(src=ends[0], dst=ends[1])
+            / tcp
+        )
+        q = Ether(bytes(q))
+        q.time = p.time
+        out.append(q)
+    return out
+
+
+def as_pcapng(packets):
+    """Big-endian pcapng with nanosecond stamps, two interfaces (the second raw IP), the odd packets on it."""
+
+    def block(kind, body):
+        body += bytes(-len(body) % 4)
+        return struct.pack(">II", kind, len(body) + 12) + body + struct.pack(">I", len(body) + 12)
+
+    resolution = struct.pack(">HHB3xHH", 9, 1, 9, 0, 0)
+    out = [block(0x0A0D0D0A, struct.pack(">IHHq", 0x1A2B3C4D, 1, 0, -1))]
+    out += [block(1, struct.pack(">HHI", link, 0, 0) + resolution) for link in (1, 101)]
+    for i, p in enumerate(packets):
+        data = bytes(p) if i % 2 == 0 else bytes(p[IP])
+        ns = int(p.time * 1_000_000) * 1000
+        head = struct.pack(">IIIII", i % 2, ns >> 32, ns & 0xFFFFFFFF, len(data), len(data))
+        out.append(block(6, head + data))
+    return b"".join(out)
+
+
+def main():
+    write("cryptonote-joined-in-the-middle", joined(read("xmrig-plain"), 6))
+    write("btc-v1-server-side-only", one_way(read("cpuminer-sha256d"), "203."))
+    write("btc-v1-client-side-only", one_way(read("cpuminer-sha256d"), "198."))
+    write("btc-v1-rough-road", rough(read("cpuminer-scrypt-dense"), 1))
+    write("btc-v1-bytes-lost", rough(read("cpuminer-realpool-sha256d-vardiff"), 2, lost={30, 31, 60}))
+    write("cryptonote-in-tiny-segments", in_pieces(read("xmrig-plain"), 7))
+    write("btc-v1-ipv6-in-vlans", six_in_vlans(read("cpuminer-sha256d")))
+    write("electrum-rough-road", rough(read("electrum"), 3))
+    write("rpc-service-in-tiny-segments", in_pieces(read("rpcapp3333"), 5))
+    write("wallet-rpc-ipv6-in-vlans", six_in_vlans(read("ethrpc")))
+    write("chat-joined-in-the-middle", joined(read("chat"), 5))
+    write("rpc-service-server-side-only", one_way(read("rpcapp3333"), "203."))
+    packed = gzip.compress(as_pcapng(read("xmrig-plain")), mtime=0)
+    (CASES / "cryptonote-pcapng-two-links-gz" / "capture.pcapng.gz").write_bytes(packed)
+
+
+if __name__ == "__main__":
+    main()
