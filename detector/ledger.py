@@ -1,6 +1,6 @@
 """What one mining connection has told so far: plain values, so that a state record can carry them.
 
-Every list and table has a bound, and counts what it dropped.
+Every list and table has a bound, and what is dropped is counted (``DROPS``).
 """
 
 from typing import Any, Final
@@ -69,20 +69,14 @@ class Held(msgspec.Struct):
     line: bytes
 
 
-class Counts(msgspec.Struct):
-    """What the bounds of a session dropped, and what did not fit."""
-
-    jobs: int = 0
-    pending: int = 0
-    held: int = 0
-    names: int = 0
-    unpaired: int = 0
-    wrong_side: int = 0
+DROPS: Final = ("jobs", "pending", "held", "names", "sums", "unpaired", "wrong_side")
+"""What is counted of what went: bounds, replies that answer nothing, client's words from the server."""
 
 
 class Session(msgspec.Struct):
     """All that one connection has told.  ``client`` is the direction whose source is the miner: 0 or 1;
-    ``mining`` tells which directions sent a mining method."""
+    ``mining`` tells which directions sent a mining method.  ``easiest`` is the least that a share of any job
+    was worth, ``scaled`` where that is a difficulty, to be multiplied by the algorithm's factor."""
 
     client: int | None = None
     dialect: str = "mining"
@@ -99,8 +93,8 @@ class Session(msgspec.Struct):
     reconnects: int = 0
     login: str = ""
     force: InForce = msgspec.field(default_factory=InForce)
-    job_hashes: float | None = None
-    job_difficulty: float | None = None
+    easiest: float | None = None
+    scaled: bool = False
     shares: Shares = msgspec.field(default_factory=Shares)
     sums: dict[str, Sum] = {}
     proof: Proof = msgspec.field(default_factory=Proof)
@@ -110,7 +104,6 @@ class Session(msgspec.Struct):
     workers: list[str] = []
     wallets: list[str] = []
     agents: list[str] = []
-    counts: Counts = msgspec.field(default_factory=Counts)
 
 
 def key_of(given: object) -> str | int | None:
@@ -141,25 +134,25 @@ def acknowledges(ack: int | None, end: int | None) -> bool:
     return ack is None or end is None or (ack - end) & WRAP < HALF
 
 
-def named(s: Session, login: str, worker: str, fields: dict[str, Any]) -> None:
+def named(s: Session, dropped: dict[str, int], login: str, worker: str, fields: dict[str, Any]) -> None:
     """Worker, wallet and agent of a login; ``wallet.worker``, ``+difficulty`` and ``/worker`` are split
     (reference 3.2, 7), the worker is kept as sent."""
     s.login = worker or login
-    remember(s, s.workers, s.login)
-    remember(s, s.workers, text(fields.get("rig")))
+    remember(dropped, s.workers, s.login)
+    remember(dropped, s.workers, text(fields.get("rig")))
     wallet = login
     for mark in ".+/":
         wallet = wallet.partition(mark)[0]
-    remember(s, s.wallets, wallet)
-    remember(s, s.agents, text(fields.get("agent")))
+    remember(dropped, s.wallets, wallet)
+    remember(dropped, s.agents, text(fields.get("agent")))
 
 
-def remember(s: Session, names: list[str], name: str) -> None:
+def remember(dropped: dict[str, int], names: list[str], name: str) -> None:
     """Keep a name once, within the bound."""
     if not name or name in names:
         return
     if len(names) >= MAX_NAMES:
-        s.counts.names += 1
+        dropped["names"] += 1
         return
     names.append(name)
 
@@ -171,7 +164,7 @@ def bound_works(s: Session, keep: int) -> None:
         job.work = None
 
 
-def count(s: Session, job: Job | None) -> None:
+def count(s: Session, dropped: dict[str, int], job: Job | None) -> None:
     """Add an accepted share of ``job`` to the sums."""
     if job is None:
         return
@@ -180,28 +173,38 @@ def count(s: Session, job: Job | None) -> None:
         return
     key = job.algorithm or ("" if job.hashes is None else "?")
     if key not in s.sums and len(s.sums) >= 8:
-        s.counts.jobs += 1
+        dropped["sums"] += 1
         return
     s.sums.setdefault(key, Sum()).add(value)
+
+
+def ease(s: Session, job: Job) -> None:
+    """Note the easiest job that was in force; a change of algorithm begins anew."""
+    value = job.difficulty if job.hashes is None else job.hashes
+    if job.algorithm is not None and job.algorithm != s.algorithm:
+        s.easiest = None
+    if value is None:
+        return
+    if s.easiest is None or value < s.easiest:
+        s.easiest = value
+    s.scaled = job.hashes is None
 
 
 def hashes(s: Session) -> tuple[float | None, int, float | None]:
     """(expected hashes of the accepted shares, how many shares that are, the least of a share).
 
     Only of the session's present algorithm: hashes of different algorithms are never added.  All None
-    and 0 while the algorithm is not known.  Without an accepted share the least is that of the last job.
+    and 0 while the algorithm is not known.  Without an accepted share the least is that of the easiest
+    job that was in force.
     """
     if s.algorithm is None:
         return None, 0, None
     held, factor = s.sums.get(s.algorithm), 1.0
-    job = s.job_hashes
-    if "" in s.sums or s.job_difficulty is not None:
+    if s.scaled:
         of = algorithms.factor(s.algorithm)
         if of is None:
             return None, 0, None
         held, factor = s.sums.get(""), of
-        job = s.job_difficulty
-    if held is None:
-        return 0.0, 0, None if job is None else job * factor
-    least = None if held.least is None else held.least * factor
-    return held.total * factor, held.shares, least
+    least = s.easiest if held is None else held.least
+    total, counted = (0.0, 0) if held is None else (held.total * factor, held.shares)
+    return total, counted, None if least is None else least * factor

@@ -9,31 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
+from detector import ledger
 from detector.dialects import bitcoin, cryptonote, difficulty, ethereum, table
 from detector.dialects.lines import read as read_line
 from detector.dialects.messages import InForce, Job
 from detector.dialects.replies import Verdict, verdict
 from detector.dialects.table import Line, Reader
-from detector.ledger import (
-    HALF,
-    MAX_HELD,
-    MAX_HELD_BYTES,
-    MAX_JOBS,
-    MAX_PENDING,
-    MAX_WORKS,
-    WRAP,
-    Held,
-    Pending,
-    Session,
-    acknowledges,
-    bound_works,
-    count,
-    job_id,
-    key_of,
-    named,
-    remember,
-    text,
-)  # fmt: skip
+from detector.ledger import DROPS, HALF, WRAP, Held, Pending, Session
 
 Sight = tuple[str, str, int, tuple[str, ...]]
 """Kind of evidence, rule, time (ns), and details: whose share, which job, the pool's words."""
@@ -58,10 +40,12 @@ _PARSERS: Final[dict[str, Callable[[dict[str, Any], InForce], Job]]] = {
 
 
 class Engine:
-    """Sessions' rules: the tables they read by, and how many shares of each are hashed (``sample``)."""
+    """Sessions' rules: the tables they read by, how many shares of each are hashed (``sample``), and what
+    was dropped over all sessions, by ``ledger.DROPS``."""
 
     def __init__(self, sample: int = 32) -> None:
         self.sample = sample
+        self.dropped: Final = dict.fromkeys(DROPS, 0)
         self.table = table.load()
         self._acts: Final[dict[str, Callable[..., None]]] = {
             "subscribe": self._subscribe, "authorize": self._login, "login": self._login,
@@ -91,7 +75,7 @@ class Engine:
             if not reader.weak:
                 s.client = client
         elif s.client != client:
-            s.counts.wrong_side += 1
+            self.dropped["wrong_side"] += 1
             return None
         if not reader.weak:
             s.mining[at.direction] = True
@@ -112,30 +96,32 @@ class Engine:
     def _ask(self, s: Session, at: Arrival, reader: Reader, fields: Any, said: Line, out: Any) -> None:
         """A request whose reply matters."""
         del fields, out
-        self._wait(s, Pending(key_of(said.get("id")), at.direction, reader.kind, at.end, at.t_ns, s.dialect))
+        self._wait(
+            s, Pending(ledger.key_of(said.get("id")), at.direction, reader.kind, at.end, at.t_ns, s.dialect)
+        )
 
     def _wait(self, s: Session, request: Pending) -> None:
-        if len(s.pending) >= MAX_PENDING:
+        if len(s.pending) >= ledger.MAX_PENDING:
             del s.pending[0]
-            s.counts.pending += 1
+            self.dropped["pending"] += 1
         s.pending.append(request)
 
     def _subscribe(
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
     ) -> None:
-        agent = text(fields.get("agent"))
-        remember(s, s.agents, agent)
+        agent = ledger.text(fields.get("agent"))
+        ledger.remember(self.dropped, s.agents, agent)
         self._ask(s, at, reader, fields, said, out)
         out.append(("mining_request", reader.id, at.t_ns, (agent,)))
 
     def _login(
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
     ) -> None:
-        login, worker = text(fields.get("login")), text(fields.get("worker"))
+        login, worker = ledger.text(fields.get("login")), ledger.text(fields.get("worker"))
         if not reader.weak:
-            named(s, login, worker, fields)
+            ledger.named(s, self.dropped, login, worker, fields)
             out.append(("mining_request", reader.id, at.t_ns, (worker or login,)))
-        key = key_of(said.get("id"))
+        key = ledger.key_of(said.get("id"))
         self._wait(
             s, Pending(key, at.direction, "login", at.end, at.t_ns, s.dialect, worker or login, reader.weak)
         )
@@ -144,13 +130,15 @@ class Engine:
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
     ) -> None:
         s.submits += 1
-        worker = text(fields.get("worker"))
+        worker = ledger.text(fields.get("worker"))
         if worker:
-            remember(s, s.workers, worker)
+            ledger.remember(self.dropped, s.workers, worker)
         else:
             worker = s.login
-        job = job_id(reader, fields)
-        request = Pending(key_of(said.get("id")), at.direction, "submit", at.end, at.t_ns, s.dialect, worker)
+        job = ledger.job_id(reader, fields)
+        request = Pending(
+            ledger.key_of(said.get("id")), at.direction, "submit", at.end, at.t_ns, s.dialect, worker
+        )
         request.job, request.known = job, s.jobs.get(job)
         if reader.dialect == "btc-v1" and s.proof.wants(self.sample):
             request.share = bitcoin.share(fields, s.force)
@@ -170,7 +158,9 @@ class Engine:
             if s.client is None:
                 s.client = at.direction
             out.append(("mining_request", reader.id, at.t_ns, ("",)))
-        self._wait(s, Pending(key_of(said.get("id")), at.direction, "poll", at.end, at.t_ns, reader.dialect))
+        self._wait(
+            s, Pending(ledger.key_of(said.get("id")), at.direction, "poll", at.end, at.t_ns, reader.dialect)
+        )
 
     def _hashrate(self, s: Session, at: Any, reader: Any, fields: dict[str, Any], *rest: Any) -> None:
         del at, reader, rest
@@ -207,21 +197,21 @@ class Engine:
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
     ) -> None:
         del said
-        fields["job"] = job_id(reader, fields)
+        fields["job"] = ledger.job_id(reader, fields)
         if s.force.difficulty is None and s.from_start:
             s.force.difficulty = 1.0  # cpuminer, cgminer and EthereumStratum/1.0.0 begin so
         dialect = self.table.dialects[reader.dialect]
         job = _PARSERS[dialect.parser](fields, s.force)
         if job.algorithm is None:
             job.algorithm = dialect.algorithm
+        ledger.ease(s, job)
         s.algorithm = job.algorithm or s.algorithm
-        s.job_hashes, s.job_difficulty = job.hashes, job.difficulty
         s.jobs.pop(job.id, None)
         s.jobs[job.id] = job
-        bound_works(s, MAX_WORKS if s.proof.wants(self.sample) else 0)
-        if len(s.jobs) > MAX_JOBS:
+        ledger.bound_works(s, ledger.MAX_WORKS if s.proof.wants(self.sample) else 0)
+        if len(s.jobs) > ledger.MAX_JOBS:
             del s.jobs[next(iter(s.jobs))]
-            s.counts.jobs += 1
+            self.dropped["jobs"] += 1
         s.jobs_seen += 1
         if s.first_job_ns is None:
             s.first_job_ns = at.t_ns
@@ -234,7 +224,7 @@ class Engine:
     def _reply(self, s: Session, at: Arrival, said: Line, line: bytes, out: list[Sight]) -> None:
         if s.client == at.direction:
             return  # the client answers client.get_version and the like
-        key = key_of(said.get("id"))
+        key = ledger.key_of(said.get("id"))
         request = self._pair(s, key, at)
         result = said.get("result")
         reader = None
@@ -248,7 +238,7 @@ class Engine:
         if request is not None:
             self._answered(s, at, request, said, reader, out)
         elif reader is None and not ahead:
-            s.counts.unpaired += 1
+            self.dropped["unpaired"] += 1
 
     def _shaped(
         self, s: Session, at: Arrival, reader: Reader, said: Line, request: Pending | None, out: list[Sight]
@@ -265,7 +255,7 @@ class Engine:
         """The oldest request of that id, if the reply acknowledges it; ids are reused (reference 1.1)."""
         for i, request in enumerate(s.pending):
             if request.id == key and request.direction != at.direction:
-                if not acknowledges(at.ack, request.end):
+                if not ledger.acknowledges(at.ack, request.end):
                     return None
                 del s.pending[i]
                 return request
@@ -278,12 +268,12 @@ class Engine:
         return 0 < (at.ack - at.reached) & WRAP < HALF
 
     def _hold(self, s: Session, reply: Held) -> None:
-        if len(reply.line) > MAX_HELD_BYTES:
-            s.counts.held += 1
+        if len(reply.line) > ledger.MAX_HELD_BYTES:
+            self.dropped["held"] += 1
             return
-        if len(s.held) >= MAX_HELD:
+        if len(s.held) >= ledger.MAX_HELD:
             del s.held[0]
-            s.counts.held += 1
+            self.dropped["held"] += 1
         s.held.append(reply)
 
     def _release(self, s: Session, out: list[Sight]) -> None:
@@ -327,7 +317,8 @@ class Engine:
         if accepted:
             s.logged_in = True
             if request.weak and s.jobs_seen:
-                named(s, request.name, "", {})  # a plain login that got a job is a miner's
+                # A plain login that got a job is a miner's.
+                ledger.named(s, self.dropped, request.name, "", {})
             if s.jobs_seen:
                 out.append(("mining_session", s.dialect, at.t_ns, (request.name,)))
         elif accepted is False and not request.weak:
@@ -343,7 +334,7 @@ class Engine:
                 request.known = s.jobs.get(request.job)
             if request.share is not None:
                 self._verify(s, request, at.t_ns, out)
-            count(s, request.known)
+            ledger.count(s, self.dropped, request.known)
             out.append(("share_accepted", request.dialect, at.t_ns, (request.name,)))
         elif told.accepted is False:
             if self.table.stale(told.code, told.words):

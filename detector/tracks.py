@@ -5,7 +5,7 @@ A track is plain values, so that a state record can carry it.  Direction 0 is lo
 
 import msgspec
 
-from collectors.streams import ACK_ONLY, END, GAP, START
+from collectors.streams import END, GAP, START
 from detector.dialects.lines import Assembler, Refusal
 from detector.ledger import HALF, WRAP, Session
 
@@ -71,9 +71,11 @@ class Track(msgspec.Struct):
 def is_new(track: Track, way: int, chunk: Chunk) -> bool:
     """Whether the chunk is of another connection than the track's, on the same ends."""
     side = track.sides[way]
+    if not chunk.data:
+        return False  # the numbers of a lone acknowledgement or RST need not fit the stream
     if chunk.flags & START and side.base is not None:
         return (chunk.seq - chunk.offset - side.base) & WRAP != 0
-    if side.reached is None or not chunk.data:
+    if side.reached is None:
         return False
     ahead = (chunk.seq - side.reached) & WRAP
     if side.ended:
@@ -87,11 +89,8 @@ def place(track: Track, way: int, chunk: Chunk, protocol: int, refused: dict[str
     if chunk.flags & GAP:
         _lost(track, side, refused)
     if protocol == TCP:
-        if side.base is None or chunk.flags & START:
-            side.base = (chunk.seq - chunk.offset) & WRAP
-        if chunk.flags & START and not track.gaps:
-            track.session.from_start = True
-        data = _in_sequence(track, side, chunk, refused) if data else data
+        if data:
+            data = _in_sequence(track, side, chunk, refused)
         _acknowledge(track, way, chunk)
     if chunk.flags & END:
         side.ended = True
@@ -108,6 +107,10 @@ def _lost(track: Track, side: Direction, refused: dict[str, int]) -> None:
 def _in_sequence(track: Track, side: Direction, chunk: Chunk, refused: dict[str, int]) -> bytes:
     """Cut what was there before (two taps, a replayed batch); note a hole that no flag told."""
     data = chunk.data
+    if side.base is None or chunk.flags & START:
+        side.base = (chunk.seq - chunk.offset) & WRAP
+    if chunk.flags & START and not track.gaps:
+        track.session.from_start = True
     if side.first is None:
         side.first = chunk.seq
     elif side.reached is not None:
@@ -134,8 +137,3 @@ def _acknowledge(track: Track, way: int, chunk: Chunk) -> None:
 def _covers(ack: int | None, first: int | None) -> bool:
     """Whether ``ack`` covers the byte at ``first``."""
     return ack is not None and first is not None and 0 < (ack - first) & WRAP < HALF
-
-
-def empty(chunk: Chunk) -> bool:
-    """Whether the row only tells an acknowledgement or an end."""
-    return bool(chunk.flags & ACK_ONLY) or not chunk.data

@@ -37,7 +37,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Stats(msgspec.Struct):
-    """What moved; the shell reads it.  ``refused`` is by ``lines.Refusal``."""
+    """What moved, for the shell to read.  ``refused`` is by ``lines.Refusal``, ``dropped`` by ``DROPS``."""
 
     rows: int = 0
     lines: int = 0
@@ -51,6 +51,7 @@ class Stats(msgspec.Struct):
     vetoes_lifted: int = 0
     forgotten: int = 0
     refused: dict[str, int] = {}
+    dropped: dict[str, int] = {}
 
 
 class State(msgspec.Struct):
@@ -110,8 +111,8 @@ class PayloadObserver:
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or Config()
-        self.stats = Stats()
         self._engine = Engine(self.config.verified_shares)
+        self.stats = Stats(dropped=self._engine.dropped)
         self._books: dict[bytes, _Book] = {}
 
     # -- the verb ----------------------------------------------------------------------------------
@@ -168,16 +169,19 @@ class PayloadObserver:
 
     def _chunk(self, step: _Step, way: int, chunk: Chunk) -> None:
         track = step.track
-        track.first_ns = min(track.first_ns, chunk.t_ns)
-        track.last_ns = max(track.last_ns, chunk.t_ns)
-        protocol = step.ends[2]
-        data = place(track, way, chunk, protocol, self.stats.refused)
-        self.stats.bytes += len(data)
-        self.stats.repeated_bytes += len(chunk.data) - len(data)
+        if chunk.t_ns < track.first_ns:
+            track.first_ns = chunk.t_ns
+        elif chunk.t_ns > track.last_ns:
+            track.last_ns = chunk.t_ns
+        data = place(track, way, chunk, step.ends[2], self.stats.refused)
         if data:
             skipped = len(chunk.data) - len(data)
+            self.stats.bytes += len(data)
+            self.stats.repeated_bytes += skipped
             for line, end in track.sides[way].lines.feed(data, self.stats.refused):
                 self._line(step, way, chunk, line, skipped + end)
+        elif chunk.data:
+            self.stats.repeated_bytes += len(chunk.data)
         if track.waiting and track.both_acked:
             self._confirmed(step)
 
