@@ -31,6 +31,7 @@ _TICK_NS: Final = _SECOND
 _EXPORTS: Final = 4096
 _EVENTS: Final = 8192
 _STREAMS: Final = ("flows", "payloads")
+_NOTHING: Final = wire.empty("flows")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -197,7 +198,8 @@ class Collector:
         waiting = len(self._chunks) + sum(map(len, self._flows))
         now = self._newest_ns
         tell = now - self._told_ns >= _TICK_NS
-        linger_ns = self._config.batch_linger_ms * 1_000_000
+        # Nobody waits for a replay: there it lingers until the time is told.
+        linger_ns = self._config.batch_linger_ms * 1_000_000 if self._received_ns else _TICK_NS
         if tell or (waiting and now - self._sent_ns >= linger_ns) or waiting >= wire.MAX_ROWS:
             self._send(everywhere=tell)
 
@@ -224,7 +226,7 @@ class Collector:
             self._told_ns = self._newest_ns
             for part in set(range(self._partitions)) - told:
                 now = self._newest_ns
-                self._hand_over("flows", part, wire.empty("flows"), (now, now))
+                self._hand_over("flows", part, _NOTHING, (now, now))
 
     def _assign(self, rows: records.FlowColumns | records.ChunkRun) -> subscribers.Owned:
         return subscribers.assign(

@@ -11,10 +11,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from collectors.packet.frames import ACK, FIN, RST
+from collectors.packet.frames import ACK, FIN, RST, SYN
 from collectors.streams import ACK_ONLY, END, GAP, START
 
 _MS: Final = 1_000_000
+_SECOND: Final = 1000 * _MS
+_UNUSUAL: Final = FIN | SYN | RST
 
 # Why reassembly dropped something; also the value of the ``reason`` label.
 REPEATED: Final = "repeated"  # octets that were there before
@@ -121,7 +123,7 @@ class _Connection:
         self.ways = (_Way(), _Way())
         a = ((s.a_high << 64) | s.a_low).to_bytes(16, "big"), s.a_port
         b = ((s.b_high << 64) | s.b_low).to_bytes(16, "big"), s.b_port
-        self.ends = ((*a, *b), (*b, *a))
+        self.ends = ((a[0], b[0], a[1], b[1]), (b[0], a[0], b[1], a[1]))
 
 
 class Reassembly:
@@ -136,6 +138,7 @@ class Reassembly:
         self._held = 0
         self._now = 0
         self._holes = 0
+        self._aged = 0
         self._due: list[tuple[int, int, int, int]] = []  # deadline, hole, connection, direction
         self._out: list[Chunk] = []
 
@@ -149,9 +152,29 @@ class Reassembly:
 
     def feed(self, s: Segment) -> list[Chunk]:
         """Take one segment, in the order of packets.  Returns the chunks that it, or its time, completed."""
-        self._tick(s.clock)
+        if s.clock > self._now:
+            self._tick(s.clock)
         c = self._connection(s)
         way, other = c.ways[s.direction], c.ways[1 - s.direction]
+        if not self._plain(c, way, other, s):
+            self._full(c, way, other, s)
+        return self._drain()
+
+    def _plain(self, c: _Connection, way: _Way, other: _Way, s: Segment) -> bool:
+        """The common case, at a third of the cost: nothing waits, and the segment is next or is empty."""
+        if s.tcp_flags & _UNUSUAL or way.held or other.held or way.base < 0 or not way.acked:
+            return False
+        if s.data:
+            offset = way.next
+            if s.seq != (way.base + offset) & 0xFFFFFFFF or way.gap or way.published < 0:
+                return False
+            way.next = offset + len(s.data)
+            way.ended = False
+            flags = START if way.known else 0
+            self._out.append(Chunk(*c.ends[s.direction], s.t, offset, s.seq, s.ack, flags, s.data))
+        return True
+
+    def _full(self, c: _Connection, way: _Way, other: _Way, s: Segment) -> None:
         before = len(self._out)
         self._take(c, way, s)
         if way.base < 0 and s.known == 3:
@@ -161,11 +184,11 @@ class Reassembly:
             self._first_ack(c, way, other, s, len(self._out) > before)
         if s.tcp_flags & RST:
             self._reset(c, way, s)
-        return self._drain()
 
     def advance(self, clock: int) -> list[Chunk]:
         """Let time pass: give up the holes that fell due."""
-        self._tick(clock)
+        if clock > self._now:
+            self._tick(clock)
         return self._drain()
 
     def finish(self) -> list[Chunk]:
@@ -211,14 +234,18 @@ class Reassembly:
 
     # -- time
 
-    def _tick(self, clock: int) -> None:
-        self._now = now = max(self._now, clock)
+    def _tick(self, now: int) -> None:
+        self._now = now
         while self._due and self._due[0][0] <= now:
             _, hole, key, d = heapq.heappop(self._due)
             c = self._picked.get(key) or self._tentative.get(key)
             if c is not None and c.ways[d].hole == hole:
                 self._give_up(c, d, GIVEN_UP)
-        limit = now - self._bounds.idle_s * 1000 * _MS
+        # By whole seconds, so that it does not matter at which packet of a second this is asked.
+        if now // _SECOND == self._aged:
+            return
+        self._aged = now // _SECOND
+        limit = (self._aged - self._bounds.idle_s) * _SECOND
         for table in (self._tentative, self._picked):
             while table:
                 c = next(iter(table.values()))
@@ -323,12 +350,7 @@ class Reassembly:
             flags |= GAP
             way.gap = False
         seq = (way.base + offset) & 0xFFFFFFFF if way.base >= 0 else 0
-        self._out.append(Chunk(*self._ends(c, d), t, offset, seq, ack, flags, data))
-
-    @staticmethod
-    def _ends(c: _Connection, d: int) -> tuple[bytes, bytes, int, int]:
-        src, src_port, dst, dst_port = c.ends[d]
-        return src, dst, src_port, dst_port
+        self._out.append(Chunk(*c.ends[d], t, offset, seq, ack, flags, data))
 
     def _give_up(self, c: _Connection, d: int, why: str, *, everything: bool = False) -> None:
         """Go on behind the hole; behind every hole if ``everything``."""
@@ -370,7 +392,7 @@ class Reassembly:
             return
         way.acked = True
         if not told:
-            chunk = Chunk(*self._ends(c, s.direction), s.t, way.next, s.seq, s.ack, ACK_ONLY, b"")
+            chunk = Chunk(*c.ends[s.direction], s.t, way.next, s.seq, s.ack, ACK_ONLY, b"")
             self._out.append(chunk._replace(flags=ACK_ONLY | (START if way.known else 0)))
 
     def _end(self, c: _Connection, d: int, t: int, offset: int, seq: int, ack: int) -> None:
@@ -378,7 +400,7 @@ class Reassembly:
         if not way.ended:
             way.ended = True
             flags = END | (START if way.known else 0)
-            self._out.append(Chunk(*self._ends(c, d), t, offset, seq, ack, flags, b""))
+            self._out.append(Chunk(*c.ends[d], t, offset, seq, ack, flags, b""))
 
     def _reset(self, c: _Connection, way: _Way, s: Segment) -> None:
         self._give_up(c, s.direction, GIVEN_UP, everything=True)

@@ -23,7 +23,8 @@ from collectors.packet.walking import (
     walk_pcap,
 )
 
-PIECE_BYTES: Final = 4 << 20
+# Small enough that what was read is still in the processor's cache when it is looked at.
+PIECE_BYTES: Final = 1 << 20
 MAX_FRAMES: Final = 32768
 # Vector loads of the scanner may read so far past the last frame.
 PADDING: Final = 128
@@ -31,6 +32,8 @@ MAX_INTERFACES: Final = 4096
 # A section header or an interface description longer than this is not believed.
 _MAX_DESCRIPTION: Final = 1 << 20
 
+# With so much of a pipe in hand, what it holds is looked at.
+_ENOUGH: Final = 1 << 16
 _GZIP: Final = b"\x1f\x8b"
 _SECTION: Final = 0x0A0D0D0A
 _INTERFACE: Final = 1
@@ -111,6 +114,7 @@ class _Window:
 
     def __init__(self, file: _Reader, head: bytes, size: int) -> None:
         self._file = file
+        self._into = getattr(file, "readinto", None)
         self._size = size
         self.data = np.zeros(size + PADDING, np.uint8)
         self.data[: len(head)] = np.frombuffer(head, np.uint8)
@@ -120,22 +124,27 @@ class _Window:
 
     def more(self) -> bool:
         """Read on, into a fresh buffer: blocks that were handed out keep theirs.  False at the end."""
-        fresh = np.zeros(self._size + PADDING, np.uint8)
+        fresh = np.empty(self._size + PADDING, np.uint8)
         left = self.end - self.at
         fresh[:left] = self.data[self.at : self.end]
         self.data, self.at, self.end = fresh, 0, left
         got = 0
-        while self.end < self._size and not self.over:
-            piece = self._file.read(self._size - self.end)
-            if not piece:
-                self.over = True
-                break
-            self.data[self.end : self.end + len(piece)] = np.frombuffer(piece, np.uint8)
-            self.end += len(piece)
-            got += len(piece)
-            if got >= 1 << 16:  # a pipe gives little at a time; a live one must not wait for much
-                break
+        # A pipe gives little at a time, and a live one must not wait for much.
+        while self.end < self._size and not self.over and got < _ENOUGH:
+            n = self._fill(fresh[self.end : self._size])
+            self.over = n == 0
+            self.end += n
+            got += n
+        fresh[self.end : self.end + PADDING] = 0
         return got > 0
+
+    def _fill(self, room: np.ndarray) -> int:
+        """Read into ``room``, without a copy where the input can."""
+        if self._into is not None:
+            return self._into(room) or 0
+        piece = self._file.read(room.size)
+        room[: len(piece)] = np.frombuffer(piece, np.uint8)
+        return len(piece)
 
     def need(self, n: int) -> bool:
         """Have at least ``n`` octets before us, if the input has them and they fit."""

@@ -105,5 +105,5 @@ def test_a_token_that_cannot_be_looked_for_is_refused(token):
 def test_a_table_that_cannot_be_read_is_named(tmp_path):
     bad = tmp_path / "c.toml"
     bad.write_text("[[token]]\nid = 3\n")
-    with pytest.raises(ConfigError, match="c[.]toml"):
+    with pytest.raises(ConfigError, match=r"c[.]toml"):
         tokens.rows(bad)
