@@ -14,6 +14,10 @@ FAR_BYTES = 1 << 24
 """A jump beyond this within one direction is another connection on the same ends: miners say little."""
 
 
+PLAIN = frozenset({0, START})
+"""Flags of a chunk of which nothing else is to be noted."""
+
+
 class Chunk(msgspec.Struct, gc=False):
     """One row of PAYLOADS, without its ends."""
 
@@ -51,7 +55,8 @@ class Waiting(msgspec.Struct):
 
 
 class Track(msgspec.Struct):
-    """One connection of one subscriber."""
+    """One connection of one subscriber.  ``both_acked``: each direction acknowledged payload bytes of the
+    other.  ``touched`` is the number of the subscriber's row that came last, to find the longest silent."""
 
     opened: int
     first_ns: int
@@ -61,16 +66,15 @@ class Track(msgspec.Struct):
     vetoed: int | None = None
     gaps: bool = False
     waiting: list[Waiting] = []
-
-    @property
-    def both_acked(self) -> bool:
-        """Whether each direction acknowledged payload bytes of the other."""
-        return self.sides[0].acked and self.sides[1].acked
+    both_acked: bool = False
+    touched: int = 0
 
 
 def is_new(track: Track, way: int, chunk: Chunk) -> bool:
     """Whether the chunk is of another connection than the track's, on the same ends."""
     side = track.sides[way]
+    if chunk.seq == side.reached and not side.ended:
+        return False
     if not chunk.data:
         return False  # the numbers of a lone acknowledgement or RST need not fit the stream
     if chunk.flags & START and side.base is not None:
@@ -86,6 +90,9 @@ def is_new(track: Track, way: int, chunk: Chunk) -> bool:
 def place(track: Track, way: int, chunk: Chunk, protocol: int, refused: dict[str, int]) -> bytes:
     """Take the chunk's numbers; gives the bytes of it that are new, "" for none."""
     side, data = track.sides[way], chunk.data
+    if track.both_acked and chunk.seq == side.reached and chunk.flags in PLAIN and protocol == TCP:
+        side.reached = (chunk.seq + len(data)) & WRAP
+        return data
     if chunk.flags & GAP:
         _lost(track, side, refused)
     if protocol == TCP:
@@ -132,6 +139,7 @@ def _acknowledge(track: Track, way: int, chunk: Chunk) -> None:
         other.acked = _covers(side.ack, other.first)
     if not side.acked:
         side.acked = _covers(other.ack, side.first)
+    track.both_acked = side.acked and other.acked
 
 
 def _covers(ack: int | None, first: int | None) -> bool:

@@ -62,12 +62,13 @@ class State(msgspec.Struct):
 
 
 class _Book:
-    """One subscriber's tracks, the longest silent first; and of each pair of ends the next opening number
-    and when the last was given."""
+    """One subscriber's tracks; of each pair of ends the next opening number and when the last was given;
+    and the number of its rows."""
 
-    __slots__ = ("opened", "tracks")
+    __slots__ = ("opened", "rows", "tracks")
 
     def __init__(self) -> None:
+        self.rows = 0
         self.tracks: dict[Ends, Track] = {}
         self.opened: dict[Ends, tuple[int, int]] = {}
 
@@ -132,10 +133,11 @@ class PayloadObserver:
     ) -> _Step | None:
         """The step of the row's connection, begun where it is new."""
         book = self._book(subscriber)
-        track = book.tracks.pop(ends, None)
+        track = book.tracks.get(ends)
         if track is None or is_new(track, way, chunk):
-            track = self._begin(book, ends, chunk)
-        book.tracks[ends] = track
+            track = book.tracks[ends] = self._begin(book, ends, chunk)
+        book.rows += 1
+        track.touched = book.rows
         step = steps.get(id(track))
         if step is None:
             step = steps[id(track)] = _Step(subscriber, ends, track)
@@ -161,8 +163,8 @@ class PayloadObserver:
 
     def _begin(self, book: _Book, ends: Ends, chunk: Chunk) -> Track:
         number = self._number(book, ends, chunk.t_ns)
-        if len(book.tracks) >= self.config.max_connections:
-            del book.tracks[next(iter(book.tracks))]
+        if len(book.tracks) >= self.config.max_connections and ends not in book.tracks:
+            del book.tracks[min(book.tracks, key=lambda e: book.tracks[e].touched)]
             self.stats.evicted += 1
         self.stats.opened += 1
         return Track(number, chunk.t_ns, chunk.t_ns)
@@ -342,6 +344,7 @@ class PayloadObserver:
         book = self._books[subscriber] = _Book()
         book.tracks.update(state.tracks)
         book.opened.update(state.opened)
+        book.rows = max((track.touched for track in book.tracks.values()), default=0)
 
 
 def _evidence(subscriber: bytes, tale: _Tale, role: str) -> list[Evidence]:
