@@ -68,8 +68,9 @@ class Block:
 
     def part(self, first: int, last: int) -> "Block":
         """Frames ``first`` up to ``last``; what was refused goes with frame 0."""
-        data, *columns = self.columns
-        return Block(data, *(c[first:last] for c in columns), {} if first else self.refused)
+        offset, captured, length, t_ns, link = (c[first:last] for c in self.columns[1:])
+        refused = {} if first else self.refused
+        return Block(self.data, offset, captured, length, t_ns, link, refused)
 
 
 class _Reader(Protocol):

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -218,16 +219,23 @@ EVENTS = st.lists(
 def test_any_segments_keep_the_bounds_and_time_may_pass_anywhere(segments, places):
     bounds = payloads.Bounds(max_connections=2, max_segments=3, max_bytes=30, idle_s=1)
     plain, watched = payloads.Reassembly(bounds), payloads.Reassembly(bounds)
-    out, seen = [], []
+    out, seen, events, data = [], [], [], b""
     clock = 0
     for i, s in enumerate(segments):
         clock = max(clock, s.clock)
         s = s._replace(clock=clock)  # noqa: PLW2901
         out += plain.feed(s)
+        events.append((*s[:-1], len(data), len(s.data)))
+        data += s.data
         if i in places:
             seen += watched.advance(clock)
         seen += watched.feed(s)
         assert len(plain) <= 2
         assert 0 <= plain.held_bytes <= 2 * 2 * 30
-    assert seen + watched.finish() == out + plain.finish()
+    whole = out + plain.finish()
+    assert seen + watched.finish() == whole
     assert watched.drops == plain.drops
+    # Many at once are the same as one by one.
+    many = payloads.Reassembly(bounds)
+    assert many.run(events, np.frombuffer(data, np.uint8)) + many.finish() == whole
+    assert many.drops == plain.drops
