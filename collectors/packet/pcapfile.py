@@ -8,7 +8,7 @@ used; what is not is counted under a Reason.  Formats: draft-ietf-opsawg-pcap, d
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -73,14 +73,16 @@ class Block:
         return Block(self.data, offset, captured, length, t_ns, link, refused)
 
 
-class _Reader(Protocol):
+class Reader(Protocol):
+    """An open binary file, a pipe, or anything else that gives bytes in order."""
+
     def read(self, n: int, /) -> bytes: ...
 
 
 class _Gunzip:
     """A gzip stream of any number of members, read as far as it is whole."""
 
-    def __init__(self, file: _Reader, head: bytes) -> None:
+    def __init__(self, file: Reader, head: bytes) -> None:
         self._file = file
         self._raw = head
         self._inflate = zlib.decompressobj(wbits=31)
@@ -113,7 +115,7 @@ class _Gunzip:
 class _Window:
     """The part of the input that is being looked at: ``data[at:end]``."""
 
-    def __init__(self, file: _Reader, head: bytes, size: int) -> None:
+    def __init__(self, file: Reader, head: bytes, size: int) -> None:
         self._file = file
         self._into = getattr(file, "readinto", None)
         self._size = size
@@ -168,14 +170,14 @@ class _Window:
         return self.data[self.at : self.at + n].tobytes()
 
 
-def blocks(file: BinaryIO, piece_bytes: int = PIECE_BYTES) -> Iterator[Block]:
+def blocks(file: Reader, piece_bytes: int = PIECE_BYTES) -> Iterator[Block]:
     """Read a capture.  Raises DecodeError(Reason.FORMAT or VERSION) on what is no capture at all.
 
     At most ``piece_bytes`` of the file and MAX_FRAMES frames make a block; ``piece_bytes`` is raised to what
     the longest frame needs.
     """
     head = _head(file, b"")
-    source: _Reader = file
+    source: Reader = file
     gunzip = None
     if head[:2] == _GZIP:
         source = gunzip = _Gunzip(file, head)
@@ -193,7 +195,7 @@ def blocks(file: BinaryIO, piece_bytes: int = PIECE_BYTES) -> Iterator[Block]:
         yield _empty({Reason.TRUNCATED: 1})
 
 
-def _head(file: _Reader, head: bytes) -> bytes:
+def _head(file: Reader, head: bytes) -> bytes:
     while len(head) < 24:
         piece = file.read(24 - len(head))
         if not piece:

@@ -35,6 +35,7 @@ _SCANNED: Final = 9
 _SKIPPED: Final = 10
 # A connection that used up its attempts is searched in one segment of so many.
 _SPARSE: Final = 8
+_FREE: Final = 24
 # Out of order before the first byte is known: so far ahead it may still be the same burst.
 _WINDOW: Final = 65536
 # So much of a segment is joined to the tail of the one before.
@@ -99,6 +100,8 @@ def _search(data, f, r, d, first, tokens, out):
     hit, attempts = find(data, f.payload_at, end, tokens)
     if hit:
         return True
+    # Ordinary HTML and JSON have one place to look at in some 40 octets: that much is free.
+    attempts = max(np.int64(0), attempts - f.payload // _FREE)
     r.attempts = np.uint16(min(np.int64(r.attempts) + attempts, np.int64(0xFFFF)))
     _keep_tail(data, end, tail_of(data, f.payload_at, end, tokens) if whole else end, r, d, after)
     return False

@@ -213,3 +213,16 @@ def test_blocks_cut_anywhere_give_the_same_rows(make, talks, changes, places):
     assert {k: v for k, v in whole.moved.items() if k not in drop} == {
         k: v for k, v in parts.moved.items() if k not in drop
     }
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**32 * S - 1), st.binary(max_size=120), st.integers(0, 9000)), max_size=30
+    ),
+    st.sampled_from([0, 1, 101, 113, 228, 229, 276]),
+)
+def test_any_frames_are_metered_or_refused_and_each_once(make, frames, link):
+    headed = [(t, (make.tcp(A, B, n, n, n & 0x3F, data) if n % 3 else data), n) for t, data, n in frames]
+    got = make.replay(make.read(make.pcap(headed, link=link)))
+    refused = sum(n for (name, *_), n in got.moved.items() if name == "refused_total")
+    assert got.moved.get(("metered_total",), 0) + refused == len(frames)
