@@ -244,9 +244,10 @@ class Engine:
         self, s: Session, at: Arrival, reader: Reader, said: Line, request: Pending | None, out: list[Sight]
     ) -> None:
         """A reply that its shape alone tells: work, the first job, a subscription."""
-        polled = request is not None and request.kind == "poll"
-        if polled and s.polls < 2 and not s.logged_in and not s.submits:
-            return
+        if reader.row.context and s.dialect != reader.dialect and s.polls < 2:
+            pushed = request is None and said.get("id") == 0
+            if not pushed:
+                return
         if s.client is None:
             s.client = 1 - at.direction
         self._act(s, at, reader, said, out)
@@ -285,8 +286,14 @@ class Engine:
                 if request is not None:
                     s.held.remove(reply)
                     at.t_ns = max(reply.t_ns, request.t_ns)
-                    self._answered(s, at, request, read_line(reply.line), None, out)
+                    self._late(s, at, request, read_line(reply.line), out)
                     return
+
+    def _late(self, s: Session, at: Arrival, request: Pending, said: Line, out: list[Sight]) -> None:
+        reader = self.table.replied(said, request.kind)
+        if reader is not None and reader.kind in {"subscribed", "configured"}:
+            self._act(s, at, reader, said, out)
+        self._answered(s, at, request, said, reader, out)
 
     def _answered(
         self,
@@ -301,29 +308,36 @@ class Engine:
         if request.kind == "submit":
             self._judged(s, at, request, told, out)
         elif request.kind == "login":
-            self._let_in(s, at, request, told, said, out)
-        elif reader is None and request.kind in {"subscribe", "configure"}:
-            late = self.table.replied(said, request.kind)
-            if late is not None:
-                self._act(s, at, late, said, out)
+            first_job = reader is not None and reader.kind == "job"
+            self._let_in(s, at, request, told, said, first_job, out)
 
     def _let_in(
-        self, s: Session, at: Arrival, request: Pending, told: Verdict, said: Line, out: list[Sight]
+        self,
+        s: Session,
+        at: Arrival,
+        request: Pending,
+        told: Verdict,
+        said: Line,
+        first_job: bool,
+        out: list[Sight],
     ) -> None:
-        """Errata A7: an accepted login may answer with any token; only false, null or an error refuse."""
-        accepted = told.accepted
-        if accepted is None and said.get("result") is not None:
-            accepted = True
-        if accepted:
-            s.logged_in = True
-            if request.weak and s.jobs_seen:
-                # A plain login that got a job is a miner's.
-                ledger.named(s, self.dropped, request.name, "", {})
-            if s.jobs_seen:
-                out.append(("mining_session", s.dialect, at.t_ns, (request.name,)))
-        elif accepted is False and not request.weak:
+        """Errata A7: an accepted login may answer with any token; only false, null or an error refuse.
+
+        A plain login, as any service has it, was a miner's only if the first job came with the reply.
+        """
+        if request.weak and not first_job:
+            return
+        if told.accepted is None and said.get("result") is None:
+            return
+        if told.accepted is False:
             words = told.words or ("" if told.code is None else f"code {told.code}")
             out.append(("login_refused", s.dialect, at.t_ns, (request.name, words)))
+            return
+        s.logged_in = True
+        if request.weak:
+            ledger.named(s, self.dropped, request.name, "", {})
+        if s.jobs_seen:
+            out.append(("mining_session", s.dialect, at.t_ns, (request.name,)))
 
     # -- shares --------------------------------------------------------------------------------------
 

@@ -47,26 +47,28 @@ def read(line: bytes) -> dict[str, Any]:
 class Assembler(msgspec.Struct):
     """The unfinished line of one direction: plain values, so that a state record can carry it.
 
-    ``text`` counts lines that begin with no brace, ``read`` objects that were read (the caller counts them).
     ``skipping`` is set while the rest of a line that will not be kept goes by: one that is too long, or
-    one that does not begin with a brace (so a binary stream holds no memory).
+    one that does not begin with a brace (so a binary stream holds no memory).  ``prose`` counts whole
+    lines that neither begin nor end as an object does; ``read`` objects that were read (the caller counts).
     """
 
     tail: bytes = b""
     skipping: bool = False
-    text: int = 0
+    last: bytes = b""
+    prose: int = 0
     read: int = 0
 
     @property
     def quotes(self) -> bool:
-        """Whether this direction is prose with objects in it (a chat, a page about Stratum): more lines of
-        text than objects.  Three are forgiven: a proxy's preamble, and what joining in the middle leaves."""
-        return self.text > 3 and self.text > self.read
+        """Whether objects in this direction are quoted by something else (a chat, a page about Stratum, a
+        queue that frames each by its length): more lines of prose than objects.  What a proxy's preamble
+        or joining in the middle leaves ends as an object does."""
+        return self.prose > self.read
 
     def gap(self) -> Refusal | None:
         """Bytes were lost: forget the unfinished line.  What follows is tried as it comes."""
         lost = Refusal.GAP if self.tail else None
-        self.tail, self.skipping = b"", False
+        self.tail, self.skipping, self.last = b"", False, b""
         return lost
 
     def feed(self, data: bytes, refused: dict[str, int]) -> list[tuple[bytes, int]]:
@@ -85,11 +87,15 @@ class Assembler(msgspec.Struct):
             piece = data[start:] if end < 0 else data[start:end]
             if not self.skipping:
                 self._add(piece, refused)
+            elif self.last:
+                self.last = piece.rstrip()[-1:] or self.last
             if end < 0:
                 return out
-            if not self.skipping and self.tail:
+            if self.tail:
                 out.append((self.tail, end + 1))
-            self.tail, self.skipping = b"", False
+            elif self.last and self.last != b"}":
+                self.prose += 1
+            self.tail, self.skipping, self.last = b"", False, b""
             start = end + 1
 
     def _add(self, piece: bytes, refused: dict[str, int]) -> None:
@@ -97,7 +103,8 @@ class Assembler(msgspec.Struct):
         if not grown:
             return
         if grown[:1] != b"{":
-            self.text += 1
+            # PROXY protocol, version 1: the one line of words that may come before (reference 1.1, 7).
+            self.last = b"}" if grown.startswith(b"PROXY ") else grown.rstrip()[-1:]
             self._drop(Refusal.TEXT, refused)
         elif len(grown) > MAX_LINE_BYTES:
             self._drop(Refusal.LONG, refused)

@@ -45,7 +45,9 @@ class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     ``key`` and ``method`` name it (a member and its text); without ``method`` it is a reply, known by its
     shape.  ``shape`` maps a path ("params", "params/login", "result/0") to a word or a list of words of
     ``shapes``; ``fields`` maps a name to the path that holds it.  ``weak`` forms are no evidence alone.
-    ``answers`` is the kind of request that a reply must be paired with to be read so.
+    ``answers`` is the kind of request that a reply must be paired with to be read so.  A reply with
+    ``context`` has a shape that other services have too: it counts only in a session of its dialect, or
+    where the client asked for work twice, or pushed with id 0.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     shape: dict[str, str | tuple[str, ...]] = {}
     fields: dict[str, str] = {}
     weak: bool = False
+    context: bool = False
     answers: tuple[str, ...] = ()
 
 

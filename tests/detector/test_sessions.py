@@ -172,6 +172,15 @@ def test_an_authorize_may_be_answered_with_a_token():  # errata A7
     assert listen(talk)[0].logged_in
 
 
+@pytest.mark.parametrize("reply", [{}, {"error": None}])
+def test_a_reply_that_says_nothing_neither_lets_in_nor_refuses(reply):
+    talk = Talk()
+    talk.c({"id": 2, "method": "mining.authorize", "params": ["w", "x"]})
+    talk.s({"id": 2, **reply})
+    s, sights = listen(talk)
+    assert (s.logged_in, kinds(sights)) == (False, ["mining_request"])
+
+
 def test_extranonce_and_difficulty_hold_from_the_next_job_the_mask_at_once():
     talk = Talk()
     spoken.btc(talk, difficulties=(8,), shares=0, reject=0)

@@ -102,13 +102,45 @@ def test_an_assembler_survives_serialising():
     assert again.feed(b"1}\n", refused) == [(b'{"a":1}', 3)]
 
 
-def test_prose_with_objects_in_it_is_quoting_and_a_preamble_is_not():
-    assembler, refused = Assembler(), {}
-    assembler.feed(b"HTTP/1.1 200 OK\nA: b\nC: d\nE: f\n", refused)
+@pytest.mark.parametrize(
+    "stream",
+    [
+        [b"HTTP/1.1 200 OK\r\n", b"A: b\r\n\r\n"],
+        [b"$910\r\n"],
+        [b"$9", b"10", b"\r", b"\n"],
+        [b'{"a":1}\nfirst\nsecond\n'],
+        [b":bob PRIVMSG #mine :hello\r\n"],
+    ],
+)
+def test_objects_among_prose_are_quoted(stream):
+    assembler = Assembler(read=1 if stream[0].startswith(b"{") else 0)
+    for chunk in stream:
+        assembler.feed(chunk, {})
     assert assembler.quotes
-    socks = Assembler()
-    socks.feed(b"\x05\x01\x00\n", refused)
-    assert not socks.quotes
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        [b'\x05\x01\x00{"id":1}\n'],
+        [b"\x05\x01", b"\x00", b'{"id":1}', b"\r\n"],
+        [b"PROXY TCP4 198.51.100.1 203.0.113.1 40000 3333\r\n"],
+        [b'ed","x"],"id":1}\n'],
+        [b"\x16\x03\x01" + bytes(5000)],
+        [b"\n\n\r\n"],
+    ],
+)
+def test_a_preamble_and_the_rest_of_a_line_are_not_prose(stream):
+    assembler = Assembler()
+    for chunk in stream:
+        assembler.feed(chunk, {})
+    assert not assembler.quotes
+
+
+def test_one_odd_line_in_a_long_session_is_forgiven():
+    assembler = Assembler(read=2)
+    assembler.feed(b"hello\n", {})
+    assert not assembler.quotes
 
 
 JSONS = st.recursive(

@@ -1,5 +1,7 @@
 """The payload observer: evidence, facts, vetoes, roles, bounds, state."""
 
+from itertools import islice
+
 import msgspec
 import pytest
 import spoken
@@ -160,6 +162,40 @@ def test_a_page_about_stratum_is_no_miner():
     talk = Talk()
     talk.s(page)
     assert see(talk.rows).evidence == ()
+
+
+def test_a_gateway_with_logins_and_work_arrays_is_no_miner():
+    talk = Talk()
+    talk.c({"id": 29, "method": "login", "params": {"login": "amber", "pass": "x"}})
+    talk.s({"id": 29, "result": {"id": "31", "status": "OK"}})
+    talk.c({"id": 31, "method": "state.read", "params": []})
+    talk.s({"id": 31, "result": ["0x" + HASH, "0x" + HASH, "0x" + HASH, "0x12"]})
+    seen = see(talk.rows)
+    assert (seen.evidence, seen.sessions) == ((), ())
+
+
+def test_work_pushed_in_the_middle_of_a_session_is_a_job():
+    talk = Talk(begun=False)
+    talk.s({"id": 0, "jsonrpc": "2.0", "result": ["0x" + HASH, "0x" + HASH, "0x" + HASH, "0x12"]})
+    assert counts(see(talk.rows)) == {"job": 1}
+
+
+def test_a_queue_that_carries_mining_lines_is_no_miner():
+    line = b'{"id":null,"method":"mining.notify","params":["bf04","%s","%s",true]}' % ((HASH.encode(),) * 2)
+    talk = Talk()
+    for _ in range(5):
+        talk.c(b"*3\r\n$5\r\nLPUSH\r\n$1\r\nj\r\n$%d\r\n%s\r" % (len(line), line))
+        talk.s(b"$%d\r\n%s\r" % (len(line), line))
+    assert see(talk.rows).evidence == ()
+
+
+def test_no_generated_lookalike_is_believed():
+    lookalikes = pytest.importorskip("lookalikes")
+    for n, (family, told) in enumerate(islice(lookalikes.conversations(7), 600)):
+        talk = Talk(port=1024 + n)
+        for line, from_client in told:
+            talk.say("c" if from_client else "s", line if line.endswith(b"\n") else line + b"\n")
+        assert counts(see(talk.rows)).keys() <= {"mining_request"}, family
 
 
 def test_an_echo_does_not_make_its_server_a_miner():
