@@ -86,7 +86,7 @@ class SessionFacts(msgspec.Struct, kw_only=True):
     shares: Shares = msgspec.field(default_factory=Shares)
     hashes: float | None = None
     hashes_shares: int = 0
-    least_hashes_per_share: float | None = None
+    most_hashes_per_share: float | None = None
     claimed: float | None = None
     first_job_ns: int | None = None
     first_ns: int

@@ -63,11 +63,11 @@ def _rate(algorithm: str, facts: Sequence[SessionFacts]) -> HashRate | None:
         return HashRate(
             algorithm=algorithm, value=hashes / seconds, low=low * each, high=high * each, shares=shares
         )
-    # Silence bounds the rate from above: at the easiest difficulty that was in force.
-    least = [f.least_hashes_per_share for f in facts if f.least_hashes_per_share]
-    if not least:
+    # Silence bounds the rate from above; the hardest difficulty that was in force makes the bound safe.
+    most = [f.most_hashes_per_share for f in facts if f.most_hashes_per_share]
+    if not most:
         return None
-    return HashRate(algorithm=algorithm, value=None, low=0.0, high=high * min(least) / seconds, shares=0)
+    return HashRate(algorithm=algorithm, value=None, low=0.0, high=high * max(most) / seconds, shares=0)
 
 
 def rates(sessions: Iterable[SessionFacts]) -> tuple[HashRate, ...]:

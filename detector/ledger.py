@@ -26,18 +26,15 @@ WRAP: Final = 0xFFFFFFFF
 
 class Sum(msgspec.Struct):
     """Accepted shares of one algorithm: ``total`` is of hashes, or of difficulties where only the
-    algorithm will tell the hashes; ``least`` is the smallest of them."""
+    algorithm will tell the hashes."""
 
     total: float = 0.0
     shares: int = 0
-    least: float | None = None
 
     def add(self, value: float) -> None:
         """Count one accepted share worth ``value``."""
         self.total += value
         self.shares += 1
-        if self.least is None or value < self.least:
-            self.least = value
 
 
 class Pending(msgspec.Struct):
@@ -75,7 +72,7 @@ DROPS: Final = ("jobs", "pending", "held", "names", "sums", "unpaired", "wrong_s
 
 class Session(msgspec.Struct):
     """All that one connection has told.  ``client`` is the direction whose source is the miner: 0 or 1;
-    ``mining`` tells which directions sent a mining method.  ``easiest`` is the least that a share of any job
+    ``mining`` tells which directions sent a mining method.  ``hardest`` is the most that a share of any job
     was worth, ``scaled`` where that is a difficulty, to be multiplied by the algorithm's factor."""
 
     client: int | None = None
@@ -93,7 +90,7 @@ class Session(msgspec.Struct):
     reconnects: int = 0
     login: str = ""
     force: InForce = msgspec.field(default_factory=InForce)
-    easiest: float | None = None
+    hardest: float | None = None
     scaled: bool = False
     shares: Shares = msgspec.field(default_factory=Shares)
     sums: dict[str, Sum] = {}
@@ -178,23 +175,23 @@ def count(s: Session, dropped: dict[str, int], job: Job | None) -> None:
     s.sums.setdefault(key, Sum()).add(value)
 
 
-def ease(s: Session, job: Job) -> None:
-    """Note the easiest job that was in force; a change of algorithm begins anew."""
+def harden(s: Session, job: Job) -> None:
+    """Note the hardest job that was in force; a change of algorithm begins anew."""
     value = job.difficulty if job.hashes is None else job.hashes
     if job.algorithm is not None and job.algorithm != s.algorithm:
-        s.easiest = None
+        s.hardest = None
     if value is None:
         return
-    if s.easiest is None or value < s.easiest:
-        s.easiest = value
+    if s.hardest is None or value > s.hardest:
+        s.hardest = value
     s.scaled = job.hashes is None
 
 
 def hashes(s: Session) -> tuple[float | None, int, float | None]:
-    """(expected hashes of the accepted shares, how many shares that are, the least of a share).
+    """(expected hashes of the accepted shares, how many shares that are, the most that a share was worth).
 
     Only of the session's present algorithm: hashes of different algorithms are never added.  All None
-    and 0 while the algorithm is not known.  Without an accepted share the least is that of the easiest
+    and 0 while the algorithm is not known.  The last bounds a silent miner from above: it is of the hardest
     job that was in force.
     """
     if s.algorithm is None:
@@ -205,6 +202,5 @@ def hashes(s: Session) -> tuple[float | None, int, float | None]:
         if of is None:
             return None, 0, None
         held, factor = s.sums.get(""), of
-    least = s.easiest if held is None else held.least
     total, counted = (0.0, 0) if held is None else (held.total * factor, held.shares)
-    return total, counted, None if least is None else least * factor
+    return total, counted, None if s.hardest is None else s.hardest * factor

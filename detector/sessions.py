@@ -204,7 +204,7 @@ class Engine:
         job = _PARSERS[dialect.parser](fields, s.force)
         if job.algorithm is None:
             job.algorithm = dialect.algorithm
-        ledger.ease(s, job)
+        ledger.harden(s, job)
         s.algorithm = job.algorithm or s.algorithm
         s.jobs.pop(job.id, None)
         s.jobs[job.id] = job

@@ -359,7 +359,7 @@ def _evidence(subscriber: bytes, tale: _Tale, role: str) -> list[Evidence]:
 
 def _facts(step: _Step, client: int, role: str) -> SessionFacts:
     track, s = step.track, step.track.session
-    total, counted, least = hashes(s)
+    total, counted, most = hashes(s)
     low, high, _, copy = step.ends
     return SessionFacts(
         subscriber=step.subscriber, connection=step.now.connection, copy=bool(copy),
@@ -367,7 +367,7 @@ def _facts(step: _Step, client: int, role: str) -> SessionFacts:
         algorithm=s.algorithm, coin=None if s.algorithm is None else algorithms.coin(s.algorithm),
         workers=tuple(s.workers), wallets=tuple(s.wallets), agents=tuple(s.agents),
         shares=msgspec.structs.replace(s.shares),
-        hashes=total, hashes_shares=counted, least_hashes_per_share=least, claimed=s.claimed,
+        hashes=total, hashes_shares=counted, most_hashes_per_share=most, claimed=s.claimed,
         first_job_ns=s.first_job_ns, first_ns=track.first_ns, last_ns=track.last_ns,
     )  # fmt: skip
 

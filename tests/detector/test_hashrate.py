@@ -36,7 +36,7 @@ def test_a_rate_is_hashes_over_the_time_from_first_job_to_last_record():
 
 
 def test_silence_bounds_the_rate_from_above_where_the_difficulty_is_known():
-    (rate,) = rates([facts(least_hashes_per_share=1e9)])
+    (rate,) = rates([facts(most_hashes_per_share=1e9)])
     assert rate.value is None
     assert rate.high == pytest.approx(garwood(0)[1] * 1e8)
     assert rates([facts()]) == ()
