@@ -131,7 +131,7 @@ def _row(d: Incident) -> tuple[Text | str, ...]:
     )
 
 
-def _printable(text: str, most: int = 28) -> str:
+def _printable(text: str, most: int = 20) -> str:
     shown = "".join(c if c.isprintable() else "?" for c in text)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
