@@ -1,0 +1,206 @@
+"""Flows that touch a known endpoint, told one by one.
+
+A ``flows`` batch in, sightings out: whose flow, with which endpoint, in which direction, how much, when, seen
+by whom.  Stamps more than a minute ahead of their receive time are set to it; rows that are older than a day
+when they are received say nothing about now and are left out.  Both are counted.
+"""
+
+from collections.abc import Hashable, Iterator
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from collectors import wire
+from detector.attribution import text
+from detector.endpoints import Endpoints, Entry, Hits
+from detector.evidence import Connection
+
+MINUTE_NS: Final = 60 * 10**9
+TCP: Final = 6
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+_SOURCES: Final = {1: "sFlow", 5: "NetFlow v5", 9: "NetFlow v9", 10: "IPFIX", 20: "imported flows"}
+
+_FIXED: Final = (
+    "src_port", "dst_port", "protocol", "t_first", "t_last", "t_received", "bytes", "packets", "source",
+)  # fmt: skip
+_NULLABLE: Final = ("reverse_bytes", "reverse_packets", "tcp_flags", "reverse_tcp_flags", "sampling_rate")
+_ADDRESSES: Final = ("subscriber", "src", "dst")
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is too old to count."""
+
+    oldest_s: int = 24 * 3600
+
+
+class Stats(msgspec.Struct):
+    """What moved, for the shell to read."""
+
+    rows: int = 0
+    seen: int = 0
+    clamped: int = 0
+    stale: int = 0
+    out_of_time: int = 0
+    no_data: int = 0
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """One flow record of a subscriber and a known endpoint.
+
+    ``up`` and ``down`` are (packets, bytes) from and to the subscriber, as exported; one packet in ``rate``
+    was looked at.  ``carried`` says that the record shows more than an attempt to connect.  ``role`` is
+    ``pool`` where the endpoint itself is the subscriber's.  ``row`` is the row of the batch.
+    """
+
+    row: int
+    subscriber: bytes
+    endpoint: tuple[bytes, int]
+    connection: Connection
+    entry: Entry
+    weak: bool
+    role: str
+    first_ns: int
+    last_ns: int
+    received_ns: int
+    up: tuple[int, int]
+    down: tuple[int, int]
+    rate: int
+    source: str
+    carried: bool
+
+
+class Recent:
+    """Which things were said not long ago: at most ``most``, the oldest forgotten first."""
+
+    def __init__(self, most: int) -> None:
+        self._said: dict[Hashable, None] = {}
+        self._most = most
+
+    def is_new(self, what: Hashable) -> bool:
+        """Whether it was not said yet; from now on it was."""
+        if what in self._said:
+            return False
+        self._said[what] = None
+        if len(self._said) > self._most:
+            del self._said[next(iter(self._said))]
+        return True
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+
+class Sightings:
+    """Asks the index about every row.  ``find`` is its verb."""
+
+    def __init__(self, endpoints: Endpoints, config: Config | None = None) -> None:
+        self.config = config or Config()
+        self.stats = Stats()
+        self._endpoints = endpoints
+
+    def find(self, rows: wire.Batch) -> list[Sighting]:
+        """Sightings of one ``flows`` batch, in the order of its rows."""
+        self.stats.rows += rows.num_rows
+        if not rows.num_rows:
+            return []
+        hits = self._endpoints.match(
+            *(wire.values(rows, name) for name in ("src", "dst", "src_port", "dst_port", "protocol"))
+        )
+        return list(self._told(rows, hits)) if hits.row else []
+
+    def _told(self, rows: wire.Batch, hits: Hits) -> Iterator[Sighting]:
+        cells = _Cells(rows, np.array(hits.row, np.int64))
+        for i, (row, end, entries) in enumerate(zip(hits.row, hits.end, hits.entries, strict=True)):
+            cell = cells.row(i)
+            first, last = self._times(cell)
+            if last is None:
+                continue
+            entry = _speaker(entries, first, last, cell)
+            if entry is None:
+                self.stats.out_of_time += 1
+                continue
+            self.stats.seen += 1
+            made = _sighting(row, end, cell, entry, (first, last))
+            self.stats.no_data += not made.carried
+            yield made
+
+    def _times(self, cell: dict[str, Any]) -> tuple[int, int | None]:
+        first, last, received = cell["t_first"], cell["t_last"], cell["t_received"]
+        if last > received + MINUTE_NS:
+            self.stats.clamped += 1
+            last = received
+        if received - last > self.config.oldest_s * 10**9:
+            self.stats.stale += 1
+            return first, None
+        return min(first, last), last
+
+
+class _Cells:
+    """Cells of the rows that hit, as plain values: a few rows of a batch of thousands."""
+
+    def __init__(self, rows: wire.Batch, chosen: np.ndarray) -> None:
+        self._plain = {n: wire.values(rows, n)[chosen].tolist() for n in _FIXED}
+        for name in _NULLABLE:
+            given = wire.valid(rows, name)[chosen]
+            column = wire.values(rows, name)
+            values = column[chosen].tolist() if column.size else [None] * len(chosen)
+            self._plain[name] = [v if ok else None for v, ok in zip(values, given.tolist(), strict=True)]
+        for name in _ADDRESSES:
+            self._plain[name] = [a.tobytes() for a in wire.values(rows, name)[chosen]]
+        at = chosen.tolist()
+        self._plain["collector"] = rows.column("collector").take(chosen).to_pylist()
+        exporter = rows.column("exporter")
+        self._plain["exporter"] = [exporter[i].as_py() for i in at]
+
+    def row(self, i: int) -> dict[str, Any]:
+        return {name: column[i] for name, column in self._plain.items()}
+
+
+def _speaker(entries: tuple[Entry, ...], first: int, last: int, cell: dict[str, Any]) -> Entry | None:
+    """The entry that speaks of this flow: a strong one before a weak one."""
+    holding = [e for e in entries if e.holds(first, last, cell["subscriber"])]
+    return min(holding, key=lambda e: e.weak_at(e.port), default=None)
+
+
+def _sighting(row: int, end: int, cell: dict[str, Any], entry: Entry, times: tuple[int, int]) -> Sighting:
+    src, dst = (cell["src"], cell["src_port"]), (cell["dst"], cell["dst_port"])
+    there = (cell["packets"], cell["bytes"])
+    back = (cell["reverse_packets"] or 0, cell["reverse_bytes"] or 0)
+    far, near = (src, dst) if end == 0 else (dst, src)
+    low, high = min(src, dst), max(src, dst)
+    return Sighting(
+        row=row, subscriber=cell["subscriber"], endpoint=far,
+        connection=Connection(low, high, cell["protocol"]),
+        entry=entry, weak=entry.weak_at(far[1]), role=_role(cell["subscriber"], near[0], far[0]),
+        first_ns=times[0], last_ns=times[1], received_ns=cell["t_received"],
+        up=there if end == 1 else back, down=back if end == 1 else there,
+        rate=max(1, cell["sampling_rate"] or 1), source=_source(cell), carried=carried(cell),
+    )  # fmt: skip
+
+
+def _role(subscriber: bytes, near: bytes, far: bytes) -> str:
+    """``miner``, or ``pool`` where the endpoint's own address is the subscriber's (more leading bits)."""
+    own = int.from_bytes(subscriber, "big")
+    return "miner" if int.from_bytes(near, "big") ^ own <= int.from_bytes(far, "big") ^ own else "pool"
+
+
+def _source(cell: dict[str, Any]) -> str:
+    if cell["source"] == 0:
+        return f"tap {cell['collector']}"
+    name = _SOURCES.get(cell["source"], "flows")
+    return f"{name} of {text(cell['exporter'])}" if cell["exporter"] else f"{name} by {cell['collector']}"
+
+
+def carried(cell: dict[str, Any]) -> bool:
+    """Whether a record shows more than an attempt to connect.
+
+    A SYN may be a scan, or forged in the pool's name; so may its answers: backscatter (SYN and ACK, RST) hits
+    addresses that asked for nothing.  So: a push, or an acknowledgement in a record with neither SYN nor RST
+    (a sampled packet out of the middle).  Exporters that give no flags are believed.
+    """
+    if cell["protocol"] != TCP:
+        return bool(cell["packets"])
+    for flags in (cell["tcp_flags"], cell["reverse_tcp_flags"]):
+        if flags and (flags & PSH or (flags & ACK and not flags & (SYN | RST))):
+            return True
+    return not cell["tcp_flags"] and not cell["reverse_tcp_flags"] and bool(cell["packets"])
