@@ -181,7 +181,8 @@ def shipped() -> list[Pool]:
     return read(text.splitlines(), "tables/pools.csv")
 
 
-def shared_hosts() -> frozenset[str]:
-    """Names below which strangers have their hosts (``tables/shared_hosts.csv``)."""
+def shared_hosts(use: str | None = None) -> frozenset[str]:
+    """Names below which strangers have their hosts (``tables/shared_hosts.csv``); of one use, or all."""
     text = (files("detector.tables") / "shared_hosts.csv").read_text("utf-8")
-    return frozenset(row["name"] for row in csv.DictReader(text.splitlines()))
+    rows = csv.DictReader(text.splitlines())
+    return frozenset(row["name"] for row in rows if use is None or row["use"] == use)
