@@ -1,6 +1,6 @@
 """The incident as it is told, everywhere the same: one record and its bytes in, one document out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import msgspec
@@ -132,13 +132,11 @@ def evidence_lines(record: Record, names: Names) -> tuple[EvidenceLine, ...]:
     return tuple(sorted(lines, key=lambda e: (-e.strength, e.kind, e.rule)))
 
 
-def with_flows(
-    sessions: Sequence[SessionFacts], links: dict[tuple[bytes, Ends], Link]
-) -> tuple[list[SessionFacts], Bytes]:
+def with_flows(record: Record, links: dict[tuple[bytes, Ends], Link]) -> tuple[list[SessionFacts], Bytes]:
     """Sessions as long as their last flow record, and the bytes of their connections, each counted once."""
     longer, up, down = [], 0, 0
     done: set[Ends] = set()
-    for facts in sessions:
+    for facts in record.all_sessions():
         ends = ends_of(facts.client, facts.server, facts.connection.protocol)
         link = links.get((facts.subscriber, ends))
         if link is None:
@@ -148,6 +146,8 @@ def with_flows(
         if ends not in done:
             done.add(ends)
             low, high = link.total()
+            told = record.told_bytes.get(ends, (0, 0))
+            low, high = low - told[0], high - told[1]
             up, down = (up + low, down + high) if ends[0] == facts.client else (up + high, down + low)
     return longer, Bytes(up, down)
 
@@ -168,7 +168,7 @@ def incident(
     names: Names,
 ) -> Incident:
     """Build the document of a record's present opening.  Pure: the same record, the same document."""
-    sessions, counted = with_flows(record.all_sessions(), links)
+    sessions, counted = with_flows(record, links)
     mine = [s for s in sessions if s.role != "pool"] or sessions
     hash_rates = rates(s for s in sessions if not s.copy)
     shares = Shares()

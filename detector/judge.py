@@ -17,9 +17,9 @@ from detector.evidence import Evidence, Seen, SessionFacts, Veto
 from detector.explain import headline
 from detector.fusion import PRIOR, confirms, log_odds, probability
 from detector.incidents import OPEN, Action, Signal, State, step
-from detector.measures import Ends, Link
+from detector.measures import Ends, Link, ends_of
 from detector.redact import Names
-from detector.store import NEVER_FIRST, NEVER_LAST, Limits, Record, Store
+from detector.store import NEVER_FIRST, NEVER_LAST, Limits, Record, Store, merged, since
 
 Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
@@ -85,7 +85,8 @@ class Judge:
         record = self.store.touch(facts.subscriber)
         if facts.connection in record.traces.vetoed:
             return
-        self.store.keep_session(record, facts)
+        told = record.told.get(facts.connection)
+        self.store.keep_session(record, facts if told is None else since(facts, told))
         record.changed = True
 
     def _weigh(self, e: Evidence) -> list[Transition]:
@@ -146,11 +147,26 @@ class Judge:
         """A closed opening keeps its document; a new one needs new evidence."""
         if action is Action.RESOLVE:
             self.store.keep_resolved(document)
+        self._remember(record)
         record.traces.seen.clear()
         record.sessions.clear()
         record.folded.clear()
         record.first_ns, record.last_ns = NEVER_FIRST, NEVER_LAST
         record.changed = False
+
+    def _remember(self, record: Record) -> None:
+        """What was told of the connections of a closed opening is not to be told again by the next."""
+        for connection, facts in record.sessions.items():
+            before = record.told.pop(connection, None)
+            record.told[connection] = facts if before is None else merged(before, facts)
+            ends = ends_of(facts.client, facts.server, connection.protocol)
+            link = self._links.get((record.subscriber, ends))
+            if link is not None:
+                record.told_bytes.pop(ends, None)
+                record.told_bytes[ends] = link.total()
+        for table in (record.told, record.told_bytes):
+            while len(table) > self._config.limits.sessions_per_subscriber:
+                del table[next(iter(table))]
 
     def tick(self, watermark_ns: int) -> list[Transition]:
         """Fade and resolve what the watermark has passed; forget quiet subscribers after a day."""

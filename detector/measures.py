@@ -55,10 +55,12 @@ class Link(msgspec.Struct):
         first = [next((c[d] for _, c in ranked if c[d]), 0) for d in (0, 1)]
         return first[0], first[1]
 
-    def total(self) -> tuple[int, int]:
-        """All that counts so far."""
+    def total(self, until_ns: int | None = None) -> tuple[int, int]:
+        """All that counts so far, or up to the end of the minute of ``until_ns``."""
         low, high = self.folded
         for minute in self.minutes:
+            if until_ns is not None and minute > until_ns // MINUTE_NS:
+                continue
             up, down = self.of_minute(minute)
             low, high = low + up, high + down
         return low, high

@@ -9,9 +9,10 @@ from typing import Annotated, Final
 
 import msgspec
 
-from detector.evidence import Connection, SessionFacts
+from detector.evidence import Connection, SessionFacts, Shares
 from detector.fusion import Traces
 from detector.incidents import State
+from detector.measures import Ends
 
 FOLDED_KINDS: Final = 16
 NEVER_FIRST: Final = 1 << 62
@@ -22,6 +23,7 @@ class Record(msgspec.Struct, kw_only=True):
     """One subscriber: evidence, sessions and where its incident stands.
 
     ``folded`` sums up sessions that no longer have a place of their own, by dialect, algorithm and role.
+    ``told`` and ``told_bytes`` are what earlier openings have told of connections that still go on.
     ``opening`` counts incidents from 1.  ``first_ns`` and ``last_ns`` are of this opening's evidence,
     ``touched_ns`` of any; ``changed`` says that exporters have not seen its latest document.
     """
@@ -30,6 +32,8 @@ class Record(msgspec.Struct, kw_only=True):
     traces: Traces = msgspec.field(default_factory=Traces)
     sessions: dict[Connection, SessionFacts] = msgspec.field(default_factory=dict)
     folded: dict[str, SessionFacts] = msgspec.field(default_factory=dict)
+    told: dict[Connection, SessionFacts] = msgspec.field(default_factory=dict)
+    told_bytes: dict[Ends, tuple[int, int]] = msgspec.field(default_factory=dict)
     state: State = State.QUIET
     opening: int = 0
     first_ns: int = NEVER_FIRST
@@ -62,6 +66,22 @@ class Dropped(msgspec.Struct):
     resolved: int = 0
 
 
+def _shares(a: Shares, b: Shares, sign: int) -> Shares:
+    return Shares(**{f: getattr(a, f) + sign * getattr(b, f) for f in Shares.__struct_fields__})
+
+
+def since(facts: SessionFacts, told: SessionFacts) -> SessionFacts:
+    """What a session has done since ``told``, an earlier state of it."""
+    return msgspec.structs.replace(
+        facts,
+        shares=_shares(facts.shares, told.shares, -1),
+        hashes=None if facts.hashes is None else facts.hashes - (told.hashes or 0.0),
+        hashes_shares=facts.hashes_shares - told.hashes_shares,
+        first_job_ns=None if facts.first_job_ns is None else max(facts.first_job_ns, told.last_ns),
+        first_ns=max(facts.first_ns, told.last_ns),
+    )
+
+
 def merged(old: SessionFacts, new: SessionFacts) -> SessionFacts:
     """Two sessions of one kind as one: counts added, names joined, times spanned; ``new``'s connection."""
     out = msgspec.structs.replace(
@@ -69,10 +89,7 @@ def merged(old: SessionFacts, new: SessionFacts) -> SessionFacts:
         workers=tuple(dict.fromkeys(old.workers + new.workers))[:32],
         agents=tuple(dict.fromkeys(old.agents + new.agents))[:32],
         wallets=tuple(dict.fromkeys(old.wallets + new.wallets))[:32],
-        shares=msgspec.structs.replace(
-            new.shares,
-            **{f: getattr(old.shares, f) + getattr(new.shares, f) for f in new.shares.__struct_fields__},
-        ),
+        shares=_shares(new.shares, old.shares, 1),
         hashes_shares=old.hashes_shares + new.hashes_shares,
         first_ns=min(old.first_ns, new.first_ns),
         last_ns=max(old.last_ns, new.last_ns),

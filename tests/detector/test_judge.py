@@ -145,6 +145,24 @@ def test_the_document_adds_up_sessions_and_their_bytes():
     assert document.services[0].address == "203.0.113.5"
 
 
+def test_a_second_opening_does_not_tell_again_what_the_first_told():
+    links = {}
+    link = links[(host(1), ends_of((host(1), 40000), SERVER, 6))] = Link()
+    link.add((0, "tap"), (T0, T0), (700, 900))
+    j = judge(links=links)
+    work = {"algorithm": "sha256d", "first_job_ns": T0}
+    take(j, evidence(), facts(accepted=4, hashes=4e9, hashes_shares=4, **work))
+    hour = 60 * MINUTE_NS
+    for again in (1, 2):
+        link.add((0, "tap"), (T0 + again * hour, T0 + again * hour), (70, 90))
+        more = facts(accepted=4 + again, hashes=(4 + again) * 1e9, hashes_shares=4 + again, **work)
+        more.last_ns = T0 + again * hour
+        take(j, evidence(at=T0 + again * hour), more)
+    assert [d.shares.accepted for d in j.documents()] == [4, 1, 1]
+    assert [d.hashrate[0].shares for d in j.documents()[1:]] == [1, 1]
+    assert [(d.bytes.up, d.bytes.down) for d in j.documents()][1:] == [(70, 90), (70, 90)]
+
+
 def test_pool_and_proxy_are_told_from_miners():
     j = judge()
     take(j, evidence(role="pool"), facts(role="pool"))
