@@ -1,0 +1,346 @@
+"""The flow collector: export datagrams in; batches of the stream ``flows`` out.
+
+It gathers datagrams for a moment, walks and reads them by compiled passes, and publishes per partition.  It
+opens nothing and reads no clock: time is the newest receive stamp of the datagrams, or what it is told.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+from typing import Annotated, Final
+
+import msgspec
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from collectors import subscribers, wire
+from collectors.errors import ConfigError
+from collectors.netflow import walking
+from collectors.netflow.datagrams import Block, Datagram, block, joined
+from collectors.netflow.decoding import X_LONGEST, X_MOVED, X_NEWEST
+from collectors.netflow.holding import Holding
+from collectors.netflow.index import GONE
+from collectors.netflow.knowledge import Knowledge
+from collectors.netflow.metrics import Metrics
+from collectors.netflow.rows import AHEAD_NS, Reader, Run, Spans, cut
+from collectors.netflow.tables import Tables
+from collectors.netflow.templates import Bounds
+from collectors.streams import STREAMS
+
+Publish = Callable[[str, int, wire.Batch, wire.Header], None]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=7 * 86400)]
+
+_SECOND: Final = 1_000_000_000
+_MINUTE: Final = 60 * _SECOND
+_SPANS: Final = 8192
+_ROWS: Final = 1 << 16
+# Room for any one data set: 65,536 octets of records of one field each.
+_MARKS: Final = 1 << 18
+_NOTHING: Final = wire.empty("flows")
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The netflow role."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "netflow"
+    ports: tuple[Port, ...] = (2055, 4739, 9995, 9996)
+    # Addresses that may export; empty: any.
+    exporters: tuple[str, ...] = ()
+    batch_datagrams: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 1024
+    batch_linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 200
+    most_exporters: Count = 4096
+    most_domains: Count = 16384
+    most_templates: Count = 65536
+    most_templates_of_exporter: Count = 1024
+    # Neither heard nor used for so long: long, for data without its template are lost.
+    template_age_s: Seconds = 86400
+    held_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 8 << 20
+    held_s: Seconds = 1800
+    # A record is not believed to be longer, when the watermark waits for it.
+    longest_record_s: Seconds = 3600
+    hash_seed: int = 0
+
+
+@lru_cache(maxsize=65536)
+def _text(address: bytes) -> str:
+    six = IPv6Address(address)
+    return str(six.ipv4_mapped or six)
+
+
+def mapped(text: str) -> bytes:
+    """An address as 16 octets.  Raises ConfigError on what is none."""
+    try:
+        given = ip_address(text)
+    except ValueError as error:
+        raise ConfigError(f"exporters: {error}") from None
+    return given.packed if given.version == 6 else bytes(10) + b"\xff\xff" + given.packed
+
+
+class Collector:
+    """``feed`` datagrams in the order of their receipt, then ``finish``."""
+
+    def __init__(
+        self,
+        config: Config,
+        home: subscribers.Home,
+        partitions: int,
+        publish: Publish,
+        metrics: Metrics,
+    ) -> None:
+        self._config = config
+        self._home = home
+        self._partitions = partitions
+        self._publish = publish
+        self._metrics = metrics
+        self._listed = frozenset(mapped(e) for e in config.exporters)
+        self._tables = Tables(config.most_exporters, config.most_domains, config.hash_seed)
+        self._reader = Reader(self._tables, home, partitions, config.id)
+        bounds = Bounds(
+            config.most_templates, config.most_templates_of_exporter, config.template_age_s * _SECOND
+        )
+        holding = Holding(config.held_bytes, config.held_s * _SECOND)
+        self._known = Knowledge(self._tables, bounds, holding, metrics)
+        self._cursor = np.zeros(walking.CURSOR, np.int64)
+        self._spans = np.zeros((_SPANS, walking.SPAN), np.int64)
+        self._marks = np.zeros(_MARKS, np.int64)
+        self._counters = np.zeros(walking.COUNTERS, np.int64)
+        self._counted = self._counters.copy()
+        self._waiting: list[Block] = []
+        self._numbers: dict[int, int] = {}
+        self._clocks: tuple[wire.Clock, ...] = ()
+        self._now_ns = 0
+        self._first_ns = 0
+        self._told_ns = 0
+        self._aged_ns = 0
+
+    def feed(self, datagrams: Sequence[Datagram] | Block, now_ns: int | None = None) -> None:
+        """Take datagrams, or none.  ``now_ns`` is the time on a live link; without it, the data's."""
+        given = datagrams if isinstance(datagrams, Block) else block(datagrams)
+        for first, last in self._cuts(given):
+            part = given.part(first, last)
+            if not self._waiting:
+                self._first_ns = int(part.t_ns[0])
+            self._waiting.append(part)
+            self._now_ns = max(self._now_ns, int(part.t_ns.max()))
+            self._send_due()
+        if now_ns is not None:
+            self._now_ns = max(self._now_ns, now_ns)
+            self._send_due()
+
+    def finish(self) -> None:
+        """The input is over: publish what waits, and the time."""
+        self._send(everywhere=True)
+
+    def saved(self) -> bytes:
+        """What was learned of exporters, for ``restore``."""
+        return self._known.saved()
+
+    def restore(self, saved: bytes, now_ns: int = 0) -> None:
+        """Take over what a collector before this one had learned.  Raises DecodeError on bad bytes."""
+        self._known.restore(saved, now_ns)
+
+    def _cuts(self, given: Block) -> Iterator[tuple[int, int]]:
+        """Where the data's time enters another second, and no more than a batch at once."""
+        if not len(given):
+            return
+        seconds = np.maximum.accumulate(given.t_ns) // _SECOND
+        ends = [*(np.flatnonzero(np.diff(seconds)) + 1).tolist(), len(given)]
+        first = 0
+        most = self._config.batch_datagrams
+        for end in ends:
+            for at in range(first, end, most):
+                yield at, min(at + most, end)
+            first = end
+
+    def _send_due(self) -> None:
+        now = self._now_ns
+        tell = now // _SECOND > self._told_ns // _SECOND
+        many = sum(map(len, self._waiting)) >= self._config.batch_datagrams
+        lingers = bool(self._waiting) and now - self._first_ns >= self._config.batch_linger_ms * 1_000_000
+        if tell or many or lingers:
+            self._send(everywhere=tell)
+
+    def _send(self, *, everywhere: bool) -> None:
+        """Read and publish what waits; ``everywhere``: each partition is told the time."""
+        waiting, self._waiting = self._waiting, []
+        told: set[int] = set()
+        if waiting:
+            told = self._read(self._let_in(joined(waiting)))
+        if self._now_ns - self._aged_ns >= _MINUTE:
+            self._aged_ns = self._now_ns
+            self._known.age(self._now_ns)
+        if everywhere:
+            self._told_ns = self._now_ns
+            self._clocks = self._clock()
+            for part in set(range(self._partitions)) - told:
+                self._hand_over(Run(part, 0, 0, self._now_ns, self._now_ns), _NOTHING)
+            self._tables.clocks[:, X_MOVED] = 0
+        self._count()
+
+    def _let_in(self, given: Block) -> Block:
+        """The datagrams of exporters that may speak and have room, with their numbers."""
+        numbers = np.empty(len(given.addresses), np.int64)
+        for i, address in enumerate(given.addresses):
+            if self._listed and address not in self._listed:
+                numbers[i] = GONE - 1
+            else:
+                numbers[i] = self._tables.exporter(address, self._now_ns)
+        exporter = numbers[given.exporter]
+        refused = exporter < 0
+        if refused.any():
+            for number, why in ((GONE, "no_room"), (GONE - 1, "not_listed")):
+                self._metrics.strangers.labels(why).inc(int(np.count_nonzero(exporter == number)))
+            keep = ~refused
+            return Block(
+                given.data, given.at[keep], given.size[keep], exporter[keep], given.t_ns[keep],
+                given.addresses,
+            )  # fmt: skip
+        return Block(given.data, given.at, given.size, exporter, given.t_ns, given.addresses)
+
+    def _read(self, given: Block) -> set[int]:
+        """Walk the datagrams, read their records, publish; the partitions that were given rows."""
+        self._cursor[:] = 0
+        told = self._walk(given) | self._rows(given)
+        while self._known.late:
+            told |= self._late()
+        self._tables.release()
+        return told
+
+    def _walk(self, given: Block) -> set[int]:
+        """Go on from the cursor to the end of the datagrams."""
+        told: set[int] = set()
+        while True:
+            index = self._tables.index
+            code = walking.walk(
+                given.data, given.at, given.size, given.exporter, given.t_ns, self._cursor, index.keys,
+                index.values, index.seed, self._tables.domains, self._tables.slots, self._tables.gaps,
+                self._spans, self._marks, _ROWS, self._counters,
+            )  # fmt: skip
+            if code == walking.DONE:
+                return told
+            told |= self._rows(given) if code == walking.FULL else self._answer(code, given)
+
+    def _answer(self, code: int, given: Block) -> set[int]:
+        """Do what the walk could not, and move the cursor past it."""
+        c = self._cursor
+        t_ns = int(given.t_ns[c[walking.C_DATAGRAM]])
+        if code == walking.NEW_DOMAIN:
+            exporter = self._tables.addresses[given.exporter[c[walking.C_DATAGRAM]]].tobytes()
+            version, number = int(c[walking.C_VERSION]), int(c[walking.C_ID])
+            if self._tables.domain(exporter, version, number, self._now_ns) == GONE:
+                self._metrics.strangers.labels("no_room").inc()
+                c[walking.C_DATAGRAM] += 1
+            return set()
+        told: set[int] = set()
+        body = given.data[c[walking.C_BODY] : c[walking.C_BODY_END]].tobytes()
+        if code == walking.TEMPLATES:
+            self._known.templates_told(body, c, t_ns)
+        elif code == walking.UNKNOWN:
+            self._known.unknown(body, c, t_ns)
+        else:
+            told = self._options(body, given)
+        c[walking.C_AT] = c[walking.C_BODY_END]
+        return told
+
+    def _options(self, body: bytes, given: Block) -> set[int]:
+        """Take options over.  Records before them are read first: they came under the rates before."""
+        c, told = self._cursor, set[int]()
+        options = self._known.options_of(body, c)
+        protocol = int(c[walking.C_VERSION]) - 8
+        self._counters[protocol * walking.PER_PROTOCOL + walking.N_OPTIONS] += len(options)
+        c[walking.C_RECORDS] += len(options)
+        domain = int(c[walking.C_DOMAIN])
+        if any(self._tables.is_news(domain, fields) for fields in options):
+            told = self._rows(given)
+        for fields in options:
+            self._tables.told(domain, fields)
+        return told
+
+    def _late(self) -> set[int]:
+        """Read the data sets whose templates have come: the walk goes on where it stopped at each."""
+        late, self._known.late = self._known.late, []
+        # An octet before the first, because place 0 means a header to the walk.
+        made = block(Datagram(b, bytes(16), 0, t) for b, t in [(b"\0", 0), *((h.body, h.t_ns) for h in late)])
+        told: set[int] = set()
+        for i, held in enumerate(late, 1):
+            filled = self._cursor[walking.FILLED].copy()
+            self._cursor[:] = held.cursor
+            self._cursor[walking.FILLED] = filled
+            self._cursor[walking.C_DATAGRAM] = 0
+            self._cursor[walking.C_LATE] = 1
+            self._cursor[walking.C_AT] = made.at[i]
+            self._cursor[walking.C_END] = made.at[i] + made.size[i]
+            told |= self._walk(made.part(i, i + 1))
+            self._metrics.decoded_late.inc()
+        return told | self._rows(made)
+
+    def _rows(self, given: Block) -> set[int]:
+        """Read and publish the spans that the walk has filled, and empty them."""
+        n = int(self._cursor[walking.C_SPANS])
+        self._cursor[walking.FILLED] = 0
+        if not n:
+            return set()
+        rows = self._reader.read(Spans(given.data, self._spans[:n], self._marks))
+        self._metrics.not_home.inc(rows.dropped)
+        self._clocks = self._clock()
+        for run, batch in cut(rows):
+            self._hand_over(run, batch)
+        return {run.partition for run in rows.runs}
+
+    def _clock(self) -> tuple[wire.Clock, ...]:
+        """The clocks of exporters that moved since each partition was last told."""
+        clocks, most = self._tables.clocks, self._config.longest_record_s * _SECOND
+        moved = np.flatnonzero(clocks[:, X_MOVED]).tolist()
+        return tuple(
+            wire.Clock(
+                _text(self._tables.addresses[n].tobytes()),
+                int(clocks[n, X_NEWEST]),
+                min(int(clocks[n, X_LONGEST]), most) + AHEAD_NS,
+            )
+            for n in moved
+        )
+
+    def _hand_over(self, run: Run, rows: wire.Batch) -> None:
+        number = self._numbers.get(run.partition, 0)
+        self._numbers[run.partition] = number + 1
+        header = wire.Header(
+            version=STREAMS["flows"].version,
+            collector=self._config.id,
+            number=number,
+            rows=rows.num_rows,
+            t_first_ns=run.t_first_ns,
+            t_last_ns=run.t_last_ns,
+            received_ns=self._now_ns,
+            home=self._home.digest,
+            clocks=self._clocks,
+        )
+        self._metrics.rows.inc(rows.num_rows)
+        self._metrics.batches.inc()
+        self._publish("flows", run.partition, rows, header)
+
+    def _count(self) -> None:
+        moved = self._counters - self._counted
+        self._counted[:] = self._counters
+        self._metrics.walked(moved)
+        self._known.gauges()
+
+
+def warm() -> None:
+    """Call every kernel once with next to nothing, so that all are compiled."""
+    where = subscribers.home(("127.0.0.0/8",))
+    metrics = Metrics(CollectorRegistry())
+    collector = Collector(Config(), where, 1, lambda *_: None, metrics)
+    # A v9 template of addresses, a name of variable length and a time, and two records of it.
+    fields = ((8, 4), (12, 4), (82, 65535), (22, 4))
+    template = struct.pack(">HHHH", 0, 8 + 4 * len(fields), 256, len(fields))
+    template += b"".join(struct.pack(">HH", *f) for f in fields)
+    record = bytes((127, 0, 0, 1, 127, 0, 0, 2, 1, 65, 0, 0, 0, 0))
+    data = struct.pack(">HH", 256, 4 + 2 * len(record)) + 2 * record
+    header = struct.pack(">HHIIII", 9, 3, 0, 0, 0, 0)
+    exporter = bytes(10) + b"\xff\xff\x7f\0\0\1"
+    for payload in (header + data, header + template):
+        collector.feed([Datagram(payload, exporter, 0, _SECOND)])
+    collector.finish()

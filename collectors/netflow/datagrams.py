@@ -1,0 +1,85 @@
+"""Datagrams of exports, as they come: one by one, or many as columns."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from collectors.netflow.reading import PADDING
+
+
+class Datagram(NamedTuple):
+    """``exporter`` 16 octets (IPv4 mapped), ``port`` the UDP port it sent from, ``t_ns`` receive time."""
+
+    payload: bytes
+    exporter: bytes
+    port: int
+    t_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Datagram i is ``data[at[i] : at[i] + size[i]]``, from ``addresses[exporter[i]]``.
+
+    ``data`` u1, readable for PADDING octets past the last; ``at``, ``size``, ``exporter``, ``t_ns`` (n,) i8.
+    """
+
+    data: np.ndarray
+    at: np.ndarray
+    size: np.ndarray
+    exporter: np.ndarray
+    t_ns: np.ndarray
+    addresses: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return self.at.size
+
+    def part(self, first: int, last: int) -> "Block":
+        """Datagrams ``first`` up to ``last``."""
+        at, size, exporter, t_ns = (c[first:last] for c in (self.at, self.size, self.exporter, self.t_ns))
+        return Block(self.data, at, size, exporter, t_ns, self.addresses)
+
+
+def block(datagrams: Iterable[Datagram]) -> Block:
+    """Datagrams as columns."""
+    many = list(datagrams)
+    numbers: dict[bytes, int] = {}
+    exporter = [numbers.setdefault(d.exporter, len(numbers)) for d in many]
+    size = np.array([len(d.payload) for d in many], np.int64)
+    ends = np.cumsum(size)
+    # A bytearray, because a kernel is compiled once more for arrays that are read-only.
+    data = np.frombuffer(bytearray().join([*(d.payload for d in many), bytes(PADDING)]), np.uint8)
+    return Block(
+        data,
+        ends - size,
+        size,
+        np.array(exporter, np.int64),
+        np.array([d.t_ns for d in many], np.int64),
+        list(numbers),
+    )
+
+
+def joined(blocks: Sequence[Block]) -> Block:
+    """Several blocks as one, in order."""
+    if len(blocks) == 1:
+        return blocks[0]
+    numbers: dict[bytes, int] = {}
+    columns: list[list[np.ndarray]] = [[], [], [], []]
+    octets: list[np.ndarray] = []
+    first = 0
+    for each in blocks:
+        if not len(each):
+            continue
+        a, b = int(each.at[0]), int(each.at[-1] + each.size[-1])
+        octets.append(each.data[a:b])
+        number = [numbers.setdefault(address, len(numbers)) for address in each.addresses]
+        renamed = np.array(number, np.int64)[each.exporter]
+        for column, values in zip(
+            columns, (each.at + (first - a), each.size, renamed, each.t_ns), strict=True
+        ):
+            column.append(values)
+        first += b - a
+    data = np.concatenate([*octets, np.zeros(PADDING, np.uint8)])
+    at, size, exporter, t_ns = (np.concatenate([*c, np.zeros(0, np.int64)]) for c in columns)
+    return Block(data, at, size, exporter, t_ns, list(numbers))

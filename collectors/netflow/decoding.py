@@ -1,0 +1,307 @@
+"""The second compiled pass: spans of records in, columns out, each by its template's program.
+
+An operation runs over all records of a span before the next does, so what it is costs once a span; every
+integer is read by one load of eight octets and a shift, whatever its width.  ``row`` says which records
+are wanted and ``place`` where each goes, so nothing is read that nobody owns, and nothing is moved twice.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from collectors.jit import bare as kernel
+from collectors.netflow.index import GONE, find
+from collectors.netflow.program import (
+    BEFORE_EXPORT_US,
+    DURATION_MS,
+    DURATION_US,
+    INTEGER,
+    IPV4,
+    IPV6,
+    IPV6_UNLESS_ZERO,
+    MILLISECONDS,
+    NTP_MICROSECONDS,
+    NTP_NANOSECONDS,
+    OP_AT,
+    OP_AT2,
+    OP_COLUMN,
+    OP_KIND,
+    OP_SEGMENT,
+    OP_SHIFT,
+    OP_SHIFT2,
+    RATE,
+    RATE_OF_SAMPLER,
+    RATE_OF_SIZE,
+    RATE_OF_SPACE,
+    SECONDS,
+    UPTIME,
+)
+from collectors.netflow.reading import big, little
+from collectors.netflow.walking import (
+    S_AT,
+    S_BOOT,
+    S_COUNT,
+    S_DOMAIN,
+    S_EXPORT,
+    S_EXPORTER,
+    S_LENGTH,
+    S_MARK,
+    S_RATE,
+    S_RECEIVED,
+    S_ROW,
+    S_SLOT,
+    S_UPTIME,
+    T_GAPS,
+    T_KEYS,
+    T_OPS,
+)
+
+_MAPPED: Final = np.uint64(0xFFFF0000)
+_NTP_UNIX: Final = 2_208_988_800
+# Beyond these a time is no time: the year 2262 in the unit of each kind, for i8 nanoseconds end there.
+_MAX_S: Final = 9_223_372_036
+_MAX_MS: Final = 9_223_372_036_854
+_MAX_US: Final = 9_223_372_036_854_775
+_MAX_RATE: Final = np.uint64(0xFFFFFFFF)
+# A duration that is longer is not believed: the uptime's wrap in ns.
+_MAX_DURATION: Final = (1 << 32) * 1_000_000
+# Clocks of exporters (i8): newest stamp, longest record, when last heard, whether moved since it was told.
+X_NEWEST, X_LONGEST, X_HEARD, X_MOVED = range(4)
+CLOCK: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """Columns of one memory block, so that a kernel can be told by number which to write.
+
+    ``start`` (k,) i8: where each column begins, in its own cells; ``cell`` (k,) i8: octets of a cell.  The
+    four views are of the whole block.
+    """
+
+    start: np.ndarray
+    cell: np.ndarray
+    u1: np.ndarray
+    u2: np.ndarray
+    u4: np.ndarray
+    u8: np.ndarray
+    rows: int
+
+    def column(self, number: int) -> np.ndarray:
+        """(rows,) unsigned integers, or (rows, 16) u1."""
+        size = int(self.cell[number])
+        first = int(self.start[number]) * size
+        octets = self.u1[first : first + size * self.rows]
+        return octets.reshape(-1, 16) if size == 16 else octets.view(f"u{size}")
+
+
+def arena(columns: tuple[tuple[str, int], ...], rows: int, *, zeros: bool) -> Arena:
+    """Room for ``rows`` rows of (name, octets a cell), widest first."""
+    cell = np.array([size for _, size in columns], np.int64)
+    ends = np.cumsum(cell * rows)
+    total = (int(ends[-1]) + 7) // 8
+    u8 = np.zeros(total, np.uint64) if zeros else np.empty(total, np.uint64)
+    start = (ends - cell * rows) // cell
+    return Arena(start, cell, u8.view(np.uint8), u8.view(np.uint16), u8.view(np.uint32), u8, rows)
+
+
+@kernel
+def _bases(span, gaps, marks, segment, row, f, e, base):
+    """Where the segment of each wanted record of a span begins."""
+    at, length, first, m = span[S_AT], span[S_LENGTH], span[S_ROW], span[S_MARK]
+    if m < 0:
+        for k in range(f, e):
+            base[k] = at + (row[k] - first) * length
+    else:
+        for k in range(f, e):
+            base[k] = marks[m + (row[k] - first) * (gaps + 1) + segment]
+
+
+@kernel
+def _integers(data, base, f, e, at, shift, place, start, cell, a1, a2, a4, a8):
+    if cell == 8:
+        for k in range(f, e):
+            a8[start + place[k]] = big(data, base[k] + at) >> shift
+    elif cell == 4:
+        for k in range(f, e):
+            a4[start + place[k]] = np.uint32(big(data, base[k] + at) >> shift)
+    elif cell == 2:
+        for k in range(f, e):
+            a2[start + place[k]] = np.uint16(big(data, base[k] + at) >> shift)
+    else:
+        for k in range(f, e):
+            a1[start + place[k]] = np.uint8(big(data, base[k] + at) >> shift)
+
+
+@kernel
+def _addresses(kind, data, base, f, e, at, place, start, a8):
+    if kind == IPV4:
+        for k in range(f, e):
+            p = 2 * (start + place[k])
+            a8[p] = np.uint64(0)
+            a8[p + 1] = (little(data, base[k] + at) << np.uint64(32)) | _MAPPED
+        return
+    for k in range(f, e):
+        p = 2 * (start + place[k])
+        high = little(data, base[k] + at)
+        low = little(data, base[k] + at + 8)
+        if kind == IPV6 or high | low:
+            a8[p] = high
+            a8[p + 1] = low
+
+
+@kernel
+def _ntp(raw, unit):
+    seconds = np.int64(raw >> np.uint64(32)) - _NTP_UNIX
+    if seconds < 0:
+        value = np.int64(raw)
+        return value * unit if value < _MAX_US else np.int64(0)
+    part = (raw & np.uint64(0xFFFFFFFF)) * np.uint64(1_000_000_000)
+    return seconds * 1_000_000_000 + np.int64(part >> np.uint64(32))
+
+
+@kernel
+def _times(kind, data, base, f, e, at, shift, place, start, a8, export, uptime):
+    """Unix nanoseconds, 0 where there is none; a 32-bit uptime v that nothing places yet is -1 - v."""
+    for k in range(f, e):
+        raw = big(data, base[k] + at) >> shift
+        v = np.int64(raw & np.uint64(0x7FFFFFFFFFFFFFFF))
+        t = np.int64(0)
+        if kind == UPTIME:
+            v &= 0xFFFFFFFF
+            # 32-bit milliseconds, differenced modulo 2**32: survives the 49-day wrap.
+            age = np.int64(np.int32((uptime - v) & 0xFFFFFFFF)) * 1_000_000
+            t = -1 - v if uptime < 0 else max(export - age, np.int64(0))
+        elif kind == MILLISECONDS:
+            t = v * 1_000_000 if v < _MAX_MS else np.int64(0)
+        elif kind == SECONDS:
+            t = v * 1_000_000_000 if v < _MAX_S else np.int64(0)
+        elif kind == NTP_MICROSECONDS:
+            t = _ntp(raw, 1000)
+        elif kind == NTP_NANOSECONDS:
+            t = _ntp(raw, 1)
+        elif kind == BEFORE_EXPORT_US:
+            t = max(export - v * 1000, np.int64(0)) if v < _MAX_US else np.int64(0)
+        elif kind == DURATION_MS:
+            t = v * 1_000_000 if v < _MAX_MS else np.int64(0)
+        elif kind == DURATION_US:
+            t = v * 1000 if v < _MAX_US else np.int64(0)
+        a8[start + place[k]] = np.uint64(t)
+
+
+@kernel
+def _rates(op, data, base, f, e, place, start, a4, domain, keys, values, seed):
+    """Rates that the records tell themselves, where they do; else what is there stays."""
+    kind = op[OP_KIND]
+    for k in range(f, e):
+        v = big(data, base[k] + op[OP_AT]) >> np.uint64(op[OP_SHIFT])
+        told = np.uint64(0)
+        if kind == RATE:
+            told = v
+        elif kind == RATE_OF_SAMPLER:
+            key = np.uint64(3 << 62) | np.uint64(domain << 32) | (v & _MAX_RATE)
+            known = find(keys, values, seed, key)
+            told = np.uint64(known) if known != GONE else np.uint64(0)
+        elif v:
+            other = big(data, base[k] + op[OP_AT2]) >> np.uint64(op[OP_SHIFT2])
+            told = (v + other) // v if kind == RATE_OF_SPACE else other // v
+        if told:
+            a4[start + place[k]] = np.uint32(min(told, _MAX_RATE))
+
+
+@kernel
+def run(data, spans, n, slots, ops, rest, marks, row, place, base, start, cell, a1, a2, a4, a8,
+        keys, values, seed):  # fmt: skip
+    """Run the first (``rest`` 0) or second pass of each span's program over the records in ``row``.
+
+    ``row`` (m,) i8, ascending, counts records over all spans; ``place`` (m,) i8 is where each is written;
+    ``base`` (m,) i8 is scratch.  ``data`` is readable for PADDING octets past any record.
+    """
+    e = 0
+    for s in range(n):
+        span = spans[s]
+        f = e
+        last = span[S_ROW] + span[S_COUNT]
+        while e < row.size and row[e] < last:
+            e += 1
+        slot = slots[span[S_SLOT]]
+        segment = -1
+        for o in range(slot[T_KEYS] if rest else 0, slot[T_OPS] if rest else slot[T_KEYS]):
+            op = ops[span[S_SLOT], o]
+            if op[OP_SEGMENT] != segment:
+                segment = op[OP_SEGMENT]
+                _bases(span, slot[T_GAPS], marks, segment, row, f, e, base)
+            kind = op[OP_KIND]
+            first = start[op[OP_COLUMN]]
+            at = np.int64(op[OP_AT])
+            shift = np.uint64(op[OP_SHIFT])
+            if kind == INTEGER:
+                width = cell[op[OP_COLUMN]]
+                _integers(data, base, f, e, at, shift, place, first, width, a1, a2, a4, a8)
+            elif kind in (IPV4, IPV6, IPV6_UNLESS_ZERO):
+                _addresses(kind, data, base, f, e, at, place, first, a8)
+            elif kind in (RATE, RATE_OF_SAMPLER, RATE_OF_SIZE, RATE_OF_SPACE):
+                _rates(op, data, base, f, e, place, first, a4, span[S_DOMAIN], keys, values, seed)
+            else:
+                _times(kind, data, base, f, e, at, shift, place, first, a8, span[S_EXPORT], span[S_UPTIME])
+
+
+@kernel
+def _placed(told, boot_ms, export):
+    """A time that was stored as -1 - uptime, by the exporter's start; others as they are."""
+    if told >= 0 or boot_ms <= 0:
+        return told
+    uptime = (export // 1_000_000 - boot_ms) & 0xFFFFFFFF
+    return export - np.int64(np.int32((uptime + told + 1) & 0xFFFFFFFF)) * 1_000_000
+
+
+@kernel
+def settle(spans, n, first, last, duration, boot, ahead_ns, clocks):
+    """Make first and last times of every record, from what it says; and move its exporter's clock.
+
+    No first: the last less the duration, and the other way round; neither: the time of export.  The clock's
+    newest is no more than ``ahead_ns`` past the receive time.
+    """
+    for s in range(n):
+        span = spans[s]
+        export = span[S_EXPORT]
+        newest = np.int64(0)
+        longest = np.int64(0)
+        for r in range(span[S_ROW], span[S_ROW] + span[S_COUNT]):
+            known = boot[r] if boot[r] > 0 else span[S_BOOT]
+            a = _placed(first[r], known, export)
+            b = _placed(last[r], known, export)
+            d = duration[r]
+            if a < 0 and b < 0:
+                # Uptimes of an exporter whose start is not known still say how long it was.
+                d = np.int64(np.int32((a - b) & 0xFFFFFFFF)) * 1_000_000
+            if d < 0 or d > _MAX_DURATION:
+                d = 0
+            a = max(a, 0)
+            b = max(b, 0)
+            if b == 0:
+                b = a + d if a else export
+            if a == 0:
+                a = max(b - d, 0)
+            a = min(a, b)
+            first[r] = a
+            last[r] = b
+            newest = max(newest, b)
+            longest = max(longest, b - a)
+        clock = clocks[span[S_EXPORTER]]
+        clock[X_NEWEST] = max(clock[X_NEWEST], min(newest, span[S_RECEIVED] + ahead_ns))
+        clock[X_LONGEST] = max(clock[X_LONGEST], longest)
+        clock[X_HEARD] = max(clock[X_HEARD], span[S_RECEIVED])
+        clock[X_MOVED] = 1
+
+
+@kernel
+def rates(spans, n, row, place, rate):
+    """Give every wanted record the rate in force when it came."""
+    e = 0
+    for s in range(n):
+        last = spans[s, S_ROW] + spans[s, S_COUNT]
+        told = np.uint32(spans[s, S_RATE])
+        while e < row.size and row[e] < last:
+            rate[place[e]] = told
+            e += 1

@@ -1,0 +1,66 @@
+"""What a decoded datagram is before its records are read: a header and sets.
+
+``v5``, ``v9`` and ``ipfix`` make one from bytes, or raise DecodeError.
+"""
+
+from typing import NamedTuple
+
+from collectors.errors import DecodeError, Reason
+
+SECOND_NS = 1_000_000_000
+
+
+class Set(NamedTuple):
+    """One set: its id and the octets after its header.  v5 has one, of id 0."""
+
+    id: int
+    body: bytes
+
+
+class Message(NamedTuple):
+    """``export_ns`` Unix time; ``uptime_ms`` of the exporter, -1 in IPFIX; ``domain`` is the observation
+    domain, source id, or engine type and id; ``sampling`` is v5's rate, 0 where it does not say.
+
+    ``broken``: a set that does not fit ended the datagram early; those before it stand.
+    """
+
+    version: int
+    domain: int
+    sequence: int
+    export_ns: int
+    uptime_ms: int
+    sampling: int
+    sets: tuple[Set, ...]
+    broken: Reason | None = None
+
+
+def u2(data: bytes, at: int) -> int:
+    """Two octets, most significant first."""
+    return int.from_bytes(data[at : at + 2], "big")
+
+
+def u4(data: bytes, at: int) -> int:
+    """Four octets, most significant first."""
+    return int.from_bytes(data[at : at + 4], "big")
+
+
+def header(data: bytes, version: int, size: int) -> None:
+    """Raise DecodeError unless ``data`` has room for the header and is of the version."""
+    if len(data) < size:
+        raise DecodeError(Reason.SHORT, f"{len(data)} bytes, a header is {size}")
+    if u2(data, 0) != version:
+        raise DecodeError(Reason.VERSION, f"version {u2(data, 0)}")
+
+
+def sets(data: bytes, at: int, end: int) -> tuple[tuple[Set, ...], Reason | None]:
+    """The sets in ``data[at:end]``; up to three octets after the last are padding."""
+    found: list[Set] = []
+    while end - at >= 4:
+        size = u2(data, at + 2)
+        if size < 4 or at + size > end:
+            # Zeros to the end are padding too: seen from exporters that round datagrams up.
+            broken = Reason.LENGTH if any(data[at:end]) else None
+            return tuple(found), broken
+        found.append(Set(u2(data, at), data[at + 4 : at + size]))
+        at += size
+    return tuple(found), None

@@ -1,0 +1,323 @@
+"""The first compiled pass: datagrams in, spans of records out; no field is read yet.
+
+It reads headers, keeps account of sequence numbers, finds the template of every data set and notes where
+its records are.  What needs thought stops it (an exporter not seen before, a template, options that say a
+sampling rate, data without a template): Python answers, moves the cursor on, and calls again.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from collectors.errors import Reason
+from collectors.jit import bare as kernel
+from collectors.netflow.index import find
+from collectors.netflow.program import MAX_GAPS
+
+# Why the walk stopped.
+DONE: Final = 0
+FULL: Final = 1
+NEW_DOMAIN: Final = 2
+TEMPLATES: Final = 3
+UNKNOWN: Final = 4
+OPTIONS: Final = 5
+
+# The cursor (i8): datagram, place in it (0: before its header), its end; what its header said; how full the
+# outputs are; the set that stopped us; whether it is one that was held, which the sequence has passed.
+(
+    C_DATAGRAM, C_AT, C_END, C_DOMAIN, C_EXPORT, C_UPTIME, C_RECORDS, C_KNOWN, C_VERSION, C_ID,
+    C_SPANS, C_ROWS, C_MARKS, C_SET, C_BODY, C_BODY_END, C_SEQUENCE, C_LATE,
+) = range(18)  # fmt: skip
+CURSOR: Final = 18
+FILLED: Final = slice(C_SPANS, C_MARKS + 1)
+
+# A span (i8): records in a row of one template, and all that their rows need to know.
+(
+    S_AT, S_COUNT, S_LENGTH, S_SLOT, S_ROW, S_MARK, S_DOMAIN, S_EXPORTER, S_EXPORT, S_UPTIME, S_RECEIVED,
+    S_RATE, S_BOOT,
+) = range(13)  # fmt: skip
+SPAN: Final = 13
+
+# A domain (i8): its exporter's number and its own, the sequence number that comes next (-1: not known), late
+# ones in a row, the uptime last told, rate in force, Unix ms of the exporter's start (0: not known).
+D_EXPORTER, D_VERSION, D_ID, D_NEXT, D_LATE, D_UPTIME, D_RATE, D_BOOT, D_SEEN = range(9)
+DOMAIN: Final = 9
+
+# A template's slot (i8).
+T_LENGTH, T_GAPS, T_TAIL, T_KIND, T_KEYS, T_OPS, T_PRESENT, T_ID, T_USED, T_VERSION, T_DOMAIN = range(11)
+SLOT: Final = 11
+FLOW: Final = 0
+OTHER: Final = 1  # data that are no flows: no addresses, or more fields of variable length than we follow
+IGNORED: Final = 2  # options that say nothing to us
+TELLING: Final = 3
+
+# Counters (i8).  Per protocol (0 v5, 1 v9, 2 IPFIX): datagrams, then records by kind, then lost units, gaps,
+# late datagrams and restarts; then refusals.
+PROTOCOLS: Final = (5, 9, 10)
+N_DATAGRAMS, N_OCTETS, N_FLOW, N_OTHER, N_OPTIONS, N_LOST, N_GAPS, N_LATE, N_RESTARTS = range(9)
+PER_PROTOCOL: Final = 9
+REFUSED: Final = 3 * PER_PROTOCOL
+REFUSALS: Final = (Reason.SHORT, Reason.VERSION, Reason.LENGTH)
+COUNTERS: Final = REFUSED + len(REFUSALS)
+_SHORT: Final = REFUSED
+_VERSION: Final = REFUSED + 1
+_LENGTH: Final = REFUSED + 2
+
+# A step back by so much is a datagram that was overtaken; so many in a row are a restart.
+_OVERTAKEN: Final = 4096
+_LATE_IN_A_ROW: Final = 8
+# A step forward beyond this (v9: datagrams; else records) is no loss that could be.
+_FAR_DATAGRAMS: Final = 1 << 22
+_FAR_RECORDS: Final = 1 << 28
+# An uptime may go back by so much between datagrams that overtook one another, in ms.
+_UPTIME_SLACK: Final = 60_000
+
+
+@kernel
+def u2(data, at):
+    """Two octets, most significant first."""
+    return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
+
+
+@kernel
+def u4(data, at):
+    """Four octets, most significant first."""
+    return (u2(data, at) << 16) | u2(data, at + 2)
+
+
+@kernel
+def sequence(domain, told, units, uptime, far, count):
+    """Account for a datagram that says ``told`` and holds ``units`` (-1: not known); ``count`` its counters.
+
+    RFC 3954 section 5.1 and RFC 7011 section 3.1.  An uptime that went back (but for its wrap) is a restart,
+    whatever the sequence says.
+    """
+    expected = domain[D_NEXT]
+    before = domain[D_UPTIME]
+    follows = (told + units) & 0xFFFFFFFF if units >= 0 else np.int64(-1)
+    back = (before - uptime) & 0xFFFFFFFF
+    restarted = uptime >= 0 and before >= 0 and _UPTIME_SLACK < back < 0x80000000
+    if expected >= 0 and not restarted:
+        ahead = (told - expected) & 0xFFFFFFFF
+        if ahead >= 0x100000000 - _OVERTAKEN and domain[D_LATE] < _LATE_IN_A_ROW:
+            domain[D_LATE] += 1
+            count[N_LATE] += 1
+            return
+        if 0 < ahead < far:
+            count[N_LOST] += ahead
+            count[N_GAPS] += 1
+        elif ahead:
+            restarted = True
+    if restarted:
+        count[N_RESTARTS] += 1
+    domain[D_LATE] = 0
+    domain[D_UPTIME] = uptime
+    domain[D_NEXT] = follows
+
+
+@kernel
+def mark(data, at, end, slot, gaps, marks, m):
+    """Note where each segment of each record in data[at:end] begins, from marks[m] on; how many records.
+
+    For templates with fields of variable length (RFC 7011 section 7).
+    """
+    count = 0
+    least = slot[T_LENGTH]
+    n = slot[T_GAPS]
+    while end - at >= least:
+        here = at
+        for g in range(n):
+            marks[m] = here
+            m += 1
+            here += gaps[g]
+            if here >= end:
+                return count
+            width = np.int64(data[here])
+            here += 1
+            if width == 255:
+                if here + 2 > end:
+                    return count
+                width = u2(data, here)
+                here += 2
+            here += width
+            if here > end:
+                return count
+        marks[m] = here
+        m += 1
+        here += slot[T_TAIL]
+        if here > end:
+            return count
+        at = here
+        count += 1
+    return count
+
+
+@kernel
+def _padding(data, at, end):
+    while at < end and data[at] == 0:
+        at += 1
+    return at == end
+
+
+@kernel
+def _span(c, spans, slot, number, domain, at, count, received):
+    s = spans[c[C_SPANS]]
+    s[S_AT] = at
+    s[S_COUNT] = count
+    s[S_LENGTH] = slot[T_LENGTH]
+    s[S_SLOT] = number
+    s[S_ROW] = c[C_ROWS]
+    s[S_MARK] = c[C_MARKS] if slot[T_GAPS] else -1
+    s[S_DOMAIN] = c[C_DOMAIN]
+    s[S_EXPORTER] = domain[D_EXPORTER]
+    s[S_EXPORT] = c[C_EXPORT]
+    s[S_UPTIME] = c[C_UPTIME]
+    s[S_RECEIVED] = received
+    s[S_RATE] = domain[D_RATE]
+    s[S_BOOT] = domain[D_BOOT]
+    c[C_SPANS] += 1
+    c[C_ROWS] += count
+    if slot[T_GAPS]:
+        c[C_MARKS] += count * (slot[T_GAPS] + 1)
+
+
+@kernel
+def _header(data, at, end, exporter, c, counters):
+    """Read a header into the cursor.  Protocol number 0, 1 or 2; negative: refused and counted."""
+    size = end - at
+    version = u2(data, at) if size >= 2 else 0
+    if version not in (5, 9, 10):
+        counters[_SHORT if size < 2 else _VERSION] += 1
+        return -1
+    protocol = 0 if version == 5 else version - 8
+    head = 24 if protocol == 0 else 20 if protocol == 1 else 16
+    if size < head:
+        counters[_SHORT] += 1
+        return -1
+    c[C_VERSION] = version
+    c[C_RECORDS] = 0
+    c[C_KNOWN] = 1
+    if protocol == 2:
+        length = u2(data, at + 2)
+        if length < head or length > size:
+            counters[_LENGTH] += 1
+            return -1
+        end = at + length
+        c[C_UPTIME] = -1
+        c[C_EXPORT] = u4(data, at + 4) * 1_000_000_000
+        c[C_SEQUENCE] = u4(data, at + 8)
+        c[C_ID] = u4(data, at + 12)
+    else:
+        c[C_UPTIME] = u4(data, at + 4)
+        c[C_EXPORT] = u4(data, at + 8) * 1_000_000_000
+        if protocol == 1:
+            c[C_SEQUENCE] = u4(data, at + 12)
+            c[C_ID] = u4(data, at + 16)
+        else:
+            c[C_RECORDS] = u2(data, at + 2)
+            if head + 48 * c[C_RECORDS] > size:
+                counters[_LENGTH] += 1
+                return -1
+            end = at + head + 48 * c[C_RECORDS]
+            c[C_EXPORT] += min(u4(data, at + 12), 999_999_999)
+            c[C_SEQUENCE] = u4(data, at + 16)
+            c[C_ID] = u2(data, at + 20)
+    c[C_END] = end
+    return protocol
+
+
+@kernel
+def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slots, gaps, spans, marks,
+         most_rows, counters):  # fmt: skip
+    """Go on from the cursor until the datagrams are at their end, or something stops us: the codes above.
+
+    ``data`` u1, padded; ``at``, ``size``, ``received``, ``exporter`` (a number) (n,) i8.  Slot 0 is v5's.
+    """
+    while c[C_DATAGRAM] < at.size:
+        i = c[C_DATAGRAM]
+        start = at[i]
+        if c[C_AT] == 0:
+            protocol = _header(data, start, start + size[i], exporter[i], c, counters)
+            if protocol < 0:
+                c[C_DATAGRAM] += 1
+                continue
+            key = np.uint64(1 << 62) | np.uint64((exporter[i] << 36) | (c[C_VERSION] << 32) | c[C_ID])
+            c[C_DOMAIN] = find(keys, values, seed, key)
+            if c[C_DOMAIN] < 0:
+                return NEW_DOMAIN
+            domain = domains[c[C_DOMAIN]]
+            count = counters[protocol * PER_PROTOCOL : (protocol + 1) * PER_PROTOCOL]
+            if protocol == 0:
+                if c[C_SPANS] == spans.shape[0] or c[C_ROWS] + c[C_RECORDS] > most_rows:
+                    return FULL
+                domain[D_RATE] = u2(data, start + 22) & 0x3FFF
+                sequence(domain, c[C_SEQUENCE], c[C_RECORDS], c[C_UPTIME], _FAR_RECORDS, count)
+                if c[C_RECORDS]:
+                    _span(c, spans, slots[0], 0, domain, start + 24, c[C_RECORDS], received[i])
+                count[N_FLOW] += c[C_RECORDS]
+            elif protocol == 1:
+                sequence(domain, c[C_SEQUENCE], 1, c[C_UPTIME], _FAR_DATAGRAMS, count)
+            count[N_DATAGRAMS] += 1
+            count[N_OCTETS] += size[i]
+            domain[D_SEEN] = received[i]
+            if protocol == 0:
+                c[C_DATAGRAM] += 1
+                continue
+            c[C_AT] = start + (20 if protocol == 1 else 16)
+        protocol = c[C_VERSION] - 8
+        domain = domains[c[C_DOMAIN]]
+        count = counters[protocol * PER_PROTOCOL : (protocol + 1) * PER_PROTOCOL]
+        end = c[C_END]
+        while end - c[C_AT] >= 4:
+            head = c[C_AT]
+            number = u2(data, head)
+            length = u2(data, head + 2)
+            if length < 4 or head + length > end:
+                if not _padding(data, head, end):
+                    counters[_LENGTH] += 1
+                    c[C_KNOWN] = 0
+                break
+            c[C_SET] = number
+            c[C_BODY] = head + 4
+            c[C_BODY_END] = head + length
+            if number < 256:
+                if number == 2 * protocol - 2 or number == 2 * protocol - 1:
+                    return TEMPLATES
+                c[C_AT] = head + length
+                continue
+            key = np.uint64(2 << 62) | np.uint64((c[C_DOMAIN] << 16) | number)
+            place = find(keys, values, seed, key)
+            if place < 0:
+                c[C_KNOWN] = 0
+                return UNKNOWN
+            slot = slots[place]
+            slot[T_USED] = received[i]
+            if slot[T_KIND] == TELLING:
+                return OPTIONS
+            here = head + 4
+            least = max(np.int64(1), slot[T_LENGTH])
+            if slot[T_GAPS] == 0:
+                found = (length - 4) // least if slot[T_LENGTH] else 0
+            elif slot[T_GAPS] > MAX_GAPS:
+                found = 0
+                c[C_KNOWN] = 0
+            else:
+                if c[C_MARKS] + (length // least + 1) * (slot[T_GAPS] + 1) > marks.size:
+                    return FULL
+                found = mark(data, here, head + length, slot, gaps[place], marks, c[C_MARKS])
+            if slot[T_KIND] == FLOW:
+                if c[C_SPANS] == spans.shape[0] or c[C_ROWS] + found > most_rows:
+                    return FULL
+                if found:
+                    _span(c, spans, slot, place, domain, here, found, received[i])
+                count[N_FLOW] += found
+            else:
+                count[N_OTHER if slot[T_KIND] == OTHER else N_OPTIONS] += found
+            c[C_RECORDS] += found
+            c[C_AT] = head + length
+        if protocol == 2 and not c[C_LATE]:
+            units = c[C_RECORDS] if c[C_KNOWN] else np.int64(-1)
+            sequence(domain, c[C_SEQUENCE], units, np.int64(-1), _FAR_RECORDS, count)
+        c[C_AT] = 0
+        c[C_DATAGRAM] += 1
+    return DONE
