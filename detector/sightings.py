@@ -21,11 +21,13 @@ TCP: Final = 6
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 _SOURCES: Final = {1: "sFlow", 5: "NetFlow v5", 9: "NetFlow v9", 10: "IPFIX", 20: "imported flows"}
 
+_ADDRESSES: Final = ("subscriber", "src", "dst")
 _FIXED: Final = (
     "src_port", "dst_port", "protocol", "t_first", "t_last", "t_received", "bytes", "packets", "source",
 )  # fmt: skip
-_NULLABLE: Final = ("reverse_bytes", "reverse_packets", "tcp_flags", "reverse_tcp_flags", "sampling_rate")
-_ADDRESSES: Final = ("subscriber", "src", "dst")
+_NULLABLE: Final = (
+    "exporter", "reverse_bytes", "reverse_packets", "tcp_flags", "reverse_tcp_flags", "sampling_rate",
+)  # fmt: skip
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -109,9 +111,8 @@ class Sightings:
         return list(self._told(rows, hits)) if hits.row else []
 
     def _told(self, rows: wire.Batch, hits: Hits) -> Iterator[Sighting]:
-        cells = _Cells(rows, np.array(hits.row, np.int64))
-        for i, (row, end, entries) in enumerate(zip(hits.row, hits.end, hits.entries, strict=True)):
-            cell = cells.row(i)
+        cells = _cells(rows, np.array(hits.row, np.int64))
+        for cell, row, end, entries in zip(cells, hits.row, hits.end, hits.entries, strict=True):
             first, last = self._times(cell)
             if last is None:
                 continue
@@ -135,25 +136,31 @@ class Sightings:
         return min(first, last), last
 
 
-class _Cells:
-    """Cells of the rows that hit, as plain values: a few rows of a batch of thousands."""
+def _cells(rows: wire.Batch, chosen: np.ndarray) -> list[dict[str, Any]]:
+    """Rows as plain values: a few of a batch of thousands, so no column is touched as a whole."""
+    few: dict[str, list[Any]] = {}
+    for name in (*_ADDRESSES, *_FIXED, *_NULLABLE):
+        column = wire.values(rows, name)
+        if not len(column):  # all null
+            few[name] = [None] * len(chosen)
+            continue
+        cells = column[chosen]
+        few[name] = [c.tobytes() for c in cells] if cells.ndim == 2 else cells.tolist()
+        if name in _NULLABLE:
+            there = _valid(rows.column(name), chosen)
+            few[name] = [c if ok else None for c, ok in zip(few[name], there, strict=True)]
+    collector = rows.column("collector")
+    few["collector"] = [collector[i].as_py() for i in chosen.tolist()]
+    return [dict(zip(few, cells, strict=True)) for cells in zip(*few.values(), strict=True)]
 
-    def __init__(self, rows: wire.Batch, chosen: np.ndarray) -> None:
-        self._plain = {n: wire.values(rows, n)[chosen].tolist() for n in _FIXED}
-        for name in _NULLABLE:
-            given = wire.valid(rows, name)[chosen]
-            column = wire.values(rows, name)
-            values = column[chosen].tolist() if column.size else [None] * len(chosen)
-            self._plain[name] = [v if ok else None for v, ok in zip(values, given.tolist(), strict=True)]
-        for name in _ADDRESSES:
-            self._plain[name] = [a.tobytes() for a in wire.values(rows, name)[chosen]]
-        at = chosen.tolist()
-        self._plain["collector"] = rows.column("collector").take(chosen).to_pylist()
-        exporter = rows.column("exporter")
-        self._plain["exporter"] = [exporter[i].as_py() for i in at]
 
-    def row(self, i: int) -> dict[str, Any]:
-        return {name: column[i] for name, column in self._plain.items()}
+def _valid(column: Any, chosen: np.ndarray) -> list[int]:
+    """Which of the chosen cells hold a value.  ``wire.valid`` would unpack the bits of all rows."""
+    bits = column.buffers()[0]
+    if bits is None:
+        return [1] * len(chosen)
+    at = chosen + column.offset
+    return (np.frombuffer(bits, np.uint8)[at >> 3] >> (at & 7) & 1).tolist()
 
 
 def _speaker(entries: tuple[Entry, ...], first: int, last: int, cell: dict[str, Any]) -> Entry | None:

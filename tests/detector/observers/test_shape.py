@@ -82,7 +82,7 @@ def test_a_mining_connection_has_its_shape():
         {"bytes": 12, "packets": 1, "reverse_bytes": 12, "reverse_packets": 1},  # too quiet
         {"bytes": 10_000_000, "packets": 100_000},  # too loud
         {"bytes": 14_000, "packets": 10},  # large packets up
-        {"reverse_bytes": 14_000},  # large packets down
+        {"reverse_bytes": 28_000},  # large packets down
     ],
 )
 def test_what_is_not_like_mining_has_no_shape(changes):
