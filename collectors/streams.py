@@ -156,10 +156,10 @@ ENDPOINTS: Final = (
 ALERTS: Final = (
     Column("id", "text", "", "hash of incident id and transition number: count distinct ids"),
     Column("incident", "text", "", "incident id"),
-    Column("transition", "number", "", "1 suspected, 2 confirmed, 3 over"),
+    Column("transition", "number", "", "1 suspected, 2 confirmed, 3 resolved, 4 quiet again"),
     Column("from", "text", "", "state before"),
     Column("to", "text", "", "state after"),
-    Column("action", "text", "", "ticket, alert, resolve or withdraw"),
+    Column("action", "text", "", "ticket, alert, resolve or nothing"),
     Column("at", "time", "", "the data's time of the transition"),
     Column("subscriber", "text", "", "subscriber"),
     Column("belief", "number", "", "probability that the subscriber mines"),

@@ -3,6 +3,7 @@ every part of the detector."""
 
 import logging
 import secrets
+import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,7 @@ from detector.redact import PLAIN, Names, Redactor
 from detector.totals import Run, Totals
 
 STEP_S = 0.05
+WAIT_S = 0.25
 CAPTURE_SUFFIXES = (".pcap", ".pcapng", ".cap", ".pcap.gz", ".pcapng.gz", ".cap.gz")
 
 
@@ -112,8 +114,8 @@ class Tally:
     def __init__(self) -> None:
         self.frames = 0
         self.bytes = 0
-        self._first_ns: int | None = None
-        self._last_ns = 0
+        self.first_ns: int | None = None
+        self.last_ns = 0
 
     def add(self, block: pcapfile.Block) -> None:
         """Count one block."""
@@ -122,12 +124,8 @@ class Tally:
         self.frames += block.t_ns.size
         self.bytes += int(block.length.sum())
         first, last = int(block.t_ns.min()), int(block.t_ns.max())
-        self._first_ns = first if self._first_ns is None else min(first, self._first_ns)
-        self._last_ns = max(self._last_ns, last)
-
-    def seconds(self) -> float:
-        """From the oldest stamp to the newest."""
-        return 0.0 if self._first_ns is None else max(0, self._last_ns - self._first_ns) / 1e9
+        self.last_ns = last if self.first_ns is None else max(self.last_ns, last)
+        self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
 
 
 def _refusals(metrics: PacketMetrics) -> dict[str, int]:
@@ -167,7 +165,12 @@ class Replay:
         """
         with _open(self._path) as file:
             try:
-                for block in _paced(pcapfile.blocks(file), pace, stopped):
+
+                def waiting() -> bool:
+                    progress(_position(file))
+                    return stopped()
+
+                for block in _paced(pcapfile.blocks(_Interruptible(file, stopped)), pace, waiting):
                     self._tally.add(block)
                     self._collector.feed(block)
                     self._drain()
@@ -180,7 +183,7 @@ class Replay:
         self._collector.finish()
         self._drain()
         with self._detector.guard:
-            self._tell(self._engine.finish())
+            self._tell(self._engine.finish(), over=True)
             report = self._report()
             self._run.end()
         return report
@@ -199,18 +202,20 @@ class Replay:
             pace.bus_refused.inc(self._bus.refused - self._bus_refused)
             self._bus_refused = self._bus.refused
 
-    def _tell(self, told: Told) -> None:
+    def _tell(self, told: Told, *, over: bool = False) -> None:
         self._detector.totals.take(self._run, told)
         if self._sink is None:
             return
         for made in told.transitions:
             self._sink.alert(made)
-        for document in self._engine.judge.changed():
+        # A busy miner changes with every share: its document is written once a minute of the data.
+        for document in self._engine.judge.changed(everything=bool(told.minutes) or over):
             self._sink.incident(document)
 
     def _report(self) -> FileReport:
-        seconds = self._tally.seconds()
-        mining = sum(d.bytes.up + d.bytes.down for d in self._run.documents())
+        first_ns = self._tally.first_ns or 0
+        seconds = (self._tally.last_ns - first_ns) / 1e9
+        mining = sum(d.bytes.up + d.bytes.down for d in self._run.documents() if d.role != "pool")
         refused = _refusals(self._detector.packets)
         return FileReport(
             path=self._path,
@@ -218,13 +223,31 @@ class Replay:
             flows=self._flows,
             bytes=self._tally.bytes,
             refused={r: n - self._refused[r] for r, n in refused.items() if n > self._refused[r]},
-            seconds=seconds,
+            first_ns=first_ns,
+            last_ns=self._tally.last_ns,
             mining_mbps=mining * 8 / 1e6 / seconds if seconds else 0.0,
         )
 
     def found(self) -> list[ScanIncident]:
         """The incidents of this file."""
         return [ScanIncident(self._path, d) for d in self._run.documents()]
+
+
+class _Interruptible:
+    """A file that is read as far as it comes, and is at its end once ``stopped`` says so: a live pipe may be
+    silent for long."""
+
+    def __init__(self, file: IO[bytes], stopped: Callable[[], bool]) -> None:
+        self._file = file
+        self._stopped = stopped
+        self._waits = not file.seekable()
+
+    def read(self, n: int) -> bytes:
+        """Up to ``n`` octets, as soon as there are any; none at the end."""
+        while self._waits and not self._stopped():
+            if select.select([self._file], [], [], WAIT_S)[0]:
+                return self._file.read1(n)  # type: ignore[attr-defined]
+        return b"" if self._stopped() else self._file.read(n)
 
 
 def _position(file: IO[bytes]) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -105,11 +106,15 @@ def _scan(options: argparse.Namespace) -> int:
     files: list[FileReport] = []
     found: list[ScanIncident] = []
     status = DONE
+    stop = threading.Event()
+    _on_stop(stop.set)
     with Progress(paths) as progress:
         for path in paths:
+            if stop.is_set():
+                break
             try:
                 replay = app.Replay(detector, path)
-                files.append(replay.run(lambda: False, progress.at(path)))
+                files.append(replay.run(stop.is_set, progress.at(path)))
                 found += replay.found()
             except app.InputError as error:
                 _say(str(error))

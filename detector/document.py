@@ -132,20 +132,26 @@ def evidence_lines(record: Record, names: Names) -> tuple[EvidenceLine, ...]:
     return tuple(sorted(lines, key=lambda e: (-e.strength, e.kind, e.rule)))
 
 
-def with_flows(record: Record, links: dict[tuple[bytes, Ends], Link]) -> tuple[list[SessionFacts], Bytes]:
-    """Sessions as long as their last flow record, and the bytes of their connections, each counted once."""
-    longer, up, down = [], 0, 0
+def with_flows(
+    record: Record, links: dict[tuple[bytes, Ends], Link], until_ns: int | None
+) -> tuple[list[SessionFacts], Bytes]:
+    """Sessions as long as their last flow record, within this opening; and the bytes of their connections,
+    each counted once."""
+    longer: list[SessionFacts] = list(record.folded.values())
+    up, down = record.folded_bytes
     done: set[Ends] = set()
-    for facts in record.all_sessions():
-        ends = ends_of(facts.client, facts.server, facts.connection.protocol)
+    for connection, facts in record.sessions.items():
+        last_ns, first_job_ns = facts.last_ns, facts.first_job_ns
+        if first_job_ns is not None and connection in record.told:
+            first_job_ns = max(first_job_ns, record.first_ns)
+        ends = ends_of(facts.client, facts.server, connection.protocol)
         link = links.get((facts.subscriber, ends))
-        if link is None:
-            longer.append(facts)
-            continue
-        longer.append(msgspec.structs.replace(facts, last_ns=max(facts.last_ns, link.last_ns)))
-        if ends not in done:
+        if link is not None:
+            last_ns = max(last_ns, min(link.last_ns, until_ns or link.last_ns))
+        longer.append(msgspec.structs.replace(facts, last_ns=last_ns, first_job_ns=first_job_ns))
+        if link is not None and ends not in done:
             done.add(ends)
-            low, high = link.total()
+            low, high = link.total(until_ns)
             told = record.told_bytes.get(ends, (0, 0))
             low, high = low - told[0], high - told[1]
             up, down = (up + low, down + high) if ends[0] == facts.client else (up + high, down + low)
@@ -166,11 +172,15 @@ def incident(
     place: Place | None,
     prefix6: int,
     names: Names,
+    until_ns: int | None = None,
 ) -> Incident:
-    """Build the document of a record's present opening.  Pure: the same record, the same document."""
-    sessions, counted = with_flows(record, links)
+    """Build the document of a record's present opening, its bytes up to ``until_ns`` where it is over.
+
+    Pure: the same record, the same document.
+    """
+    sessions, counted = with_flows(record, links, until_ns)
     mine = [s for s in sessions if s.role != "pool"] or sessions
-    hash_rates = rates(s for s in sessions if not s.copy)
+    hash_rates = rates(sessions)
     shares = Shares()
     for facts in mine:
         for field in shares.__struct_fields__:
@@ -214,3 +224,13 @@ def transition(document: Incident, *, before: State, action: Action, at_ns: int,
         summary=summary,
         evidence=document.evidence,
     )
+
+
+def latest(documents: Iterable[Incident]) -> list[Incident]:
+    """The newest incident of each subscriber."""
+    newest: dict[str, Incident] = {}
+    for document in documents:
+        known = newest.get(document.subscriber)
+        if known is None or document.last_seen >= known.last_seen:
+            newest[document.subscriber] = document
+    return list(newest.values())

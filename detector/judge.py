@@ -5,7 +5,8 @@ at times computed from the subscriber's own evidence, and are noticed at the nex
 watermark passes them, whichever comes first: so batches may be cut anywhere.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from math import log, log2
 from typing import Annotated
 
 import msgspec
@@ -36,6 +37,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     forget_incidents_after_s: Seconds = 30 * 86_400
     limits: Limits = Limits()
 
+    def __post_init__(self) -> None:
+        if self.fade_at >= self.suspect_at:
+            raise ValueError("fade_at must be less than suspect_at")
+
 
 class Judge:
     """Keeps one record per subscriber and moves its incident through the table of states.
@@ -61,72 +66,114 @@ class Judge:
         self._prefix6 = prefix6
         self._half_life_ns = config.half_life_s * SECOND_NS
         self._resolve_ns = config.resolve_after_s * SECOND_NS
+        self._forget_ns = config.forget_after_s * SECOND_NS
+        self._changed: set[bytes] = set()
+        self._urgent: set[bytes] = set()
+        self._closed: list[Incident] = []
 
     def take(self, seen: Seen) -> list[Transition]:
-        """Act on what one step of an observer saw, in its order.
+        """Act on what one step of an observer saw, in its order; a veto follows its connection's evidence.
 
         Sessions are stored first: they are what an alert of the same step tells about.
         """
         out: list[Transition] = []
         first_of: dict[bytes, int] = {}
         for e in seen.evidence:
-            first_of.setdefault(e.subscriber, e.last_ns)
+            first_of.setdefault(e.subscriber, e.first_ns)
         for subscriber, at_ns in first_of.items():
-            out += self._advance(self.store.touch(subscriber), at_ns)
+            out += self._advance(self._touch(subscriber, out), at_ns)
         for facts in seen.sessions:
-            self._learn(facts)
-        for e in seen.evidence:
-            out += self._weigh(e)
+            self._learn(facts, out)
+        last_of = {e.connection: n for n, e in enumerate(seen.evidence)}
+        vetoes: dict[int, list[Veto]] = {}
         for veto in seen.vetoes:
-            out += self._veto(veto)
+            vetoes.setdefault(last_of.get(veto.connection, -1), []).append(veto)
+        for n, e in enumerate((None, *seen.evidence), -1):
+            if e is not None:
+                out += self._weigh(e, out)
+            for veto in vetoes.get(n, ()):
+                out += self._veto(veto, out)
         return out
 
-    def _learn(self, facts: SessionFacts) -> None:
-        record = self.store.touch(facts.subscriber)
+    def _touch(self, subscriber: bytes, out: list[Transition]) -> Record:
+        """The record of a subscriber.  One with an open incident that makes room for it is withdrawn."""
+        record, gone = self.store.touch(subscriber)
+        if gone is not None and gone.state in OPEN:
+            out += self._signal(gone, Signal.REFUTE, gone.last_ns)
+        return record
+
+    def _learn(self, facts: SessionFacts, out: list[Transition]) -> None:
+        record = self._touch(facts.subscriber, out)
         if facts.connection in record.traces.vetoed:
             return
         told = record.told.get(facts.connection)
-        self.store.keep_session(record, facts if told is None else since(facts, told))
-        record.changed = True
+        folded = self.store.keep_session(record, facts if told is None else since(facts, told))
+        if folded is not None:
+            self._fold_bytes(record, folded)
+        self._changed.add(record.subscriber)
 
-    def _weigh(self, e: Evidence) -> list[Transition]:
-        record = self.store.touch(e.subscriber)
-        out = self._advance(record, e.last_ns)
+    def _fold_bytes(self, record: Record, facts: SessionFacts) -> None:
+        link = self._links.get(
+            (record.subscriber, ends_of(facts.client, facts.server, facts.connection.protocol))
+        )
+        if link is not None:
+            up, down = link.up_down(facts.client)
+            record.folded_bytes[0] += up
+            record.folded_bytes[1] += down
+
+    def _weigh(self, e: Evidence, so_far: list[Transition]) -> list[Transition]:
+        record = self._touch(e.subscriber, so_far)
+        out = self._advance(record, e.first_ns)
         if not record.traces.add(e, self._config.limits.traces_per_subscriber):
             return out
         record.first_ns = min(record.first_ns, e.first_ns)
         record.last_ns = max(record.last_ns, e.last_ns)
         record.touched_ns = max(record.touched_ns, e.last_ns)
-        record.changed = True
+        self._changed.add(record.subscriber)
         if record.state is State.CONFIRMED:
             return out
         if self._belief(record, record.last_ns) >= self._config.suspect_at:
-            kinds = (key[0] for key in record.traces.seen)
-            out += self._signal(record, Signal.CONFIRM if confirms(kinds) else Signal.RISE, e.last_ns)
+            signal = Signal.CONFIRM if self._confirms(record) else Signal.RISE
+            out += self._signal(record, signal, e.first_ns)
         return out
 
-    def _veto(self, veto: Veto) -> list[Transition]:
-        record = self.store.touch(veto.subscriber)
+    def _veto(self, veto: Veto, so_far: list[Transition]) -> list[Transition]:
+        record = self._touch(veto.subscriber, so_far)
         record.touched_ns = max(record.touched_ns, veto.at_ns)
         record.traces.veto(veto.connection, veto.at_ns, self._config.limits.traces_per_subscriber)
         record.sessions.pop(veto.connection, None)
-        record.changed = True
-        kinds = [key[0] for key in record.traces.seen]
+        self._changed.add(record.subscriber)
         enough = self._belief(record, record.last_ns) >= self._config.suspect_at
-        if record.state in OPEN and not (enough and (record.state is State.SUSPECTED or confirms(kinds))):
+        if record.state in OPEN and not (
+            enough and (record.state is State.SUSPECTED or self._confirms(record))
+        ):
             return self._signal(record, Signal.REFUTE, veto.at_ns)
         return []
 
-    def _belief(self, record: Record, now_ns: int) -> float:
+    def _confirms(self, record: Record) -> bool:
+        """Whether what was seen lately may confirm: what has faded by half no longer joins the rest."""
+        since_ns = record.last_ns - self._half_life_ns
+        return confirms(key[0] for key, trace in record.traces.seen.items() if trace.last_ns >= since_ns)
+
+    def _odds(self, record: Record, now_ns: int) -> float:
         seen = ((key[0], trace.last_ns) for key, trace in record.traces.seen.items())
-        return probability(log_odds(seen, now_ns=now_ns, half_life_ns=self._half_life_ns, prior=PRIOR))
+        return log_odds(seen, now_ns=now_ns, half_life_ns=self._half_life_ns, prior=PRIOR)
+
+    def _belief(self, record: Record, now_ns: int) -> float:
+        return probability(self._odds(record, now_ns))
+
+    def _fades_ns(self, record: Record) -> int:
+        """When a suspicion has faded: all of its evidence halves alike, so the time can be solved for."""
+        above = self._odds(record, record.last_ns) - PRIOR
+        goal = log(self._config.fade_at / (1 - self._config.fade_at)) - PRIOR
+        return record.last_ns + max(0, int(self._half_life_ns * log2(above / goal))) if above > 0 else 0
 
     def _advance(self, record: Record, now_ns: int) -> list[Transition]:
         """What silence up to ``now_ns`` did to an open incident."""
         if record.state is State.CONFIRMED and now_ns - record.last_ns > self._resolve_ns:
             return self._signal(record, Signal.EXPIRE, record.last_ns + self._resolve_ns)
-        if record.state is State.SUSPECTED and self._belief(record, now_ns) < self._config.fade_at:
-            return self._signal(record, Signal.FADE, now_ns)
+        if record.state is State.SUSPECTED and now_ns > (fades_ns := self._fades_ns(record)):
+            return self._signal(record, Signal.FADE, fades_ns)
         return []
 
     def _signal(self, record: Record, signal: Signal, at_ns: int) -> list[Transition]:
@@ -135,26 +182,29 @@ class Judge:
         if state is before:
             return []
         if before not in OPEN:
-            record.opening += 1
+            # The number of an opening is the second of its first evidence: it needs no memory to be new.
+            record.opening = max(record.opening + 1, record.first_ns // SECOND_NS)
         record.state = state
-        document = self.document(record)
+        document = self.document(record, None if state in OPEN else at_ns)
         made = transition(document, before=before, action=action, at_ns=at_ns, summary=headline(document))
+        self._urgent.add(record.subscriber)
         if state not in OPEN:
-            self._close(record, document, action)
+            self._close(record, document, action, at_ns)
         return [made]
 
-    def _close(self, record: Record, document: Incident, action: Action) -> None:
+    def _close(self, record: Record, document: Incident, action: Action, at_ns: int) -> None:
         """A closed opening keeps its document; a new one needs new evidence."""
         if action is Action.RESOLVE:
-            self.store.keep_resolved(document)
-        self._remember(record)
+            self.store.keep_resolved(document, at_ns)
+        self._closed.append(document)
+        self._remember(record, at_ns)
         record.traces.seen.clear()
         record.sessions.clear()
         record.folded.clear()
+        record.folded_bytes = [0, 0]
         record.first_ns, record.last_ns = NEVER_FIRST, NEVER_LAST
-        record.changed = False
 
-    def _remember(self, record: Record) -> None:
+    def _remember(self, record: Record, at_ns: int) -> None:
         """What was told of the connections of a closed opening is not to be told again by the next."""
         for connection, facts in record.sessions.items():
             before = record.told.pop(connection, None)
@@ -163,28 +213,28 @@ class Judge:
             link = self._links.get((record.subscriber, ends))
             if link is not None:
                 record.told_bytes.pop(ends, None)
-                record.told_bytes[ends] = link.total()
+                record.told_bytes[ends] = link.total(at_ns)
         for table in (record.told, record.told_bytes):
             while len(table) > self._config.limits.sessions_per_subscriber:
                 del table[next(iter(table))]
 
     def tick(self, watermark_ns: int) -> list[Transition]:
-        """Fade and resolve what the watermark has passed; forget quiet subscribers after a day."""
+        """Fade and resolve what the watermark has passed; forget quiet subscribers and old incidents."""
         out: list[Transition] = []
         for record in list(self.store):
             if record.state in OPEN:
                 out += self._advance(record, watermark_ns)
             elif self._forgettable(record, watermark_ns):
                 del self.store.records[record.subscriber]
+        self.store.forget_resolved(watermark_ns - self._config.forget_incidents_after_s * SECOND_NS)
         return out
 
     def _forgettable(self, record: Record, watermark_ns: int) -> bool:
-        """A subscriber with a past keeps the number of its openings, or a new id would be an old one."""
-        keep_s = self._config.forget_incidents_after_s if record.opening else self._config.forget_after_s
-        return max(record.touched_ns, record.last_ns) + keep_s * SECOND_NS < watermark_ns
+        """What connections that go on have told already is kept for as long as they may go on."""
+        return max(record.touched_ns, record.last_ns) + self._forget_ns < watermark_ns
 
-    def document(self, record: Record) -> Incident:
-        """The document of a record as it stands."""
+    def document(self, record: Record, until_ns: int | None = None) -> Incident:
+        """The document of a record as it stands, or as it stood at ``until_ns`` when it was over."""
         return incident(
             record,
             self._links,
@@ -192,16 +242,21 @@ class Judge:
             place=self._place_of(record.subscriber),
             prefix6=self._prefix6,
             names=self._names,
+            until_ns=until_ns,
         )
 
     def documents(self) -> list[Incident]:
         """All incidents: open ones as they stand, and the resolved ones that are still kept."""
         live = [self.document(r) for r in self.store if r.state in OPEN]
-        return [*self.store.resolved, *live]  # type: ignore[list-item]
+        return [*(d for _, d in self.store.resolved), *live]
 
-    def changed(self) -> Iterable[Incident]:
-        """Open incidents that changed since the last call."""
-        for record in self.store:
-            if record.changed and record.state in OPEN:
-                record.changed = False
-                yield self.document(record)
+    def changed(self, *, everything: bool = False) -> list[Incident]:
+        """Documents that exporters have not seen: closed ones, those that moved to another state, and with
+        ``everything`` all others that changed, each once."""
+        out, self._closed = self._closed, []
+        due = self._changed | self._urgent if everything else self._urgent
+        records = (self.store.records.get(subscriber) for subscriber in sorted(due))
+        out += [self.document(r) for r in records if r is not None and r.state in OPEN]
+        self._changed -= due
+        self._urgent = set()
+        return out

@@ -104,11 +104,16 @@ class Session(msgspec.Struct):
 
 
 def key_of(given: object) -> str | int | None:
-    """An id as a key: equal only where JSON values are equal, and short."""
+    """An id as a key: equal only where JSON values are equal, and short.
+
+    No client uses a list or an object; to write one out could go deeper than the interpreter's stack.
+    """
     if given is None:
         return None
     if type(given) is int and -(2**63) <= given < 2**63:
         return given
+    if isinstance(given, list | dict):
+        return f"{type(given).__name__} of {len(given)}"
     told = "s" + given if type(given) is str else repr(given)
     return told if len(told) <= MAX_TEXT else f"{told[:MAX_TEXT]}#{len(told)}"
 

@@ -1,9 +1,10 @@
 """Bytes of mining connections, by minute of the data and by direction.
 
 Flow columns in; per connection and minute the bytes that count out.  Only rows that may matter are kept:
-those that the collector marked as candidates (later also those of known endpoints).  Per connection, minute
-and direction one source counts: a tap, else the lowest sampling rate, else the lowest exporter address; so a
-tap and a router on one link do not count twice.
+those that the collector marked as candidates (later also those of known endpoints).  Both copies of a row
+whose both ends are home are kept, each under its subscriber: only the miner's is summed up.  Per connection,
+minute and direction one source counts: a tap, else the lowest sampling rate, else the lowest exporter
+address; so a tap and a router on one link do not count twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ class Link(msgspec.Struct):
     """Bytes of one connection: per minute, per source, [low to high, high to low].
 
     Minutes older than the retention are folded into ``folded``; ``told`` is what was already published;
-    ``estimated`` says that a sampling rate scaled some of it.
+    ``estimated`` says that a sampling rate scaled some of it; ``low`` is the lower end.
     """
 
     minutes: dict[int, dict[SourceKey, list[int]]] = msgspec.field(default_factory=dict)
@@ -36,6 +37,7 @@ class Link(msgspec.Struct):
     first_ns: int = 1 << 62
     last_ns: int = -(1 << 62)
     estimated: bool = False
+    low: tuple[bytes, int] | None = None
 
     def add(self, source: SourceKey, span: tuple[int, int], amount: tuple[int, int]) -> None:
         """Spread ``amount`` evenly over ``span`` (first, last, Unix ns); no byte is lost by rounding."""
@@ -54,6 +56,11 @@ class Link(msgspec.Struct):
         ranked = sorted(sources.items())
         first = [next((c[d] for _, c in ranked if c[d]), 0) for d in (0, 1)]
         return first[0], first[1]
+
+    def up_down(self, client: tuple[bytes, int], until_ns: int | None = None) -> tuple[int, int]:
+        """``total`` from and to the end ``client``."""
+        low, high = self.total(until_ns)
+        return (low, high) if self.low == client else (high, low)
 
     def total(self, until_ns: int | None = None) -> tuple[int, int]:
         """All that counts so far, or up to the end of the minute of ``until_ns``."""
@@ -122,7 +129,7 @@ class Meter:
         wanted = wire.values(rows, "candidate") != 0
         copies = wire.values(rows, "copy") != 0
         self.counts.copies += int(np.count_nonzero(wanted & copies))
-        chosen = np.flatnonzero(wanted & ~copies)
+        chosen = np.flatnonzero(wanted)
         if chosen.size:
             self._keep(rows, chosen)
 
@@ -164,7 +171,7 @@ class Meter:
         return first, last
 
     def _link(self, key: tuple[bytes, Ends]) -> Link:
-        link = self.links.pop(key, None) or Link()
+        link = self.links.pop(key, None) or Link(low=key[1][0])
         self.links[key] = link
         while len(self.links) > self._most:
             del self.links[next(iter(self.links))]

@@ -74,6 +74,8 @@ class Minutes:
         out = Minute(minute, Counter(), Counter(), Counter())
         self._closed = minute
         for record, facts, place in mining:
+            if facts.role == "pool":
+                continue  # its clients are counted, where they are home
             ends = ends_of(facts.client, facts.server, facts.connection.protocol)
             link = links.get((record.subscriber, ends))
             if link is not None:

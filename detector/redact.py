@@ -47,9 +47,15 @@ class Redactor:
         return "redacted:" + hashlib.blake2b(name.encode(), key=self._key, digest_size=8).hexdigest()
 
     def text(self, text: str, known: Iterable[str]) -> str:
-        """The sentence with every known name hashed, whole or cut as sentences cut it."""
-        for name in sorted(set(known), key=lambda n: -len(n)):
-            for shown in (name, clean(name)):
-                if shown:
-                    text = text.replace(shown, self.name(name))
+        """The sentence with every known name hashed, whole or cut as sentences cut it.
+
+        One pass, the longest first, and whole words only: a worker called 1 changes no address.
+        """
+        shown = {form: name for name in known for form in (name, clean(name)) if form}
+        if shown:
+            longest_first = sorted(shown, key=lambda form: (-len(form), form))
+            either = "|".join(re.escape(form) for form in longest_first)
+            text = re.sub(
+                rf"(?<![\w.:-])(?:{either})(?![\w.:-]*\w)", lambda found: self.name(shown[found[0]]), text
+            )
         return _QUOTED.sub(r"\1 (its words are withheld)", text)

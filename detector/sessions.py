@@ -213,7 +213,8 @@ class Engine:
             del s.jobs[next(iter(s.jobs))]
             self.dropped["jobs"] += 1
         s.jobs_seen += 1
-        if s.first_job_ns is None:
+        # What a share of this job is worth must be known: else its shares are not counted, nor its time.
+        if s.first_job_ns is None and (job.hashes is not None or job.difficulty is not None):
             s.first_job_ns = at.t_ns
         out.append(("job", reader.id, at.t_ns, (job.id,)))
         if s.logged_in:

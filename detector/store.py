@@ -5,7 +5,7 @@ Everything here is plain values, bounded and aged; what was dropped is counted.
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -22,16 +22,18 @@ NEVER_LAST: Final = -(1 << 62)
 class Record(msgspec.Struct, kw_only=True):
     """One subscriber: evidence, sessions and where its incident stands.
 
-    ``folded`` sums up sessions that no longer have a place of their own, by dialect, algorithm and role.
+    ``folded`` sums up sessions that no longer have a place of their own, by dialect, algorithm and role;
+    ``folded_bytes`` are theirs, up and down.
     ``told`` and ``told_bytes`` are what earlier openings have told of connections that still go on.
-    ``opening`` counts incidents from 1.  ``first_ns`` and ``last_ns`` are of this opening's evidence,
-    ``touched_ns`` of any; ``changed`` says that exporters have not seen its latest document.
+    ``opening`` is the number of the latest incident.  ``first_ns`` and ``last_ns`` are of its evidence,
+    ``touched_ns`` of any.
     """
 
     subscriber: bytes
     traces: Traces = msgspec.field(default_factory=Traces)
     sessions: dict[Connection, SessionFacts] = msgspec.field(default_factory=dict)
     folded: dict[str, SessionFacts] = msgspec.field(default_factory=dict)
+    folded_bytes: list[int] = msgspec.field(default_factory=lambda: [0, 0])
     told: dict[Connection, SessionFacts] = msgspec.field(default_factory=dict)
     told_bytes: dict[Ends, tuple[int, int]] = msgspec.field(default_factory=dict)
     state: State = State.QUIET
@@ -39,7 +41,6 @@ class Record(msgspec.Struct, kw_only=True):
     first_ns: int = NEVER_FIRST
     last_ns: int = NEVER_LAST
     touched_ns: int = NEVER_LAST
-    changed: bool = False
 
     def all_sessions(self) -> list[SessionFacts]:
         """Every session of this opening, folded ones included."""
@@ -54,7 +55,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     subscribers: Bound = 200_000
     traces_per_subscriber: Bound = 256
-    sessions_per_subscriber: Bound = 512
+    sessions_per_subscriber: Bound = 2048
     resolved_incidents: Bound = 10_000
 
 
@@ -107,43 +108,55 @@ class Store:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.records: dict[bytes, Record] = {}
-        self.resolved: deque[msgspec.Struct] = deque(maxlen=limits.resolved_incidents)
+        self.resolved: deque[tuple[int, Any]] = deque(maxlen=limits.resolved_incidents)
         self.dropped = Dropped()
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records.values())
 
-    def touch(self, subscriber: bytes) -> Record:
-        """The record of a subscriber, made on first use; the one touched longest ago makes room."""
-        record = self.records.pop(subscriber, None) or Record(subscriber=subscriber)
+    def touch(self, subscriber: bytes) -> tuple[Record, Record | None]:
+        """The record of a subscriber, made on first use, and the one that had to make room for it."""
+        record, gone = self.records.pop(subscriber, None), None
+        if record is None:
+            record = Record(subscriber=subscriber)
+            if len(self.records) >= self._limits.subscribers:
+                gone = self.records.pop(self._least())
+                self.dropped.subscribers += 1
         self.records[subscriber] = record
-        while len(self.records) > self._limits.subscribers:
-            del self.records[self._least()]
-            self.dropped.subscribers += 1
-        return record
+        return record, gone
 
     def _least(self) -> bytes:
         """Whom to forget: the quietest of the 64 that were touched longest ago."""
         some = [r for _, r in zip(range(64), self.records.values(), strict=False)]
         return min(some, key=lambda r: r.state in (State.SUSPECTED, State.CONFIRMED)).subscriber
 
-    def keep_session(self, record: Record, facts: SessionFacts) -> None:
-        """Replace what is known of one connection.  Beyond the bound the oldest is added to its like."""
+    def keep_session(self, record: Record, facts: SessionFacts) -> SessionFacts | None:
+        """Replace what is known of one connection.  Beyond the bound the oldest is added to its like.
+
+        Returns the session that lost its place.  It must be one that will not be told of again, or its
+        shares would be counted twice: the bound is above what an observer holds (engine.Config).
+        """
         record.sessions.pop(facts.connection, None)
         record.sessions[facts.connection] = facts
         if len(record.sessions) <= self._limits.sessions_per_subscriber:
-            return
-        oldest = record.sessions.pop(next(iter(record.sessions)))
+            return None
+        gone = oldest = record.sessions.pop(next(iter(record.sessions)))
         kind = f"{oldest.dialect} {oldest.algorithm} {oldest.role}"
         if kind in record.folded:
             oldest = merged(record.folded[kind], oldest)
         elif len(record.folded) >= FOLDED_KINDS:
             self.dropped.sessions += 1
-            return
+            return gone
         record.folded[kind] = oldest
+        return gone
 
-    def keep_resolved(self, document: msgspec.Struct) -> None:
+    def keep_resolved(self, document: msgspec.Struct, at_ns: int) -> None:
         """Remember a closed incident; the oldest makes room."""
         if len(self.resolved) == self.resolved.maxlen:
             self.dropped.resolved += 1
-        self.resolved.append(document)
+        self.resolved.append((at_ns, document))
+
+    def forget_resolved(self, before_ns: int) -> None:
+        """Forget incidents that were closed before then."""
+        while self.resolved and self.resolved[0][0] < before_ns:
+            self.resolved.popleft()

@@ -1,20 +1,24 @@
 """What reassembly is made of: segments in, chunks out, and what is held between them."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+
+
+Bound = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
+Wait = Annotated[int, msgspec.Meta(ge=1, le=86_400_000)]
 
 
 class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What reassembly may hold, and for how long it waits."""
 
-    max_connections: int = 16384
-    max_segments: int = 64
-    max_bytes: int = 65536
-    max_bytes_in_all: int = 64 << 20
-    hole_ms: int = 2000
-    acknowledged_hole_ms: int = 200
-    idle_s: int = 900
+    max_connections: Bound = 16384
+    max_segments: Bound = 64
+    max_bytes: Bound = 65536
+    max_bytes_in_all: Bound = 64 << 20
+    hole_ms: Wait = 2000
+    acknowledged_hole_ms: Wait = 200
+    idle_s: Wait = 900
 
 
 class Segment(NamedTuple):

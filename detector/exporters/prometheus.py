@@ -13,15 +13,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from detector.dialects.lines import Refusal
-from detector.document import Incident
+from detector.document import Incident, latest
+from detector.engine import Config, Engine
 from detector.fusion import WEIGHTS
 from detector.hashrate import power
 from detector.incidents import OPEN, State
 from detector.minutes import UNKNOWN
-from detector.totals import CountKey, Totals
+from detector.totals import CountKey, Totals, counts_of
 
 MOST_SERIES: Final = 1000
-MOST_OPERATORS: Final = 40
 OTHER: Final = "other"
 SEVERITY: Final = {State.CONFIRMED: "page", State.SUSPECTED: "ticket"}
 DEVICES: Final = ("low", "typical", "high")
@@ -30,23 +30,30 @@ MINUTE_S: Final = 60.0
 
 Values = Mapping[Any, float]
 
+# A series exists, at zero, before its first event.
+ZERO: Final = counts_of(Engine(Config()))
+
 
 class Capped:
-    """Label sets admitted first come, first served; beyond the cap they become ``other`` and are counted."""
+    """Label sets admitted first come, first served; beyond the cap they are ``other``, each counted once."""
 
     def __init__(self, most: int = MOST_SERIES) -> None:
         self._most = most
         self._known: dict[str, set[tuple[str, ...]]] = {}
+        self._over: dict[str, set[tuple[str, ...]]] = {}
         self.overflowed = 0
 
     def __call__(self, family: str, counts: Values) -> Values:
         """The same counts, with label sets beyond the cap added up under ``other``."""
         known = self._known.setdefault(family, set())
+        over = self._over.setdefault(family, set())
         out: defaultdict[tuple[str, ...], float] = defaultdict(float)
         for labels, value in sorted(counts.items()):
             if labels not in known and len(known) >= self._most:
-                self.overflowed += 1
-                out[labels[:1] + (OTHER,) * (len(labels) - 1)] += value
+                if len(over) < self._most and labels not in over:
+                    over.add(labels)
+                    self.overflowed += 1
+                out[labels[:1] * (len(labels) > 1) + (OTHER,) * max(1, len(labels) - 1)] += value
             else:
                 known.add(labels)
                 out[labels] += value
@@ -71,7 +78,7 @@ class Exporter(Collector):
             return list(self._families())
 
     def _families(self) -> Iterator[Metric]:
-        documents = self._totals.documents()
+        documents = latest(self._totals.documents())
         live = [d for d in documents if d.state in OPEN and d.role != "pool"]
         yield _gauge("build_info", "Version that runs.", ("version",), {(self._version,): 1})
         yield from self._traffic()
@@ -107,12 +114,11 @@ class Exporter(Collector):
             self._capped("mining_mbps", mbps),
         )  # fmt: skip
         watermark_ns = self._totals.watermark_ns()
-        if watermark_ns is not None and watermark_ns > 0:
-            text = "How far the data's time has surely come, Unix time; its lag is time() minus this."
-            yield _gauge("detector_watermark_timestamp_seconds", text, (), {(): watermark_ns / 1e9})
-        if ended_s is not None:
-            text = "When the last closed minute ended, Unix time of the data."
-            yield _gauge("mining_mbps_timestamp_seconds", text, (), {(): ended_s})
+        told = {} if watermark_ns is None or watermark_ns <= 0 else {(): watermark_ns / 1e9}
+        text = "How far the data's time has surely come, Unix time; its lag is time() minus this."
+        yield _gauge("detector_watermark_timestamp_seconds", text, (), told)
+        text = "When the last closed minute ended, Unix time of the data."
+        yield _gauge("mining_mbps_timestamp_seconds", text, (), {} if ended_s is None else {(): ended_s})
 
     def _miners(self, documents: list[Incident], live: list[Incident]) -> Iterator[Metric]:
         states: Counter[tuple[str]] = Counter(
@@ -152,6 +158,7 @@ class Exporter(Collector):
 
     def _counts(self) -> Iterator[Metric]:
         sums: Counter[CountKey] = Counter({("payload_refused", str(r)): 0 for r in Refusal})
+        sums.update(ZERO)
         for run in self._totals.runs:
             sums.update(run.counts())
         for name in sorted({name for name, _ in sums}):

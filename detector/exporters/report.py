@@ -7,23 +7,24 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from detector.document import Bytes, Incident
+from detector.document import Bytes, Incident, latest
 from detector.explain import quantity
-from detector.hashrate import HashRate, Power
-from detector.incidents import State
+from detector.hashrate import HashRate, Power, covered_s
+from detector.incidents import OPEN, State
 
 STYLE = {State.CONFIRMED: "bold red", State.SUSPECTED: "yellow", State.RESOLVED: "green"}
 
 
 class FileReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one file held.  ``seconds`` is the span of its stamps; ``mining_mbps`` is over that span."""
+    """What one file held.  ``mining_mbps`` is over the span of its stamps, ``first_ns`` to ``last_ns``."""
 
     path: str
     packets: int
     flows: int
     bytes: int
     refused: dict[str, int]
-    seconds: float = 0.0
+    first_ns: int = 0
+    last_ns: int = 0
     mining_mbps: float = 0.0
     error: str | None = None
 
@@ -36,7 +37,8 @@ class ScanIncident(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over incidents.  Files are taken as simultaneous: their rates are added."""
+    """Sums over subscribers.  ``mbps`` is over the time that the files cover, counted once where they
+    overlap; rates and watts are of open incidents, the newest of each subscriber."""
 
     confirmed: int
     suspected: int
@@ -50,20 +52,24 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 def summary(incidents: Sequence[Incident], files: Sequence[FileReport]) -> Summary:
     """Add up.  A proxy's hash rate is its clients' and is left out; pools are no miners."""
-    counts = Counter(d.state for d in incidents if d.role != "pool")
+    miners = [d for d in incidents if d.role != "pool"]
+    newest = latest(miners)
+    counts = Counter(d.state for d in newest)
+    measured = [d for d in newest if d.role == "miner" and d.state in OPEN]
     by: dict[str, list[HashRate]] = {}
-    for document in incidents:
-        if document.role == "miner":
-            for rate in document.hashrate:
-                by.setdefault(rate.algorithm, []).append(rate)
-    watts = [d.power_watts for d in incidents if d.role == "miner" and d.power_watts is not None]
+    for document in measured:
+        for rate in document.hashrate:
+            by.setdefault(rate.algorithm, []).append(rate)
+    watts = [d.power_watts for d in measured if d.power_watts is not None]
+    counted = Bytes(sum(d.bytes.up for d in miners), sum(d.bytes.down for d in miners))
+    seconds = covered_s((f.first_ns, f.last_ns) for f in files)
     total = Power(*(sum(getattr(w, f) for w in watts) for f in Power.__struct_fields__)) if watts else None
     return Summary(
         confirmed=counts[State.CONFIRMED],
         suspected=counts[State.SUSPECTED],
         resolved=counts[State.RESOLVED],
-        bytes=Bytes(sum(d.bytes.up for d in incidents), sum(d.bytes.down for d in incidents)),
-        mbps=sum(f.mining_mbps for f in files),
+        bytes=counted,
+        mbps=(counted.up + counted.down) * 8 / 1e6 / seconds if seconds else 0.0,
         hashrate=tuple(_added(name, rates) for name, rates in sorted(by.items())),
         power_watts=total,
         kwh_per_day=Power(*(getattr(total, f) * 0.024 for f in Power.__struct_fields__)) if total else None,

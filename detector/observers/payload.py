@@ -5,12 +5,13 @@ facts replace one another.  Nothing here reads a clock: times are the data's.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from collectors import wire
 from detector import algorithms, vetoes
+from detector.clock import MINUTE_NS, SECOND_NS
 from detector.dialects.lines import LineError
 from detector.evidence import Connection, Evidence, Seen, SessionFacts, Veto
 from detector.ledger import hashes
@@ -19,7 +20,7 @@ from detector.observers.words import Ends
 from detector.sessions import Arrival, Engine, Sight
 from detector.tracks import TCP, Chunk, Track, Waiting, is_new, place
 
-MINUTE_NS: Final = 60_000_000_000
+Bound = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
 CONFIRMING: Final = frozenset({"mining_session", "share_accepted"})
 """Kinds that count only where each direction acknowledged payload bytes of the other."""
@@ -28,12 +29,12 @@ CONFIRMING: Final = frozenset({"mining_session", "share_accepted"})
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Bounds of the payload observer."""
 
-    idle_ns: int = 3600 * 1_000_000_000
-    max_connections: int = 1024  # per subscriber; the one that was silent longest goes
-    max_remembered: int = 4096  # per subscriber: ends whose opening number is kept
-    remembered_ns: int = 24 * 3600 * 1_000_000_000  # and for how long
-    max_subscribers: int = 65536  # with connections; the one that was silent longest goes
-    verified_shares: int = 32  # per connection: shares whose proof of work is checked
+    idle_s: Bound = 3600
+    max_connections: Bound = 1024  # per subscriber; the one that was silent longest goes
+    max_remembered: Bound = 4096  # per subscriber: ends whose opening number is kept
+    remembered_s: Bound = 24 * 3600  # and for how long
+    max_subscribers: Bound = 65536  # with connections; the one that was silent longest goes
+    verified_shares: Annotated[int, msgspec.Meta(ge=0, le=10**6)] = 32  # per connection, checked by hashing
 
 
 class Stats(msgspec.Struct):
@@ -317,15 +318,15 @@ class PayloadObserver:
     # -- age and state -----------------------------------------------------------------------------
 
     def expire(self, watermark_ns: int) -> None:
-        """Forget connections that have been silent for ``idle_ns`` at the data's time ``watermark_ns``."""
-        before = watermark_ns - self.config.idle_ns
+        """Forget connections that have been silent for ``idle_s`` at the data's time ``watermark_ns``."""
+        before = watermark_ns - self.config.idle_s * SECOND_NS
         for subscriber in list(self._books):
             book = self._books[subscriber]
             gone = [ends for ends, track in book.tracks.items() if track.last_ns < before]
             for ends in gone:
                 del book.tracks[ends]
             self.stats.expired += len(gone)
-            old = watermark_ns - self.config.remembered_ns
+            old = watermark_ns - self.config.remembered_s * SECOND_NS
             for ends in [e for e, (_, at) in book.opened.items() if at < old and e not in book.tracks]:
                 del book.opened[ends]
             if not book.tracks and not book.opened:

@@ -156,10 +156,10 @@ def test_a_second_opening_does_not_tell_again_what_the_first_told():
     for again in (1, 2):
         link.add((0, "tap"), (T0 + again * hour, T0 + again * hour), (70, 90))
         more = facts(accepted=4 + again, hashes=(4 + again) * 1e9, hashes_shares=4 + again, **work)
-        more.last_ns = T0 + again * hour
+        more.last_ns = T0 + again * hour + 10 * SECOND_NS
         take(j, evidence(at=T0 + again * hour), more)
     assert [d.shares.accepted for d in j.documents()] == [4, 1, 1]
-    assert [d.hashrate[0].shares for d in j.documents()[1:]] == [1, 1]
+    assert [(d.hashrate[0].shares, d.hashrate[0].value) for d in j.documents()[1:]] == [(1, 1e8), (1, 1e8)]
     assert [(d.bytes.up, d.bytes.down) for d in j.documents()][1:] == [(70, 90), (70, 90)]
 
 
@@ -188,6 +188,66 @@ def test_tables_are_bounded_and_aged_and_what_was_dropped_is_counted():
     j.tick(T0 + 90 * 86_400 * SECOND_NS)
     j.tick(T0 + 180 * 86_400 * SECOND_NS)
     assert not j.store.records
+    assert not j.store.resolved
+
+
+def test_an_open_incident_that_makes_room_is_withdrawn_and_its_next_id_is_new():
+    j = judge(Config(limits=Limits(subscribers=1)))
+    (first,) = take(j, evidence(number=1))
+    told = take(j, evidence(number=2, at=T0 + SECOND_NS))
+    assert [(t.subscriber, t.action) for t in told] == [
+        ("198.51.100.1", Action.RESOLVE),
+        ("198.51.100.2", Action.ALERT),
+    ]
+    again = [t for t in take(j, evidence(number=1, at=T0 + 5 * SECOND_NS)) if t.action is Action.ALERT]
+    assert again[0].incident != first.incident
+
+
+def test_an_incident_a_month_later_has_an_id_of_its_own():
+    j = judge()
+    (first,) = take(j, evidence())
+    j.tick(T0 + 40 * 86_400 * SECOND_NS)
+    j.tick(T0 + 41 * 86_400 * SECOND_NS)
+    (again,) = take(j, evidence(at=T0 + 42 * 86_400 * SECOND_NS))
+    assert again.incident != first.incident
+    assert again.id != first.id
+
+
+def test_every_change_of_state_is_told_at_once_and_other_changes_when_asked_for():
+    j = judge()
+    take(j, evidence(), facts())
+    assert [d.state for d in j.changed()] == [State.CONFIRMED]
+    take(j, evidence(at=T0 + SECOND_NS), facts(accepted=2))
+    assert j.changed() == []
+    assert [d.shares.accepted for d in j.changed(everything=True)] == [2]
+    assert j.changed(everything=True) == []
+    j.tick(T0 + 60 * MINUTE_NS)
+    assert [d.state for d in j.changed()] == [State.RESOLVED]
+
+
+def test_a_suspicion_fades_at_a_time_of_its_own_whoever_notices():
+    times = set()
+    for later in (20, 40, 600):
+        j = judge()
+        take(j, evidence("job"), facts())
+        (made,) = j.tick(T0 + later * MINUTE_NS)
+        times.add(made.at)
+    assert len(times) == 1
+
+
+def test_a_farm_of_many_connections_counts_every_share_once():
+    """600 connections at once, a share a minute each: more than a record used to hold."""
+    j = judge()
+    for minute in range(1, 11):
+        for opened in range(600):
+            at = T0 + minute * MINUTE_NS
+            more = facts(opened=opened, accepted=minute, algorithm="sha256d", hashes=minute * 1e9,
+                         hashes_shares=minute, first_job_ns=T0)  # fmt: skip
+            more.last_ns = at
+            take(j, evidence(at=at, opened=opened), more)
+    (document,) = j.documents()
+    assert document.shares.accepted == 6000
+    assert document.hashrate[0].value == 6000 * 1e9 / 600
 
 
 steps = st.lists(

@@ -89,10 +89,10 @@ def test_a_tap_counts_before_a_router_and_the_lowest_sampling_rate_before_a_high
     assert the_link(meter).estimated
 
 
-def test_the_second_copy_of_a_row_is_not_measured():
+def test_both_copies_of_a_row_are_kept_each_under_its_subscriber():
     meter = Meter()
-    meter.step(flows((0, S, 100, 70, {"copy": 1})))
-    assert not meter.links
+    meter.step(flows((0, S, 100, 70), (0, S, 100, 70, {"copy": 1, "subscriber": SERVER})))
+    assert [link.total() for link in meter.links.values()] == [(100, 70), (100, 70)]
     assert meter.counts.copies == 1
 
 

@@ -27,3 +27,12 @@ def test_what_a_pool_says_when_it_refuses_is_withheld():
     told = Redactor(b"k").text("pool 1.2.3.4:5 refused the login of bob: no bo b here", ["bob"])
     assert told.startswith("pool 1.2.3.4:5 refused the login of redacted:")
     assert told.endswith("(its words are withheld)")
+
+
+def test_short_names_change_neither_addresses_nor_words_nor_each_other():
+    names = [*"edact0123456789", "v1", "pool"]
+    told = Redactor(b"k").text("btc-v1: pool 1.2.3.4:5 accepted a share, of e", names)
+    assert told.count("redacted:") <= 3
+    assert "1.2.3.4:5" in told
+    assert told.startswith("btc-v1: ")
+    assert not told.endswith(" e")

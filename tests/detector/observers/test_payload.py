@@ -253,15 +253,15 @@ def test_an_ipv6_subscriber_is_a_prefix():
 
 
 def test_idle_connections_are_forgotten_and_their_numbers_are_not():
-    observer = PayloadObserver(Config(idle_ns=10, remembered_ns=1000))
+    observer = PayloadObserver(Config(idle_s=10, remembered_s=1000))
     talk = Talk()
     talk.c({"id": 1, "method": "mining.subscribe", "params": []})
     see(talk.rows, observer)
-    observer.expire(talk.now + 11)
+    observer.expire(talk.now + 11 * 10**9)
     assert observer.state(WHO).tracks == []
     (e,) = see(talk.rows, observer).evidence
     assert e.connection.opened == 1
-    observer.expire(talk.now + 2000)
+    observer.expire(talk.now + 2000 * 10**9)
     assert observer.state(WHO) == State()
 
 
