@@ -146,8 +146,8 @@ def with_flows(
             first_job_ns = max(first_job_ns, record.first_ns)
         ends = ends_of(facts.client, facts.server, connection.protocol)
         link = links.get((facts.subscriber, ends))
-        if link is not None:
-            last_ns = max(last_ns, min(link.last_ns, until_ns or link.last_ns))
+        if link is not None and (until_ns is None or link.last_ns <= until_ns):
+            last_ns = max(last_ns, link.last_ns)
         longer.append(msgspec.structs.replace(facts, last_ns=last_ns, first_job_ns=first_job_ns))
         if link is not None and ends not in done:
             done.add(ends)
