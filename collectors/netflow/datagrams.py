@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from collectors.netflow.reading import PADDING
+from collectors.reading import PADDING
 
 
 class Datagram(NamedTuple):

@@ -37,7 +37,6 @@ from collectors.netflow.program import (
     SECONDS,
     UPTIME,
 )
-from collectors.netflow.reading import big, little
 from collectors.netflow.walking import (
     S_AT,
     S_BOOT,
@@ -55,7 +54,9 @@ from collectors.netflow.walking import (
     T_GAPS,
     T_KEYS,
     T_OPS,
+    T_PROGRAM,
 )
+from collectors.reading import big, little
 
 _MAPPED: Final = np.uint64(0xFFFF0000)
 _NTP_UNIX: Final = 2_208_988_800
@@ -66,6 +67,8 @@ _MAX_US: Final = 9_223_372_036_854_775
 _MAX_RATE: Final = np.uint64(0xFFFFFFFF)
 # A duration that is longer is not believed: the uptime's wrap in ns.
 _MAX_DURATION: Final = (1 << 32) * 1_000_000
+# So many records go through an operation before the next: their octets stay in the nearest cache.
+_TOGETHER: Final = 256
 # Clocks of exporters (i8): newest stamp, longest record, when last heard, whether moved since it was told.
 X_NEWEST, X_LONGEST, X_HEARD, X_MOVED = range(4)
 CLOCK: Final = 4
@@ -121,33 +124,33 @@ def _bases(span, gaps, marks, segment, row, f, e, base):
 def _integers(data, base, f, e, at, shift, place, start, cell, a1, a2, a4, a8):
     if cell == 8:
         for k in range(f, e):
-            a8[start + place[k]] = big(data, base[k] + at) >> shift
+            a8[np.uint64(start + place[k])] = big(data, base[k] + at) >> shift
     elif cell == 4:
         for k in range(f, e):
-            a4[start + place[k]] = np.uint32(big(data, base[k] + at) >> shift)
+            a4[np.uint64(start + place[k])] = np.uint32(big(data, base[k] + at) >> shift)
     elif cell == 2:
         for k in range(f, e):
-            a2[start + place[k]] = np.uint16(big(data, base[k] + at) >> shift)
+            a2[np.uint64(start + place[k])] = np.uint16(big(data, base[k] + at) >> shift)
     else:
         for k in range(f, e):
-            a1[start + place[k]] = np.uint8(big(data, base[k] + at) >> shift)
+            a1[np.uint64(start + place[k])] = np.uint8(big(data, base[k] + at) >> shift)
 
 
 @kernel
 def _addresses(kind, data, base, f, e, at, place, start, a8):
     if kind == IPV4:
         for k in range(f, e):
-            p = 2 * (start + place[k])
+            p = np.uint64(2 * (start + place[k]))
             a8[p] = np.uint64(0)
-            a8[p + 1] = (little(data, base[k] + at) << np.uint64(32)) | _MAPPED
+            a8[p + np.uint64(1)] = (little(data, base[k] + at) << np.uint64(32)) | _MAPPED
         return
     for k in range(f, e):
-        p = 2 * (start + place[k])
+        p = np.uint64(2 * (start + place[k]))
         high = little(data, base[k] + at)
         low = little(data, base[k] + at + 8)
         if kind == IPV6 or high | low:
             a8[p] = high
-            a8[p + 1] = low
+            a8[p + np.uint64(1)] = low
 
 
 @kernel
@@ -186,7 +189,7 @@ def _times(kind, data, base, f, e, at, shift, place, start, a8, export, uptime):
             t = v * 1_000_000 if v < _MAX_MS else np.int64(0)
         elif kind == DURATION_US:
             t = v * 1000 if v < _MAX_US else np.int64(0)
-        a8[start + place[k]] = np.uint64(t)
+        a8[np.uint64(start + place[k])] = np.uint64(t)
 
 
 @kernel
@@ -210,27 +213,37 @@ def _rates(op, data, base, f, e, place, start, a4, domain, keys, values, seed):
 
 
 @kernel
-def run(data, spans, n, slots, ops, rest, marks, row, place, base, start, cell, a1, a2, a4, a8,
+def run(data, spans, n, slots, ops, rest, marks, row, place, base, entry, start, cell, a1, a2, a4, a8,
         keys, values, seed):  # fmt: skip
     """Run the first (``rest`` 0) or second pass of each span's program over the records in ``row``.
 
     ``row`` (m,) i8, ascending, counts records over all spans; ``place`` (m,) i8 is where each is written;
-    ``base`` (m,) i8 is scratch.  ``data`` is readable for PADDING octets past any record.
+    ``base`` (m,) i8 and ``entry`` (n + 1,) i8 are scratch.  ``data`` is readable for PADDING octets past any
+    record.  Spans of one program are taken together, for a span alone is 13 to 30 records.
     """
     e = 0
     for s in range(n):
-        span = spans[s]
-        f = e
-        last = span[S_ROW] + span[S_COUNT]
+        entry[s] = e
+        last = spans[s, S_ROW] + spans[s, S_COUNT]
         while e < row.size and row[e] < last:
             e += 1
-        slot = slots[span[S_SLOT]]
+    entry[n] = e
+    s = 0
+    while s < n:
+        slot = slots[spans[s, S_SLOT]]
+        program = slot[T_PROGRAM]
+        f = entry[s]
+        t = s + 1
+        while t < n and slots[spans[t, S_SLOT], T_PROGRAM] == program and entry[t] - f < _TOGETHER:
+            t += 1
+        e = entry[t]
         segment = -1
         for o in range(slot[T_KEYS] if rest else 0, slot[T_OPS] if rest else slot[T_KEYS]):
-            op = ops[span[S_SLOT], o]
+            op = ops[program, o]
             if op[OP_SEGMENT] != segment:
                 segment = op[OP_SEGMENT]
-                _bases(span, slot[T_GAPS], marks, segment, row, f, e, base)
+                for g in range(s, t):
+                    _bases(spans[g], slot[T_GAPS], marks, segment, row, entry[g], entry[g + 1], base)
             kind = op[OP_KIND]
             first = start[op[OP_COLUMN]]
             at = np.int64(op[OP_AT])
@@ -241,9 +254,14 @@ def run(data, spans, n, slots, ops, rest, marks, row, place, base, start, cell, 
             elif kind in (IPV4, IPV6, IPV6_UNLESS_ZERO):
                 _addresses(kind, data, base, f, e, at, place, first, a8)
             elif kind in (RATE, RATE_OF_SAMPLER, RATE_OF_SIZE, RATE_OF_SPACE):
-                _rates(op, data, base, f, e, place, first, a4, span[S_DOMAIN], keys, values, seed)
+                for g in range(s, t):
+                    _rates(op, data, base, entry[g], entry[g + 1], place, first, a4, spans[g, S_DOMAIN],
+                           keys, values, seed)  # fmt: skip
             else:
-                _times(kind, data, base, f, e, at, shift, place, first, a8, span[S_EXPORT], span[S_UPTIME])
+                for g in range(s, t):
+                    _times(kind, data, base, entry[g], entry[g + 1], at, shift, place, first, a8,
+                           spans[g, S_EXPORT], spans[g, S_UPTIME])  # fmt: skip
+        s = t
 
 
 @kernel

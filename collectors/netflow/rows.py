@@ -193,7 +193,7 @@ class Reader:
         tables = self._tables
         decoding.run(
             held.data, held.spans, len(held.spans), tables.slots, tables.ops, rest, held.marks, row, place,
-            np.empty(row.size, np.int64), out.start, out.cell, out.u1, out.u2, out.u4, out.u8,
+            np.empty(row.size, np.int64), np.empty(len(held.spans) + 1, np.int64), out.start, out.cell, out.u1, out.u2, out.u4, out.u8,
             tables.index.keys, tables.index.values, tables.index.seed,
         )  # fmt: skip
 
@@ -235,7 +235,8 @@ class Reader:
         for i, name in enumerate(REST_NAMES):
             values = out.column(i)
             if name == "sampling_rate":
-                made[name] = (values, values != 0)
+                known = values != 0
+                made[name] = values if known.all() else (values, known) if known.any() else None
             elif always >> i & 1 or name in _NEEDED:
                 made[name] = values
             elif ever >> i & 1:

@@ -4,6 +4,7 @@ Bounded: a newcomer that finds no room is refused, unless somebody has been sile
 way; so a spray of forged addresses cannot push out those that were there.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,7 @@ import numpy as np
 from collectors.netflow import walking
 from collectors.netflow.decoding import CLOCK, X_HEARD
 from collectors.netflow.index import GONE, Index, domain_key, sampler_key, template_key
-from collectors.netflow.program import MAX_GAPS, MAX_OPS, OP_FIELDS, compile_template
+from collectors.netflow.program import MAX_GAPS, MAX_OPS, OP_FIELDS, Program, compile_template
 from collectors.netflow.sampling import INTERVAL, SAMPLER, SYSTEM_INIT, TELLING, Samplers, rate, sampler
 from collectors.netflow.templates import Template
 from collectors.netflow.v5 import LAYOUT
@@ -58,6 +59,10 @@ class Tables:
         self._free_slots: list[int] = []
         self._used_slots = 0
         self._leaving: list[int] = []
+        self._programs: dict[bytes, int] = {}
+        self._program_keys: dict[int, bytes] = {}
+        self._users: Counter[int] = Counter()
+        self._free_programs: list[int] = []
         self._domains_made = 0
         self._exporters_made = 0
         self._reclaimed_ns = 0
@@ -180,6 +185,12 @@ class Tables:
 
     def release(self) -> None:
         """No span waits any more: slots that were left may be used again."""
+        for slot in self._leaving:
+            program = int(self.slots[slot, walking.T_PROGRAM])
+            self._users[program] -= 1
+            if not self._users[program]:
+                del self._programs[self._program_keys.pop(program)]
+                self._free_programs.append(program)
         self._free_slots += self._leaving
         self._leaving = []
 
@@ -189,8 +200,7 @@ class Tables:
         number = self._used_slots
         self._used_slots += 1
         if number == len(self.slots):
-            self.slots, self.ops = _larger(self.slots), _larger(self.ops)
-            self.gaps = _larger(self.gaps)
+            self.slots, self.gaps = _larger(self.slots), _larger(self.gaps)
         return number
 
     def _enter(self, number: int, template: Template) -> None:
@@ -205,13 +215,27 @@ class Tables:
         slot[walking.T_PRESENT] = program.present
         slot[walking.T_ID] = template.id
         slot[walking.T_VERSION] = template.version
+        slot[walking.T_PROGRAM] = self._program(program)
         if template.options:
             telling = any(f.number in TELLING and not f.enterprise for f in template.fields)
             slot[walking.T_KIND] = walking.TELLING if telling else walking.IGNORED
         else:
             slot[walking.T_KIND] = walking.FLOW if program.flow else walking.OTHER
-        self.ops[number, : len(program.ops)] = program.ops
         self.gaps[number, : min(len(program.gaps), MAX_GAPS)] = program.gaps[:MAX_GAPS]
+
+    def _program(self, program: Program) -> int:
+        """The number of a program; routers of one kind share theirs, so their records are read together."""
+        key = program.ops.tobytes()
+        known = self._programs.get(key)
+        if known is None:
+            known = self._free_programs.pop() if self._free_programs else len(self._programs)
+            if known == len(self.ops):
+                self.ops = _larger(self.ops)
+            self.ops[known, : len(program.ops)] = program.ops
+            self._programs[key] = known
+            self._program_keys[known] = key
+        self._users[known] += 1
+        return known
 
     # Rates and starts.
 

@@ -44,8 +44,10 @@ D_EXPORTER, D_VERSION, D_ID, D_NEXT, D_LATE, D_UPTIME, D_RATE, D_BOOT, D_SEEN = 
 DOMAIN: Final = 9
 
 # A template's slot (i8).
-T_LENGTH, T_GAPS, T_TAIL, T_KIND, T_KEYS, T_OPS, T_PRESENT, T_ID, T_USED, T_VERSION, T_DOMAIN = range(11)
-SLOT: Final = 11
+T_LENGTH, T_GAPS, T_TAIL, T_KIND, T_KEYS, T_OPS, T_PRESENT, T_ID, T_USED, T_VERSION, T_DOMAIN, T_PROGRAM = (
+    range(12)
+)
+SLOT: Final = 12
 FLOW: Final = 0
 OTHER: Final = 1  # data that are no flows: no addresses, or more fields of variable length than we follow
 IGNORED: Final = 2  # options that say nothing to us

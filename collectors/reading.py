@@ -39,3 +39,13 @@ def big(typingctx, data, at):
         return builder.bswap(word)
 
     return types.uint64(data, types.int64), generate
+
+
+@intrinsic
+def swapped(typingctx, word):
+    """A u8 with its octets in the other order."""
+
+    def generate(context, builder, signature, args):
+        return builder.bswap(args[0])
+
+    return types.uint64(types.uint64), generate
