@@ -10,6 +10,7 @@ import numpy as np
 
 from collectors.jit import bare as kernel
 from collectors.packet.frames import FRAME
+from collectors.packet.naming import NAMED
 from collectors.packet.picking import EVENT
 from collectors.packet.table import (
     CLOCK,
@@ -42,6 +43,7 @@ PICKS: Final = 7
 WITHHELD: Final = 8  # candidate segments over their connection's budget
 SCANNED: Final = 9  # payload octets that were searched for tokens
 SKIPPED: Final = 10  # segments not searched: too many near misses on their connection
+# 11 to 14: naming.
 REFUSED: Final = 16
 COUNTERS: Final = 32
 
@@ -73,26 +75,31 @@ class Limits(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """``exports`` (n,) ROW, ``events`` (m,) EVENT, ``counters`` (COUNTERS,) i8, ``filled`` (2,) i8
-    counts what is in the first two; ``frame`` (AHEAD,) FRAME and ``joined`` u1 are scratch."""
+    """``exports`` (n,) ROW, ``events`` (m,) EVENT, ``named`` (k,) NAMED, ``counters`` (COUNTERS,) i8,
+    ``filled`` (3,) i8 counts what is in the first three; ``frame`` (AHEAD,) FRAME, ``joined`` and ``name``
+    u1 are scratch."""
 
     exports: np.ndarray
     events: np.ndarray
+    named: np.ndarray
     counters: np.ndarray
     frame: np.ndarray
     joined: np.ndarray
+    name: np.ndarray
     filled: np.ndarray
 
 
-def outputs(exports: int, events: int) -> Outputs:
+def outputs(exports: int, events: int, named: int) -> Outputs:
     """Empty outputs of the given sizes."""
     return Outputs(
         np.zeros(exports, ROW),
         np.zeros(events, EVENT),
+        np.zeros(named, NAMED),
         np.zeros(COUNTERS, np.int64),
         np.zeros(AHEAD, FRAME),
         np.zeros(128, np.uint8),
-        np.zeros(2, np.int64),
+        np.zeros(256, np.uint8),
+        np.zeros(3, np.int64),
     )
 
 

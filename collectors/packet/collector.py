@@ -1,7 +1,7 @@
-"""The packet collector: blocks of frames in; batches of the streams ``flows`` and ``payloads`` out.
+"""The packet collector: blocks of frames in; batches of ``flows``, ``payloads`` and ``names`` out.
 
-It runs the compiled pass, reassembles candidates, gives each row to its home ends and publishes per
-partition.  It opens nothing and reads no clock: time is the newest stamp of the frames.
+It runs the compiled pass, reassembles candidates, reads wanted names, gives each row to its home ends and
+publishes per partition.  It opens nothing and reads no clock: time is the newest stamp of the frames.
 """
 
 import io
@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from collectors import subscribers, wire
 from collectors.errors import Reason
-from collectors.packet import ageing, flows, payloads, records, tokens
+from collectors.packet import ageing, flows, names, namesets, naming, payloads, records, tokens
 from collectors.packet.frames import FRAME, REFUSALS, decode_all
 from collectors.packet.pcapfile import Block, blocks
 from collectors.packet.table import CLOCK, FREED, HAND, HIGH, table
@@ -30,8 +30,10 @@ _DELAY_NS: Final = 5 * _SECOND
 _TICK_NS: Final = _SECOND
 _EXPORTS: Final = 4096
 _EVENTS: Final = 8192
-_STREAMS: Final = ("flows", "payloads")
+_NAMED: Final = 1024
+_STREAMS: Final = ("flows", "payloads", "names")
 _NOTHING: Final = wire.empty("flows")
+_KINDS: Final = ("dns", "tls_server_name")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,6 +53,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     near_misses_a_record: Annotated[int, msgspec.Meta(ge=16, le=65535)] = 2048
     batch_linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 200
     hash_seed: int = 0
+    # Whose DNS answers count: anybody can send one that says 1.1.1.1 is a pool.  Empty: nobody's.
+    dns_resolvers: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    # Datagrams and segments read for names in a second of the data's time; a quarter of it for unclear ones.
+    names_a_second: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 1024
     reassembly: payloads.Bounds = payloads.Bounds()
 
 
@@ -91,9 +97,28 @@ class Metrics:
         self.rows = _counter(registry, "rows", "Rows published.", ("stream",))
         self.batches = _counter(registry, "batches", "Batches published.", ("stream",))
         self.payload_bytes = _counter(registry, "payload_bytes", "Candidate octets published.")
+        self.names_seen = _counter(
+            registry, "names_seen", "DNS answers and client hellos looked at for a wanted name.", ("kind",)
+        )
+        self.names_refused = _counter(
+            registry, "names_refused", "DNS answers and client hellos refused, by reason.", ("reason",)
+        )
+        self.names_withheld = _counter(
+            registry, "names_withheld", "Datagrams and segments over the budget for names."
+        )
+        self.names_evicted = _counter(
+            registry, "names_evicted", "Unfinished client hellos pushed out by newer ones."
+        )
+        self.dns_strangers = _counter(
+            registry, "dns_strangers", "DNS answers from who is not a configured resolver, not read."
+        )
         self.not_home = _counter(registry, "not_home", "Rows dropped: no home end.", ("stream",))
         for reason in Reason:  # a series exists, at zero, before its first event
             self.refused.labels(reason)
+        for reason in names.REFUSALS:
+            self.names_refused.labels(reason)
+        for kind in _KINDS:
+            self.names_seen.labels(kind)
         for why in payloads.DROPS:
             self.reassembly_drops.labels(why)
         for stream in _STREAMS:
@@ -114,6 +139,7 @@ class Collector:
         partitions: int,
         publish: Publish,
         metrics: Metrics,
+        wanted: names.NameFilter | None = None,
     ) -> None:
         self._config = config
         self._home = home
@@ -121,7 +147,7 @@ class Collector:
         self._publish = publish
         self._metrics = metrics
         self._table = table(1 << (config.flow_slots - 1).bit_length(), config.hash_seed)
-        self._out = ageing.outputs(_EXPORTS, _EVENTS)
+        self._out = ageing.outputs(_EXPORTS, _EVENTS, _NAMED)
         self._limits = ageing.Limits(
             config.active_timeout_s * _SECOND,
             config.idle_timeout_s * _SECOND,
@@ -133,8 +159,13 @@ class Collector:
         )
         self._tokens = tokens.compile_tokens(tokens.rows())
         self._reassembly = payloads.Reassembly(config.reassembly)
+        self._names = names.Names(wanted or names.NameFilter())
+        self.want(self._names.wanted)
         self._counted = self._out.counters.copy()
         self._dropped = dict(self._reassembly.drops)
+        self._refused = dict(self._names.refused)
+        self._evicted = 0
+        self._sightings: list[names.Sighting] = []
         self._flows: list[np.ndarray] = []
         self._chunks: list[payloads.Chunk] = []
         self._numbers: dict[tuple[str, int], int] = {}
@@ -143,6 +174,13 @@ class Collector:
         self._told_ns = 0
         self._sent_ns = 0
         self._received_ns: int | None = None
+
+    def want(self, wanted: names.NameFilter) -> None:
+        """Look for other names from now on.  Raises ConfigError on a resolver that is no address."""
+        self._wanted = namesets.compile_wanted(
+            wanted.exact, wanted.suffixes, self._config.dns_resolvers, self._config.names_a_second
+        )
+        self._names.wanted = wanted
 
     def feed(self, block: Block, received_ns: int | None = None) -> None:
         """Take one block.  ``received_ns`` is when it came; without it, as in a replay, the data's time."""
@@ -163,6 +201,7 @@ class Collector:
             done = flows.flush(state.rows, state.index, state.freed, state.state, state.seed, self._out)
             self._collect(np.zeros(0, np.uint8))
         self._chunks += self._reassembly.finish()
+        self._sightings += self._names.finish()
         self._send(everywhere=True)
         self._count()
 
@@ -177,7 +216,7 @@ class Collector:
         while self._at < stop:
             self._at = flows.meter(
                 block.columns, self._at, stop, state.rows, state.index, state.freed, state.state,
-                state.seed, self._limits, self._tokens, self._out,
+                state.seed, self._limits, self._tokens, self._wanted, self._out,
             )  # fmt: skip
             self._collect(block.data)
 
@@ -185,16 +224,19 @@ class Collector:
         """Take over what the compiled pass has written, and empty its outputs."""
         out, clock = self._out, int(self._table.state[CLOCK])
         self._newest_ns = max(self._newest_ns, clock)
-        exports, events = (int(n) for n in out.filled)
+        exports, events, named = (int(n) for n in out.filled)
         if exports:
             self._flows.append(out.exports[:exports].copy())
         if events:
             self._chunks += self._reassembly.run(out.events[:events].tolist(), data)
         self._chunks += self._reassembly.advance(clock)
+        if named:
+            self._sightings += self._names.run(out.named[:named].tolist(), data)
+        self._sightings += self._names.advance(clock)
         out.filled[:] = 0
 
     def _send_due(self) -> None:
-        waiting = len(self._chunks) + sum(map(len, self._flows))
+        waiting = len(self._chunks) + len(self._sightings) + sum(map(len, self._flows))
         now = self._newest_ns
         tell = now - self._told_ns >= _TICK_NS
         # Nobody waits for a replay: there it lingers until the time is told.
@@ -213,6 +255,12 @@ class Collector:
             for part, batch, span, size in records.payload_batches(run, owned, self._config.id):
                 self._metrics.payload_bytes.inc(size)
                 self._hand_over("payloads", part, batch, span)
+        sightings, self._sightings = self._sightings, []
+        for seen in records.name_runs(sightings):
+            owned = self._assign(seen)
+            self._metrics.not_home.labels("names").inc(owned.dropped)
+            for part, batch, span in records.name_batches(seen, owned, self._config.id):
+                self._hand_over("names", part, batch, span)
         held, self._flows = self._flows, []
         if held:
             columns = records.flow_columns(np.concatenate(held))
@@ -227,7 +275,7 @@ class Collector:
                 now = self._newest_ns
                 self._hand_over("flows", part, _NOTHING, (now, now))
 
-    def _assign(self, rows: records.FlowColumns | records.ChunkRun) -> subscribers.Owned:
+    def _assign(self, rows: records.FlowColumns | records.ChunkRun | records.NameRun) -> subscribers.Owned:
         return subscribers.assign(
             rows.src, rows.dst, rows.src_port, rows.dst_port, self._home, self._partitions
         )
@@ -266,6 +314,10 @@ class Collector:
             (ageing.WITHHELD, m.withheld),
             (ageing.SCANNED, m.scanned),
             (ageing.SKIPPED, m.unscanned),
+            (naming.SEEN_DNS, m.names_seen.labels("dns")),
+            (naming.SEEN_TLS, m.names_seen.labels("tls_server_name")),
+            (naming.WITHHELD_NAMES, m.names_withheld),
+            (naming.STRANGERS, m.dns_strangers),
         ):
             yield counter, int(moved[place])
         yield m.evictions.labels("no"), int(moved[ageing.EVICTED] - moved[ageing.EVICTED_PICKED])
@@ -275,6 +327,11 @@ class Collector:
         for why, count in self._reassembly.drops.items():
             yield m.reassembly_drops.labels(why), count - self._dropped[why]
         self._dropped = dict(self._reassembly.drops)
+        for reason, count in self._names.refused.items():
+            yield m.names_refused.labels(reason), count - self._refused[reason]
+        self._refused = dict(self._names.refused)
+        yield m.names_evicted, self._names.evicted - self._evicted
+        self._evicted = self._names.evicted
 
     def _count(self) -> None:
         for counter, by in self._moved():

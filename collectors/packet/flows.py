@@ -1,8 +1,8 @@
-"""The compiled pass: frames of a block in; flow records and candidate segments out; the table aged.
+"""The compiled pass: frames of a block in; flow records, candidate segments and names out; the table aged.
 
 ``meter`` decodes each frame (``frames``), counts it into its connection's row (``table``), picks candidates
-(``picking``), and ages a few rows (``ageing``).  All of it is a function of the sequence of frames: where
-blocks are cut changes nothing.
+(``picking``) and wanted names (``naming``), and ages a few rows (``ageing``).  All of it is a function of
+the sequence of frames: where blocks are cut changes nothing.
 """
 
 import numpy as np
@@ -27,6 +27,7 @@ from collectors.packet.ageing import (
 )
 from collectors.packet.anchors import prefetch
 from collectors.packet.frames import ACK, FIN, RST, SYN, decode
+from collectors.packet.naming import name
 from collectors.packet.picking import pick
 from collectors.packet.table import (
     CLOCK,
@@ -216,7 +217,7 @@ def _look_ahead(block, first, count, rows, index, seed, out):
 
 
 @kernel
-def meter(block, at, stop, rows, index, freed, state, seed, limits, tokens, out):
+def meter(block, at, stop, rows, index, freed, state, seed, limits, tokens, wanted, out):
     """Take frames from number ``at`` to before ``stop``.  ``block`` is Block.columns.
 
     Returns the number of the first frame not taken: ``stop``, or less when an output is full.
@@ -227,7 +228,7 @@ def meter(block, at, stop, rows, index, freed, state, seed, limits, tokens, out)
         _look_ahead(block, at, count, rows, index, seed, out)
         for k in range(count):
             t = t_ns[at]
-            if out.filled[1] >= out.events.size:
+            if out.filled[1] >= out.events.size or out.filled[2] >= out.named.size:
                 return at
             if not tick(t, rows, index, freed, state, seed, limits, out):
                 return at
@@ -244,8 +245,10 @@ def meter(block, at, stop, rows, index, freed, state, seed, limits, tokens, out)
             _count(r, d, t, f)
             if f.tcp == 1:
                 pick(data, f, r, d, t, state[CLOCK], limits, tokens, out)
-                if f.payload_wire > 0:
-                    r.seen[d] |= np.uint8(HAS_PAYLOAD)
+            if wanted.on:
+                name(data, f, r, d, t, state, wanted, out)
+            if f.tcp == 1 and f.payload_wire > 0:
+                r.seen[d] |= np.uint8(HAS_PAYLOAD)
     return at
 
 

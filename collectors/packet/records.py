@@ -1,10 +1,10 @@
-"""From table rows and chunks to batches of the streams: columns oriented, owned and cut.
+"""From table rows, chunks and sightings to batches of the streams: columns oriented, owned and cut.
 
 A connection's record runs from its initiator, where that is known, else from the sender of its first
 packet.  All functions are pure; rows of one partition keep their order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from collectors import wire
 from collectors.packet.frames import NO_VLAN
+from collectors.packet.names import Sighting
 from collectors.packet.payloads import Chunk
 from collectors.packet.table import PICKED
 from collectors.subscribers import Owned
@@ -19,6 +20,8 @@ from collectors.subscribers import Owned
 _TCP: Final = 6
 # Of the 8 MiB that a message may have, what the payload bytes of one batch may take.
 MAX_BATCH_BYTES: Final = 4 << 20
+# Two names, each up to a kilobyte when every octet is escaped, and two copies of each row.
+MAX_NAMES: Final = 1024
 Span = tuple[int, int]
 
 
@@ -152,16 +155,16 @@ def chunk_runs(chunks: list[Chunk]) -> Iterator[ChunkRun]:
         yield _run(run)
 
 
-def _run(chunks: list[Chunk]) -> ChunkRun:
-    def addresses(name: str) -> np.ndarray:
-        # A bytearray, because a kernel is compiled once more for arrays that are read-only.
-        joined = bytearray().join(getattr(c, name) for c in chunks)
-        return np.frombuffer(joined, np.uint8).reshape(-1, 16)
+def _packed(addresses: Iterable[bytes]) -> np.ndarray:
+    # A bytearray, because a kernel is compiled once more for arrays that are read-only.
+    return np.frombuffer(bytearray().join(addresses), np.uint8).reshape(-1, 16)
 
+
+def _run(chunks: list[Chunk]) -> ChunkRun:
     return ChunkRun(
         chunks,
-        addresses("src"),
-        addresses("dst"),
+        _packed(c.src for c in chunks),
+        _packed(c.dst for c in chunks),
         np.array([c.src_port for c in chunks], np.uint16),
         np.array([c.dst_port for c in chunks], np.uint16),
     )
@@ -200,3 +203,63 @@ def payload_batches(
     for part, a, b in runs:
         span = int(t[a:b].min()), int(t[a:b].max())
         yield part, batch.slice(a, b - a), span, int(offsets[b] - offsets[a])
+
+
+@dataclass(frozen=True, slots=True)
+class NameRun:
+    """Sightings that fit into one message, and the ends whose rows they may be, as columns."""
+
+    sightings: list[Sighting]
+    src: np.ndarray
+    dst: np.ndarray
+    src_port: np.ndarray
+    dst_port: np.ndarray
+
+
+def name_runs(sightings: list[Sighting]) -> Iterator[NameRun]:
+    """Cut sightings, in order, so that a message holds no more than its limits."""
+    for at in range(0, len(sightings), MAX_NAMES):
+        run = sightings[at : at + MAX_NAMES]
+        yield NameRun(
+            run,
+            _packed(s.src for s in run),
+            _packed(s.dst for s in run),
+            np.array([s.src_port for s in run], np.uint16),
+            np.array([s.dst_port for s in run], np.uint16),
+        )
+
+
+def _numbers(given: list[int | None]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([v or 0 for v in given], np.int64), np.array([v is not None for v in given], bool)
+
+
+def name_batches(run: NameRun, owned: Owned, collector: str) -> Iterator[tuple[int, wire.Batch, Span]]:
+    """(partition, batch, (first t, last t)) of ``names``."""
+    places, runs = _order(owned)
+    rows = [run.sightings[k] for k in owned.row[places].tolist()]
+    t = np.array([s.t for s in rows], np.int64)
+    batch = wire.batch(
+        "names",
+        len(rows),
+        {
+            "subscriber": owned.subscriber[places],
+            "copy": owned.copy[places],
+            "t": t,
+            "kind": np.array([s.kind for s in rows], np.uint8),
+            "name": [s.name for s in rows],
+            "alias": [s.alias for s in rows],
+            "address": _packed(s.address for s in rows),
+            "port": _numbers([s.port for s in rows]),
+            "protocol": _numbers([s.protocol for s in rows]),
+            "ttl": _numbers([s.ttl for s in rows]),
+            "resolver": (
+                _packed(s.resolver or bytes(16) for s in rows),
+                np.array([s.resolver is not None for s in rows], bool),
+            ),
+            "alpn": [s.alpn for s in rows],
+            "ja4": [s.ja4 for s in rows],
+            "collector": collector,
+        },
+    )
+    for part, a, b in runs:
+        yield part, batch.slice(a, b - a), (int(t[a:b].min()), int(t[a:b].max()))

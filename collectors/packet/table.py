@@ -59,6 +59,7 @@ HAS_FIN: Final = 4
 DECIDED: Final = 8  # the first byte that is no blank was seen
 HAS_PAYLOAD: Final = 16
 BRACE: Final = 32  # and it was an opening brace
+# The two top bits: naming.
 
 # Places in the state array.
 CLOCK: Final = 0  # newest data time
@@ -68,7 +69,10 @@ HAND: Final = 3  # next row to be aged
 DEBT: Final = 4  # rows times nanoseconds still to be aged
 CONN: Final = 5  # connections so far
 EVICT_HAND: Final = 6
-STATES: Final = 8
+NAME_SECOND: Final = 7  # second of data time, and what of it went to ``names``
+NAMES_SURE: Final = 8
+NAMES_UNSURE: Final = 9
+STATES: Final = 16
 
 _PRIME: Final = np.uint64(0x9E3779B97F4A7C15)
 

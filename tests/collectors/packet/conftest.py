@@ -64,7 +64,7 @@ def cut(block, places):
         )  # fmt: skip
 
 
-def replay(blocks, home=None, partitions=4, **config):
+def replay(blocks, home=None, partitions=4, wanted=None, **config):
     """Feed blocks; returns what was published, rows as dicts, and the metrics that moved."""
     registry = CollectorRegistry()
     batches = []
@@ -75,11 +75,12 @@ def replay(blocks, home=None, partitions=4, **config):
         partitions,
         lambda *published: batches.append(published),
         packet_collector.Metrics(registry),
+        wanted,
     )
     for block in blocks:
         collector.feed(block)
     collector.finish()
-    rows = {"flows": [], "payloads": []}
+    rows = {"flows": [], "payloads": [], "names": []}
     for stream, partition, batch, _ in batches:
         batch.validate(full=True)
         rows[stream] += [{**row, "partition": partition} for row in batch.to_pylist()]
