@@ -146,6 +146,11 @@ def _assign(src, dst, src_port, dst_port, first, last, pool_port, mask, partitio
         dst_high = big(dst, 16 * i)
         dst_low = big(dst, 16 * i + 8)
         same = src_high == dst_high and src_low == dst_low
+        if not same and (src_high ^ dst_high) & mask[0] == 0 and (src_low ^ dst_low) & mask[1] == 0:
+            # Two hosts of one IPv6 prefix are one subscriber.
+            same = src_high != np.uint64(0) or (
+                src_low >> np.uint64(32) != _MAPPED_WORD and dst_low >> np.uint64(32) != _MAPPED_WORD
+            )
         lower = src_high < dst_high or (src_high == dst_high and src_low <= dst_low)
         client = src_is_client(src_port[i], dst_port[i], lower, pool_port)
         if first.shape[0] == 0:
@@ -195,8 +200,8 @@ def assign(
 ) -> Owned:
     """Give each row to its home ends.  ``src`` and ``dst`` are (n, 16) u1, ports (n,) u2.
 
-    Both ends home: two copies, the client's first; the same host at both ends: one.  With no networks at
-    all the client is the subscriber.
+    Both ends home: two copies, the client's first; the same subscriber at both ends: one.  With no networks
+    at all the client is the subscriber.
     """
     n = src.shape[0]
     row = np.empty(2 * n, np.int64)

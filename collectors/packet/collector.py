@@ -5,6 +5,7 @@ publishes per partition.  It opens nothing and reads no clock: time is the newes
 """
 
 import io
+import secrets
 import struct
 from collections.abc import Callable, Iterator
 from typing import Annotated, Final
@@ -52,7 +53,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     candidate_bytes_a_record: Octets = 1 << 20
     near_misses_a_record: Annotated[int, msgspec.Meta(ge=16, le=65535)] = 2048
     batch_linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 200
-    hash_seed: int = 0
+    # 0 is a new one at every start: who knows the seed can make every lookup slow.
+    hash_seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     # Whose DNS answers count: anybody can send one that says 1.1.1.1 is a pool.  Empty: nobody's.
     dns_resolvers: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
     # Datagrams and segments read for names in a second of the data's time; a quarter of it for unclear ones.
@@ -146,7 +148,8 @@ class Collector:
         self._partitions = partitions
         self._publish = publish
         self._metrics = metrics
-        self._table = table(1 << (config.flow_slots - 1).bit_length(), config.hash_seed)
+        seed = config.hash_seed or secrets.randbits(62)
+        self._table = table(1 << (config.flow_slots - 1).bit_length(), seed)
         self._out = ageing.outputs(_EXPORTS, _EVENTS, _NAMED)
         self._limits = ageing.Limits(
             config.active_timeout_s * _SECOND,
@@ -248,6 +251,15 @@ class Collector:
         """Publish what waits; ``everywhere``: each partition is told the time, if only by an empty batch."""
         told: set[int] = set()
         self._sent_ns = self._newest_ns
+        # Records of what has ended come before the time that says so: a clock may jump over a silence.
+        held, self._flows = self._flows, []
+        if held:
+            columns = records.flow_columns(np.concatenate(held))
+            owned = self._assign(columns)
+            self._metrics.not_home.labels("flows").inc(owned.dropped)
+            for part, batch, span in records.flow_batches(columns, owned, self._config.id, self._received_ns):
+                told.add(part)
+                self._hand_over("flows", part, batch, span)
         chunks, self._chunks = self._chunks, []
         for run in records.chunk_runs(chunks):
             owned = self._assign(run)
@@ -261,14 +273,6 @@ class Collector:
             self._metrics.not_home.labels("names").inc(owned.dropped)
             for part, batch, span in records.name_batches(seen, owned, self._config.id):
                 self._hand_over("names", part, batch, span)
-        held, self._flows = self._flows, []
-        if held:
-            columns = records.flow_columns(np.concatenate(held))
-            owned = self._assign(columns)
-            self._metrics.not_home.labels("flows").inc(owned.dropped)
-            for part, batch, span in records.flow_batches(columns, owned, self._config.id, self._received_ns):
-                told.add(part)
-                self._hand_over("flows", part, batch, span)
         if everywhere:
             self._told_ns = self._newest_ns
             for part in set(range(self._partitions)) - told:

@@ -53,6 +53,14 @@ def test_the_same_host_at_both_ends_gives_one_copy():
     assert who("127.0.0.1", "127.0.0.1", 3333, 40000, HOME) == [("127.0.0.1", 0)]
 
 
+def test_two_hosts_of_one_prefix_are_one_subscriber():
+    assert who("2001:db8:1:2::4", "2001:db8:1:2::9", 40000, 3333, HOME) == [("2001:db8:1:2::", 0)]
+    assert who("2001:db8:1:2::4", "2001:db8:1:3::9", 40000, 3333, HOME) == [
+        ("2001:db8:1:2::", 0),
+        ("2001:db8:1:3::", 1),
+    ]
+
+
 def test_neither_home_is_dropped_and_counted():
     assert given_to("8.8.8.8", "9.9.9.9", 1, 2, HOME) == ([], 1)
 
