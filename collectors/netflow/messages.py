@@ -53,11 +53,15 @@ def header(data: bytes, version: int, size: int) -> None:
 
 
 def sets(data: bytes, at: int, end: int) -> tuple[tuple[Set, ...], Reason | None]:
-    """The sets in ``data[at:end]``; up to three octets after the last are padding."""
+    """The sets that begin in ``data[at:end]``; up to three octets after the last are padding.
+
+    The last may end after ``end``, but not after the datagram: lengths in headers that leave padding out were
+    seen (telegraf #14370).
+    """
     found: list[Set] = []
     while end - at >= 4:
         size = u2(data, at + 2)
-        if size < 4 or at + size > end:
+        if size < 4 or at + size > len(data):
             # Zeros to the end are padding too: seen from exporters that round datagrams up.
             broken = Reason.LENGTH if any(data[at:end]) else None
             return tuple(found), broken

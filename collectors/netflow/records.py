@@ -149,7 +149,7 @@ def _named(message: Message, template: Template, body: bytes, exporter: bytes) -
         for i, f in enumerate(template.fields)
     ]
     context = _context(message, template, exporter)
-    if message.sampling:
+    if message.version == 5:
         context["samplingInterval"] = message.sampling
     made = []
     for found in cut(template, body):

@@ -193,8 +193,8 @@ class Reader:
         tables = self._tables
         decoding.run(
             held.data, held.spans, len(held.spans), tables.slots, tables.ops, rest, held.marks, row, place,
-            np.empty(row.size, np.int64), np.empty(len(held.spans) + 1, np.int64), out.start, out.cell, out.u1, out.u2, out.u4, out.u8,
-            tables.index.keys, tables.index.values, tables.index.seed,
+            np.empty(row.size, np.int64), np.empty(len(held.spans) + 1, np.int64), out.start, out.cell,
+            out.u1, out.u2, out.u4, out.u8, tables.index.keys, tables.index.values, tables.index.seed,
         )  # fmt: skip
 
     def _runs(

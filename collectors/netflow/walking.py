@@ -274,7 +274,8 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
             head = c[C_AT]
             number = u2(data, head)
             length = u2(data, head + 2)
-            if length < 4 or head + length > end:
+            # The last set may end after the length that the header tells: see ``messages.sets``.
+            if length < 4 or head + length > start + size[i]:
                 if not _padding(data, head, end):
                     counters[_LENGTH] += 1
                     c[C_KNOWN] = 0

@@ -4,7 +4,6 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-
 Bound = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 Wait = Annotated[int, msgspec.Meta(ge=1, le=86_400_000)]
 
