@@ -26,7 +26,7 @@ def parse(text: str, environment: Mapping[str, str], kind: type[Made], name: str
     """
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{name}: {error}") from None
     _known(tree, kind, name, ())
     _overlay(tree, environment, kind)
@@ -95,5 +95,5 @@ def _value(text: str, hint: Any) -> Any:
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text

@@ -2,6 +2,7 @@
 every part of the detector."""
 
 import logging
+import os
 import secrets
 import select
 import sys
@@ -73,7 +74,7 @@ def _lines(path: str, key: str) -> Iterable[str]:
         return ()
     try:
         return Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{key}: {error}") from None
 
 
@@ -94,18 +95,25 @@ def captures(paths: Iterable[str]) -> list[str]:
         if given == "-" or not Path(given).is_dir():
             out.append(given)
         else:
-            found = sorted(p for p in Path(given).iterdir() if p.name.endswith(CAPTURE_SUFFIXES))
+            found = sorted(
+                p for p in Path(given).iterdir() if p.name.endswith(CAPTURE_SUFFIXES) and p.is_file()
+            )
             out += [str(p) for p in found]
     return out
 
 
+def printable(path: str) -> str:
+    """A file's name as text: bytes that are no UTF-8 are shown as the replacement character."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def _open(path: str) -> IO[bytes]:
-    if path == "-":
-        return sys.stdin.buffer
     try:
+        if path == "-":
+            return os.fdopen(os.dup(sys.__stdin__.fileno()), "rb")  # type: ignore[union-attr]
         return Path(path).open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
+    except (OSError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 class Tally:
@@ -178,7 +186,7 @@ class Replay:
                     progress(_position(file))
                     if stopped():
                         break
-            except DecodeError as error:
+            except (DecodeError, OSError) as error:
                 raise InputError(f"{self._path}: {error}") from None
         self._collector.finish()
         self._drain()
@@ -218,7 +226,7 @@ class Replay:
         mining = sum(d.bytes.up + d.bytes.down for d in self._run.documents() if d.role != "pool")
         refused = _refusals(self._detector.packets)
         return FileReport(
-            path=self._path,
+            path=printable(self._path),
             packets=self._tally.frames,
             flows=self._flows,
             bytes=self._tally.bytes,
@@ -230,7 +238,7 @@ class Replay:
 
     def found(self) -> list[ScanIncident]:
         """The incidents of this file."""
-        return [ScanIncident(self._path, d) for d in self._run.documents()]
+        return [ScanIncident(printable(self._path), d) for d in self._run.documents()]
 
 
 class _Interruptible:

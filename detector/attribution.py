@@ -32,9 +32,13 @@ class Places:
         """Raises ConfigError, with the line, on a row that cannot be read."""
         nets: list[tuple[int, int, Place]] = []
         reader = csv.DictReader(lines)
-        for number, row in enumerate(reader, 2):
-            if reader.fieldnames is None or tuple(reader.fieldnames) != COLUMNS:
-                raise ConfigError(f"places: the header must be {','.join(COLUMNS)}")
+        try:
+            rows = list(enumerate(reader, 2))
+        except csv.Error as error:
+            raise ConfigError(f"places, line {reader.line_num}: {error}") from None
+        if reader.fieldnames is not None and tuple(reader.fieldnames) != COLUMNS:
+            raise ConfigError(f"places: the header must be {','.join(COLUMNS)}")
+        for number, row in rows:
             try:
                 network = ip_network((row["prefix"] or "").strip())
             except ValueError as error:

@@ -69,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return DONE
+    except (OSError, UnicodeEncodeError) as error:
+        print(f"poolwatch: cannot write: {error}", file=sys.stderr)
+        return INPUT
 
 
 def _say(text: str) -> None:
@@ -117,9 +120,11 @@ def _scan(options: argparse.Namespace) -> int:
                 files.append(replay.run(stop.is_set, progress.at(path)))
                 found += replay.found()
             except app.InputError as error:
-                _say(str(error))
+                _say(app.printable(str(error)))
                 files.append(
-                    report.FileReport(path=path, packets=0, flows=0, bytes=0, refused={}, error=str(error))
+                    report.FileReport(
+                        path=app.printable(path), packets=0, flows=0, bytes=0, refused={}, error=str(error)
+                    )
                 )
                 status = INPUT
     if options.json:
@@ -134,7 +139,7 @@ def _print_table(files: "list[FileReport]", found: "list[ScanIncident]") -> None
 
     from detector.exporters import report
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
     packets = sum(f.packets for f in files)
     console.print(f"{len(files)} files, {packets} packets, {sum(f.flows for f in files)} flow records")
     refused = {r: sum(f.refused.get(r, 0) for f in files) for f in files for r in f.refused}

@@ -41,7 +41,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     """
 
     replay: tuple[str, ...] = ("pcaps",)
-    pace: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    pace: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -155,7 +155,29 @@ def with_flows(
             told = record.told_bytes.get(ends, (0, 0))
             low, high = low - told[0], high - told[1]
             up, down = (up + low, down + high) if ends[0] == facts.client else (up + high, down + low)
+    for ends, contact in record.contacts.items():
+        link = links.get((contact.subscriber, ends))
+        if link is not None and ends not in done and not contact.weak:
+            there, back = link.up_down(contact.client, until_ns)
+            up, down = up + there, down + back
     return longer, Bytes(up, down)
+
+
+def _coins(record: Record, sessions: list[SessionFacts]) -> list[str]:
+    """Coins of the endpoints that have one only, where the sessions name none."""
+    if any(s.coin for s in sessions):
+        return []
+    return [c.coins[0] for c in record.contacts.values() if len(c.coins) == 1 and not c.weak]
+
+
+def _services(record: Record, sessions: list[SessionFacts]) -> tuple[Service, ...]:
+    """Servers of sessions and of known endpoints, with the names that the pool table has for them."""
+    found = {s.server: Service(text(s.server[0]), s.server[1]) for s in sessions}
+    for contact in record.contacts.values():
+        if contact.server in found or not contact.weak:
+            address, port = contact.server
+            found[contact.server] = Service(text(address), port, contact.name, contact.operator)
+    return tuple(found[server] for server in sorted(found)[:MOST_LISTED])
 
 
 def belief_of(record: Record, half_life_ns: int, prior: float = PRIOR) -> float:
@@ -185,7 +207,6 @@ def incident(
     for facts in mine:
         for field in shares.__struct_fields__:
             setattr(shares, field, getattr(shares, field) + getattr(facts.shares, field))
-    services = {(s.server[0], s.server[1]) for s in sessions}
     return Incident(
         id=incident_id(record.subscriber, record.opening),
         subscriber=subscriber_text(record.subscriber, prefix6),
@@ -194,10 +215,10 @@ def incident(
         first_seen=rfc3339(record.first_ns),
         last_seen=rfc3339(record.last_ns),
         role=role_of(sessions, (t.role for t in record.traces.seen.values())),
-        coins=_distinct(s.coin for s in sessions),
+        coins=_distinct([*(s.coin for s in sessions), *_coins(record, sessions)]),
         algorithms=_distinct(s.algorithm for s in sessions),
         dialects=_distinct(s.dialect for s in sessions),
-        services=tuple(Service(text(a), p) for a, p in sorted(services)[:MOST_LISTED]),
+        services=_services(record, sessions),
         workers=_distinct(names.name(w) for s in sessions for w in s.workers),
         agents=_distinct(a for s in sessions for a in s.agents),
         shares=shares,

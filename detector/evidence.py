@@ -68,7 +68,8 @@ class SessionFacts(msgspec.Struct, kw_only=True):
     ``hashes`` is the sum over accepted shares of the expected hashes of a share at the difficulty in force
     for its job, for the algorithm ``algorithm``; None where the algorithm or a difficulty is not known.
     ``hashes_shares`` is the number of accepted shares in that sum.  ``claimed`` is what the client itself
-    said (H/s), kept apart from what was measured.  ``client`` and ``server`` are (address, port).
+    said (H/s), kept apart from what was measured.  ``proxied`` says whether a proxy's preamble came before
+    the first line, None where the start was not seen.  ``client`` and ``server`` are (address, port).
     """
 
     subscriber: bytes
@@ -88,9 +89,25 @@ class SessionFacts(msgspec.Struct, kw_only=True):
     hashes_shares: int = 0
     most_hashes_per_share: float | None = None
     claimed: float | None = None
+    proxied: bool | None = None
     first_job_ns: int | None = None
     first_ns: int
     last_ns: int
+
+
+class Contact(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection of a subscriber with a known endpoint: ``name``, ``operator`` and ``coins`` are the
+    endpoint's; ``weak`` where its address alone says little."""
+
+    subscriber: bytes
+    connection: Connection
+    client: tuple[bytes, int]
+    server: tuple[bytes, int]
+    role: str
+    name: str | None = None
+    operator: str | None = None
+    coins: tuple[str, ...] = ()
+    weak: bool = False
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -99,3 +116,4 @@ class Seen(msgspec.Struct, frozen=True):
     evidence: tuple[Evidence, ...] = ()
     vetoes: tuple[Veto, ...] = ()
     sessions: tuple[SessionFacts, ...] = ()
+    contacts: tuple[Contact, ...] = ()

@@ -14,9 +14,9 @@ import msgspec
 from detector.attribution import Place
 from detector.clock import SECOND_NS
 from detector.document import Incident, Transition, belief_of, incident, transition
-from detector.evidence import Evidence, Seen, SessionFacts, Veto
+from detector.evidence import Evidence, Group, Seen, SessionFacts, Veto
 from detector.explain import headline
-from detector.fusion import PRIOR, confirms, log_odds, probability
+from detector.fusion import PRIOR, WEIGHTS, confirms, log_odds, probability
 from detector.incidents import OPEN, Action, Signal, State, step
 from detector.measures import Ends, Link, ends_of
 from detector.redact import Names
@@ -29,10 +29,11 @@ Seconds = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How belief is turned into states."""
 
-    suspect_at: Fraction = 0.5
+    suspect_at: Annotated[float, msgspec.Meta(gt=0, le=0.9)] = 0.5
     fade_at: Fraction = 0.2
     half_life_s: Seconds = 3600
     resolve_after_s: Seconds = 1800
+    resolve_flows_after_s: Seconds = 6 * 3600
     forget_after_s: Seconds = 86_400
     forget_incidents_after_s: Seconds = 30 * 86_400
     limits: Limits = Limits()
@@ -66,6 +67,7 @@ class Judge:
         self._prefix6 = prefix6
         self._half_life_ns = config.half_life_s * SECOND_NS
         self._resolve_ns = config.resolve_after_s * SECOND_NS
+        self._resolve_flows_ns = config.resolve_flows_after_s * SECOND_NS
         self._forget_ns = config.forget_after_s * SECOND_NS
         self._changed: set[bytes] = set()
         self._urgent: set[bytes] = set()
@@ -84,6 +86,10 @@ class Judge:
             out += self._advance(self._touch(subscriber, out), at_ns)
         for facts in seen.sessions:
             self._learn(facts, out)
+        for contact in seen.contacts:
+            record = self._touch(contact.subscriber, out)
+            self.store.keep_contact(record, contact)
+            self._changed.add(record.subscriber)
         last_of = {e.connection: n for n, e in enumerate(seen.evidence)}
         vetoes: dict[int, list[Veto]] = {}
         for veto in seen.vetoes:
@@ -170,11 +176,17 @@ class Judge:
 
     def _advance(self, record: Record, now_ns: int) -> list[Transition]:
         """What silence up to ``now_ns`` did to an open incident."""
-        if record.state is State.CONFIRMED and now_ns - record.last_ns > self._resolve_ns:
-            return self._signal(record, Signal.EXPIRE, record.last_ns + self._resolve_ns)
+        quiet_ns = self._resolve_ns if self._was_heard(record) else self._resolve_flows_ns
+        if record.state is State.CONFIRMED and now_ns - record.last_ns > quiet_ns:
+            return self._signal(record, Signal.EXPIRE, record.last_ns + quiet_ns)
         if record.state is State.SUSPECTED and now_ns > (fades_ns := self._fades_ns(record)):
             return self._signal(record, Signal.FADE, fades_ns)
         return []
+
+    @staticmethod
+    def _was_heard(record: Record) -> bool:
+        """Whether payload speaks: flow records alone come late, and sampled ones seldom."""
+        return any(WEIGHTS[key[0]].group is Group.PROTOCOL for key in record.traces.seen)
 
     def _signal(self, record: Record, signal: Signal, at_ns: int) -> list[Transition]:
         before = record.state
@@ -201,6 +213,7 @@ class Judge:
         record.traces.seen.clear()
         record.sessions.clear()
         record.folded.clear()
+        record.contacts.clear()
         record.folded_bytes = [0, 0]
         record.first_ns, record.last_ns = NEVER_FIRST, NEVER_LAST
 

@@ -16,6 +16,7 @@ from detector.errors import ConfigError, InputError
 from detector.exporters.report import FileReport, ScanIncident, summary, summary_lines, table
 
 REFRESH_S = 0.25
+MOST_PACE = 1e6
 
 
 class Screen:
@@ -62,8 +63,8 @@ def serve(
             config, http=msgspec.structs.replace(config.http, listen=options.listen)
         )
     pace = config.run.pace if options.pace is None else options.pace
-    if pace < 0:
-        raise ConfigError("--pace must not be negative")
+    if not 0 <= pace <= MOST_PACE:
+        raise ConfigError(f"--pace must be from 0 to {MOST_PACE:g}")
     service = app.Service(config)
     stop = threading.Event()
     on_stop(stop.set)

@@ -7,7 +7,7 @@ minute and direction one source counts: a tap, else the lowest sampling rate, el
 address; so a tap and a router on one link do not count twice.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -111,22 +111,29 @@ class Meter:
     """Keeps the bytes of connections that may be mining, bounded in number and age.
 
     At most ``most`` connections; the one touched longest ago is dropped and counted.  A record longer than
-    ``longest_ns`` is cut to its end (and counted), so that one hostile record cannot make a million minutes.
+    ``longest_ns`` is cut to its end (and counted), so that one hostile record cannot make a million minutes;
+    beyond ``most_minutes`` a connection's older minutes are folded.
     """
 
     def __init__(
-        self, most: int = 200_000, retain_ns: int = 60 * MINUTE_NS, longest_ns: int = 1440 * MINUTE_NS
+        self,
+        most: int = 200_000,
+        retain_ns: int = 60 * MINUTE_NS,
+        longest_ns: int = 120 * MINUTE_NS,
+        most_minutes: int = 256,
     ) -> None:
         self.links: dict[tuple[bytes, Ends], Link] = {}
         self.counts = Counts()
         self._most = most
         self._retain_ns = retain_ns
         self._longest_ns = longest_ns
+        self._most_minutes = most_minutes
 
-    def step(self, rows: wire.Batch) -> None:
-        """Take in one ``flows`` batch."""
+    def step(self, rows: wire.Batch, known: Sequence[int] = ()) -> None:
+        """Take in one ``flows`` batch; ``known`` are its rows at known endpoints."""
         self.counts.rows += rows.num_rows
         wanted = wire.values(rows, "candidate") != 0
+        wanted[list(known)] = True
         copies = wire.values(rows, "copy") != 0
         self.counts.copies += int(np.count_nonzero(wanted & copies))
         chosen = np.flatnonzero(wanted)
@@ -157,6 +164,8 @@ class Meter:
             )
             link.add(source, span, (there, back) if ends[0] == src else (back, there))
             link.estimated = link.estimated or rate > 1
+            if len(link.minutes) > self._most_minutes:
+                link.fold(sorted(link.minutes)[-self._most_minutes // 2])
         self.counts.kept += int(chosen.size)
 
     def _span(self, first: int, last: int, received: int) -> tuple[int, int]:

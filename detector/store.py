@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from detector.evidence import Connection, SessionFacts, Shares
+from detector.evidence import Connection, Contact, SessionFacts, Shares
 from detector.fusion import Traces
 from detector.incidents import State
-from detector.measures import Ends
+from detector.measures import Ends, ends_of
 
 FOLDED_KINDS: Final = 16
 NEVER_FIRST: Final = 1 << 62
@@ -24,6 +24,7 @@ class Record(msgspec.Struct, kw_only=True):
 
     ``folded`` sums up sessions that no longer have a place of their own, by dialect, algorithm and role;
     ``folded_bytes`` are theirs, up and down.
+    ``contacts`` are its connections with known endpoints.
     ``told`` and ``told_bytes`` are what earlier openings have told of connections that still go on.
     ``opening`` is the number of the latest incident.  ``first_ns`` and ``last_ns`` are of its evidence,
     ``touched_ns`` of any.
@@ -34,6 +35,7 @@ class Record(msgspec.Struct, kw_only=True):
     sessions: dict[Connection, SessionFacts] = msgspec.field(default_factory=dict)
     folded: dict[str, SessionFacts] = msgspec.field(default_factory=dict)
     folded_bytes: list[int] = msgspec.field(default_factory=lambda: [0, 0])
+    contacts: dict[Ends, Contact] = msgspec.field(default_factory=dict)
     told: dict[Connection, SessionFacts] = msgspec.field(default_factory=dict)
     told_bytes: dict[Ends, tuple[int, int]] = msgspec.field(default_factory=dict)
     state: State = State.QUIET
@@ -56,6 +58,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     subscribers: Bound = 200_000
     traces_per_subscriber: Bound = 256
     sessions_per_subscriber: Bound = 2048
+    contacts_per_subscriber: Bound = 1024
     resolved_incidents: Bound = 10_000
 
 
@@ -64,6 +67,7 @@ class Dropped(msgspec.Struct):
 
     subscribers: int = 0
     sessions: int = 0
+    contacts: int = 0
     resolved: int = 0
 
 
@@ -149,6 +153,15 @@ class Store:
             return gone
         record.folded[kind] = oldest
         return gone
+
+    def keep_contact(self, record: Record, contact: Contact) -> None:
+        """Remember a connection with a known endpoint; the one met longest ago makes room."""
+        ends = ends_of(contact.client, contact.server, contact.connection.protocol)
+        record.contacts.pop(ends, None)
+        record.contacts[ends] = contact
+        if len(record.contacts) > self._limits.contacts_per_subscriber:
+            del record.contacts[next(iter(record.contacts))]
+            self.dropped.contacts += 1
 
     def keep_resolved(self, document: msgspec.Struct, at_ns: int) -> None:
         """Remember a closed incident; the oldest makes room."""

@@ -32,7 +32,8 @@ class Chunk(msgspec.Struct, gc=False):
 class Direction(msgspec.Struct):
     """One direction.  ``base`` is the sequence number of offset 0; ``first`` that of the first byte seen,
     ``reached`` the next expected, ``ack`` the newest acknowledgement of the other direction; ``acked`` is
-    set once the other direction acknowledged a byte that was seen."""
+    set once the other direction acknowledged a byte that was seen; ``plain`` tells whether it began with a
+    line, None where its start was not seen."""
 
     lines: Assembler = msgspec.field(default_factory=Assembler)
     base: int | None = None
@@ -41,6 +42,7 @@ class Direction(msgspec.Struct):
     ack: int | None = None
     acked: bool = False
     ended: bool = False
+    plain: bool | None = None
 
 
 class Waiting(msgspec.Struct):

@@ -183,6 +183,28 @@ def test_an_input_that_cannot_be_read_is_status_1_and_the_others_are_still_read(
     assert len(told["incidents"]) == 1
 
 
+def test_names_from_the_wire_are_text_and_never_markup(tmp_path):
+    """A worker called [/x], a file called [red]: shown as they are."""
+    data = (ROOT / "pcaps" / "cpuminer-sha256d.pcap").read_bytes()
+    hostile = tmp_path / "[red]a[_x].pcap"
+    hostile.write_bytes(data.replace(b"bc1qlabonly.worker1", b"[/x][red]:bomb:[/a]"))
+    done = poolwatch("scan", hostile)
+    assert done.returncode == 0, done.stderr
+    assert b"[/x][red]:bomb:[/a]" in done.stdout
+    done = poolwatch("run", "--once", hostile, POOLWATCH_HTTP__LISTEN="127.0.0.1:0")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_name_that_is_no_utf8_and_standard_input_twice_are_no_trouble(tmp_path):
+    import os
+
+    odd = tmp_path / os.fsdecode(b"caf\xe9.pcap")
+    odd.write_bytes((ROOT / "pcaps" / "chat.pcap").read_bytes())
+    assert poolwatch("scan", "--json", odd).returncode == 0
+    done = poolwatch("scan", "-", "-", stdin=(ROOT / "pcaps" / "chat.pcap").read_bytes())
+    assert b"Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "words"),
     [
@@ -196,6 +218,12 @@ def test_an_input_that_cannot_be_read_is_status_1_and_the_others_are_still_read(
         (["check", "--config", "/nowhere.toml"], {}, b"/nowhere.toml"),
         (["scan", "pcaps", "--config", "/nowhere.toml"], {}, b"/nowhere.toml"),
         (["run", "--once", "--pace", "-1"], {}, b"--pace"),
+        (["run", "--once", "--pace", "nan"], {}, b"--pace"),
+        (["run", "--once", "pcaps/chat.pcap"], {"POOLWATCH_OUTPUT__JSONL": "/dev/null/x"}, b"output.jsonl"),
+        (["check"], {"POOLWATCH_DETECTOR__PAYLOAD__MAX_CONNECTIONS": "0"}, b"max_connections"),
+        (["check"], {"POOLWATCH_COLLECTORS__PACKETS__REASSEMBLY__MAX_CONNECTIONS": "0"}, b"max_connections"),
+        (["check"], {"POOLWATCH_DETECTOR__JUDGE__FADE_AT": "0.6"}, b"fade_at"),
+        (["check"], {"POOLWATCH_DETECTOR__PAYLOAD__MAX_CONNECTIONS": "4000"}, b"sessions_per_subscriber"),
     ],
 )
 def test_what_the_operator_got_wrong_is_named_and_status_2(arguments, environment, words):

@@ -1,5 +1,6 @@
 """``/metrics``, ``/livez`` and ``/readyz`` over HTTP, on a thread of its own."""
 
+import socket
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from threading import Thread
@@ -16,6 +17,10 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _Quiet(WSGIRequestHandler):
     """A scrape every few seconds is no news; a slow client may not hold a thread for ever."""
 
@@ -28,7 +33,7 @@ class _Quiet(WSGIRequestHandler):
 def split_address(listen: str) -> tuple[str, int]:
     """``127.0.0.1:9464`` or ``[::1]:9464``; raises ConfigError on anything else."""
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
         raise ConfigError(f"http.listen: {listen!r} is not ADDRESS:PORT")
     return host.strip("[]"), int(port)
 
@@ -68,8 +73,9 @@ class Http:
 
     def __enter__(self) -> "Http":
         try:
-            self._server = make_server(*self._address, self.app, _Server, _Quiet)
-        except OSError as error:
+            kind = _Server6 if ":" in self._address[0] else _Server
+            self._server = make_server(*self._address, self.app, kind, _Quiet)
+        except (OSError, ValueError) as error:
             raise InputError(f"cannot listen on {self._address[0]}:{self._address[1]}: {error}") from None
         Thread(target=self._server.serve_forever, name="http", daemon=True).start()
         return self

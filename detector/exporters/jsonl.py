@@ -7,6 +7,7 @@ from typing import IO
 import msgspec
 
 from detector.document import Incident, Transition
+from detector.errors import ConfigError
 from detector.metrics import Deliveries
 
 
@@ -23,9 +24,12 @@ class JsonLines:
         self._encode = msgspec.json.Encoder().encode
 
     def __enter__(self) -> "JsonLines":
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for name in ("alerts", "incidents"):
-            self._files[name] = (self._folder / f"{name}.jsonl").open("ab")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for name in ("alerts", "incidents"):
+                self._files[name] = (self._folder / f"{name}.jsonl").open("ab")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"output.jsonl: {error}") from None
         return self
 
     def __exit__(

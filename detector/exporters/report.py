@@ -102,7 +102,14 @@ def scan_json(files: Sequence[FileReport], found: Sequence[ScanIncident]) -> byt
 
 def table(found: Sequence[ScanIncident], title: str | None = None, most: int = 200) -> Table:
     """One row an incident, the surest first."""
-    out = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    # Names are the wire's and files' own: text, never markup.
+    out = Table(
+        title=None if title is None else Text(title),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
     for name, justify in (
         ("subscriber", "left"), ("state", "left"), ("belief", "right"), ("dialect", "left"),
         ("algorithm", "left"), ("hash rate (95 %)", "left"), ("shares", "right"), ("bytes", "right"),
@@ -111,7 +118,7 @@ def table(found: Sequence[ScanIncident], title: str | None = None, most: int = 2
         out.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     ordered = sorted(found, key=lambda f: (-f.incident.belief, f.incident.subscriber))
     for entry in ordered[:most]:
-        out.add_row(*_row(entry.incident))
+        out.add_row(*(c if isinstance(c, Text) else Text(c) for c in _row(entry.incident)))
     return out
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import msgspec
 
 from collectors import wire
+from collectors.streams import START
 from detector import algorithms, vetoes
 from detector.clock import MINUTE_NS, SECOND_NS
 from detector.dialects.lines import LineError
@@ -176,6 +177,8 @@ class PayloadObserver:
             track.first_ns = chunk.t_ns
         elif chunk.t_ns > track.last_ns:
             track.last_ns = chunk.t_ns
+        if chunk.data and chunk.flags & START and track.sides[way].first is None:
+            track.sides[way].plain = not chunk.offset and chunk.data.lstrip().startswith(b"{")
         data = place(track, way, chunk, step.ends[2], self.stats.refused)
         if data:
             skipped = len(chunk.data) - len(data)
@@ -369,8 +372,16 @@ def _facts(step: _Step, client: int, role: str) -> SessionFacts:
         workers=tuple(s.workers), wallets=tuple(s.wallets), agents=tuple(s.agents),
         shares=msgspec.structs.replace(s.shares),
         hashes=total, hashes_shares=counted, most_hashes_per_share=most, claimed=s.claimed,
+        proxied=_proxied(track.sides[client].plain, track.sides[1 - client].plain),
         first_job_ns=s.first_job_ns, first_ns=track.first_ns, last_ns=track.last_ns,
     )  # fmt: skip
+
+
+def _proxied(client: bool | None, server: bool | None) -> bool | None:
+    """Whether something came before the first line of either side, as far as the client's start was seen."""
+    if client is False or server is False:
+        return True
+    return None if client is None else False
 
 
 def _rows(rows: wire.Batch) -> "list[tuple[bytes, Ends, int, Chunk]]":
