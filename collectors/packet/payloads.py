@@ -67,12 +67,13 @@ class Reassembly:
         picked, out = self._picked, self._out
         for event in events:
             at, size = event[-2:]
+            # Time first: it may be this very connection that was silent for too long.
+            if event[15] > self._now:
+                self._tick(event[15])
             c = picked.get(event[0])
             if c is None or event[10] & _UNUSUAL or event[15] < self._now:
                 self._one(Segment._make((*event[:-2], data[at : at + size].tobytes())))
                 continue
-            if event[15] > self._now:
-                self._tick(event[15])
             d, seq = event[7], event[11]
             way, offset = c.ways[d], c.ways[d].next
             if (

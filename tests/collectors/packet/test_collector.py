@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors import streams, subscribers, wire
+from collectors.packet import payloads
 
 A, B = ("10.0.0.1", 40000), ("93.184.216.34", 3333)
 S = 10**9
@@ -95,6 +96,26 @@ def test_near_misses_are_searched_more_sparsely_and_hide_nobody(make):
     got = replay(make, talk(make, lines, handshake=False), near_misses_a_record=500)
     assert got.moved["unscanned_total",] > 50
     assert LOGIN in stream_of(got.payloads, 40000)
+
+
+def test_a_candidate_silent_for_longer_than_reassembly_keeps_it_goes_on(make):
+    early, late = talk(make, [(0, LOGIN), (1, REPLY)] * 7), 1000 * S
+    n = 1001 + 7 * len(LOGIN)
+    frames = [*early, (late, make.tcp(A, B, n, 9001 + 7 * len(REPLY), make.ACK, LOGIN))]
+    for config in ({"linger_s": 3600}, {"linger_s": 3600, "reassembly": {"idle_s": 60}}):
+        got = replay(make, frames, **bounded(config))
+        assert stream_of(got.payloads, 40000) == LOGIN * 8
+        assert got.moved["reassembly_drops_total", "aged"] == 1
+        assert {r["t_open"] for r in got.flows} == {0}
+    # By default as well, when the first stamp lies ahead of the rest.
+    got = replay(make, [(10**6 * S, early[0][1]), *early[1:], *frames[-1:]])
+    assert stream_of(got.payloads, 40000) == LOGIN * 8
+
+
+def bounded(config):
+    """The same, its bounds of reassembly made from a dictionary."""
+    bounds = config.get("reassembly")
+    return {**config, "reassembly": payloads.Bounds(**bounds)} if bounds else config
 
 
 def test_both_ends_home_are_two_copies_and_neither_is_none(make):

@@ -149,6 +149,16 @@ def test_a_silent_connection_is_forgotten():
     assert r.drops[payloads.AGED] == 1
 
 
+def test_a_segment_whose_own_time_ages_its_connection_away_begins_it_again():
+    r = payloads.Reassembly(payloads.Bounds(idle_s=10))
+    segments = [segment(0, b"a", start=0, ack=900), segment(900, b"b", d=1, start=900, ack=1)]
+    segments += [segment(1, b"c", start=0, ack=901), segment(2, b"d", start=0, fresh=False, t=99_000 * MS)]
+    events = [(*s[:-1], k, 1) for k, s in enumerate(segments)]
+    chunks = r.run(events, np.frombuffer(b"abcd", np.uint8))
+    assert bodies(chunks) == [(0, 0, b"a"), (0, 0, b"b"), (1, 0, b"c"), (2, GAP, b"d")]
+    assert r.drops[payloads.AGED] == 1
+
+
 def test_the_first_acknowledgement_of_published_bytes_is_told_once():
     _, out = run(
         [
