@@ -25,7 +25,7 @@ from collectors.netflow.knowledge import Knowledge
 from collectors.netflow.metrics import Metrics
 from collectors.netflow.rows import AHEAD_NS, Reader, Run, Spans, cut
 from collectors.netflow.tables import Tables
-from collectors.netflow.templates import Bounds
+from collectors.netflow.templates import Bounds, Template
 from collectors.streams import STREAMS
 
 Publish = Callable[[str, int, wire.Batch, wire.Header], None]
@@ -108,6 +108,7 @@ class Collector:
         self._marks = np.zeros(_MARKS, np.int64)
         self._counters = np.zeros(walking.COUNTERS, np.int64)
         self._counted = self._counters.copy()
+        self._late_template: Template | None = None
         self._waiting: list[Block] = []
         self._numbers: dict[int, int] = {}
         self._clocks: tuple[wire.Clock, ...] = ()
@@ -248,7 +249,7 @@ class Collector:
     def _options(self, body: bytes, given: Block) -> set[int]:
         """Take options over.  Records before them are read first: they came under the rates before."""
         c, told = self._cursor, set[int]()
-        options = self._known.options_of(body, c)
+        options = self._known.options_of(body, c, self._late_template)
         protocol = int(c[walking.C_VERSION]) - 8
         self._counters[protocol * walking.PER_PROTOCOL + walking.N_OPTIONS] += len(options)
         c[walking.C_RECORDS] += len(options)
@@ -262,18 +263,21 @@ class Collector:
     def _late(self) -> set[int]:
         """Read the data sets whose templates have come: the walk goes on where it stopped at each."""
         late, self._known.late = self._known.late, []
+        octets = [(b"\0", 0), *((one.held.body, one.held.t_ns) for one in late)]
         # An octet before the first, because place 0 means a header to the walk.
-        made = block(Datagram(b, bytes(16), 0, t) for b, t in [(b"\0", 0), *((h.body, h.t_ns) for h in late)])
+        made = block(Datagram(b, bytes(16), 0, t) for b, t in octets)
         told: set[int] = set()
-        for i, held in enumerate(late, 1):
+        for i, (held, template, slot) in enumerate(late, 1):
             filled = self._cursor[walking.FILLED].copy()
             self._cursor[:] = held.cursor
             self._cursor[walking.FILLED] = filled
             self._cursor[walking.C_DATAGRAM] = 0
-            self._cursor[walking.C_LATE] = 1
+            self._cursor[walking.C_LATE] = slot + 1
+            self._late_template = template
             self._cursor[walking.C_AT] = made.at[i]
             self._cursor[walking.C_END] = made.at[i] + made.size[i]
             told |= self._walk(made.part(i, i + 1))
+            self._late_template = None
             self._metrics.decoded_late.inc()
         return told | self._rows(made)
 

@@ -57,5 +57,5 @@ def element(enterprise: int, number: int) -> Element:
 def scope(version: int, number: int) -> Element:
     """A scope field: an element in IPFIX, a kind of place in v9."""
     if version == 9 and number in SCOPES:
-        return Element("scope" + SCOPES[number], "")
+        return Element(SCOPES[number], "")
     return element(0, number)

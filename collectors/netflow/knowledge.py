@@ -5,7 +5,7 @@ be written down and read again, so that a restart does not wait for templates.
 """
 
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -29,6 +29,14 @@ from collectors.netflow.templates import (
 )
 
 _VERSION: Final = 1
+
+
+class Late(NamedTuple):
+    """A held data set, and the template that came for it: another may follow under the same id."""
+
+    held: Held
+    template: Template
+    slot: int
 
 
 class _Saved(msgspec.Struct, frozen=True):
@@ -65,7 +73,7 @@ class Knowledge:
     def __init__(self, tables: Tables, bounds: Bounds, holding: Holding, metrics: Metrics) -> None:
         self.tables = tables
         self.holding = holding
-        self.late: list[Held] = []
+        self.late: list[Late] = []
         self._templates = Templates(bounds)
         self._metrics = metrics
 
@@ -107,7 +115,8 @@ class Knowledge:
             self._metrics.template_events.labels("changed" if before else "new").inc()
         if changed or self.tables.index.find(template_key(domain, key.id)) == GONE:
             self.tables.learn(domain, told)
-            self.late += self.holding.take(key)
+            slot = self.tables.index.find(template_key(domain, key.id))
+            self.late += [Late(held, told, slot) for held in self.holding.take(key)]
 
     def unknown(self, body: bytes, c: np.ndarray, t_ns: int) -> None:
         """Hold a data set whose template has not come yet."""
@@ -118,9 +127,9 @@ class Knowledge:
         else:
             self._metrics.dropped.labels("bytes").inc()
 
-    def options_of(self, body: bytes, c: np.ndarray) -> list[dict[int, int]]:
-        """The numbers in each record of an options set, by element."""
-        template = self._templates.find(self._key(c, int(c[walking.C_SET])))
+    def options_of(self, body: bytes, c: np.ndarray, late: Template | None) -> list[dict[int, int]]:
+        """The numbers in each record of an options set, by element; ``late`` is the template of a held one."""
+        template = late or self._templates.find(self._key(c, int(c[walking.C_SET])))
         return self.numbers(template, body) if template else []
 
     @staticmethod

@@ -23,7 +23,8 @@ UNKNOWN: Final = 4
 OPTIONS: Final = 5
 
 # The cursor (i8): datagram, place in it (0: before its header), its end; what its header said; how full the
-# outputs are; the set that stopped us; whether it is one that was held, which the sequence has passed.
+# outputs are; the set that stopped us; for one that was held, which the sequence has passed, its template's
+# slot and 1.
 (
     C_DATAGRAM, C_AT, C_END, C_DOMAIN, C_EXPORT, C_UPTIME, C_RECORDS, C_KNOWN, C_VERSION, C_ID,
     C_SPANS, C_ROWS, C_MARKS, C_SET, C_BODY, C_BODY_END, C_SEQUENCE, C_LATE,
@@ -289,7 +290,7 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
                 c[C_AT] = head + length
                 continue
             key = np.uint64(2 << 62) | np.uint64((c[C_DOMAIN] << 16) | number)
-            place = find(keys, values, seed, key)
+            place = c[C_LATE] - 1 if c[C_LATE] else find(keys, values, seed, key)
             if place < 0:
                 c[C_KNOWN] = 0
                 return UNKNOWN

@@ -20,6 +20,11 @@ UPTIME = 3_600_000
 EXPORTED = 1_700_000_000 * 10**9
 
 
+def ntp(seconds, part=0):
+    """A Unix time as an NTP timestamp, with ``part`` of 2**32 of a second."""
+    return (seconds + 2_208_988_800) << 32 | part
+
+
 def plain(
     src="10.0.0.1",
     dst="192.0.2.9",
@@ -190,10 +195,10 @@ def test_uptimes_survive_the_wrap_of_49_days(make):
     [
         (((150, 4), (151, 4)), (1_699_999_990, 1_699_999_995), -10 * 10**9, -5 * 10**9),
         (((152, 8), (153, 8)), (1_699_999_990_123, 1_699_999_995_456), -9_877_000_000, -4_544_000_000),
-        (((154, 8), (155, 8)), ((1_699_999_990 + 2_208_988_800) << 32, (1_699_999_995 + 2_208_988_800) << 32 | 1 << 31),
+        (((154, 8), (155, 8)), (ntp(1_699_999_990), ntp(1_699_999_995, 1 << 31)),
          -10 * 10**9, -4_500_000_000),
         (((154, 8), (155, 8)), (1_699_999_990_000_001, 1_699_999_995_000_000), -9_999_999_000, -5 * 10**9),
-        (((156, 8), (157, 8)), ((1_699_999_990 + 2_208_988_800) << 32 | 1 << 30, (1_699_999_995 + 2_208_988_800) << 32),
+        (((156, 8), (157, 8)), (ntp(1_699_999_990, 1 << 30), ntp(1_699_999_995)),
          -9_750_000_000, -5 * 10**9),
         (((158, 4), (159, 4)), (3_000_000, 500_000), -3 * 10**9, -500_000_000),
         (((152, 8), (161, 4)), (1_699_999_990_000, 4000), -10 * 10**9, -6 * 10**9),
@@ -264,7 +269,8 @@ def test_every_encoding_of_a_rate_is_understood(make, fields, values, rate):
 
 
 def test_reduced_wide_variable_reverse_and_enterprise_fields_share_a_record(make):
-    fields = ((27, 16), (28, 16), (82, 65535), (1, 3), (2, 1), (1, 8, 29305), (2, 8, 29305), (6, 2, 29305), (99, 65535, 9),
+    fields = ((27, 16), (28, 16), (82, 65535), (1, 3), (2, 1), (1, 8, 29305), (2, 8, 29305),
+              (6, 2, 29305), (99, 65535, 9),
               (6, 2), (10, 8), (58, 2), (61, 1), (136, 1), (152, 8), (210, 0))  # fmt: skip
     record = ip_address("2001:db8::1").packed + ip_address("2606::1").packed
     record += (
@@ -278,8 +284,9 @@ def test_reduced_wide_variable_reverse_and_enterprise_fields_share_a_record(make
     record += struct.pack(">HQHBBQ", 0x12, 77, 12, 1, 3, 1_699_999_999_000)
     sets = make.template(256, fields, 10), make.data_set(256, record, record)
     row, twin = make.replay([make.gathered(make.ipfix(*sets))]).rows
-    wanted = {"bytes": 70000, "packets": 9, "reverse_bytes": 5, "reverse_packets": 6, "reverse_tcp_flags": 0x1B,
-              "tcp_flags": 0x12, "input_interface": 77, "vlan": 12, "direction": 1, "end_reason": 3,
+    wanted = {"bytes": 70000, "packets": 9, "reverse_bytes": 5, "reverse_packets": 6,
+              "reverse_tcp_flags": 0x1B, "tcp_flags": 0x12, "input_interface": 77, "vlan": 12,
+              "direction": 1, "end_reason": 3,
               "t_first": EXPORTED - 10**9}  # fmt: skip
     assert {k: row[k] for k in wanted} == wanted
     assert row == twin
