@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 def escaped(label: bytes) -> str:
     """A label as text: lower case, everything but visible ASCII as ``\\DDD`` (RFC 1035 section 5.1)."""
-    return _ODD.sub(lambda m: f"\\{ord(m[0]):03d}", label.lower().decode("latin-1").replace("\\", "\\092"))
+    return _ODD.sub(lambda m: f"\\{ord(m[0]):03d}", label.lower().decode("latin-1"))
 
 
 def unpack(message: bytes, at: int) -> tuple[str, int]:
