@@ -109,7 +109,7 @@ def export(r, reason, clock, out):
     if r.packets[0] == 0 and r.packets[1] == 0:
         return
     r.end_reason = np.uint8(reason)
-    r.t_export = clock
+    r.t_export = max(clock, r.t_last)
     out.exports[out.filled[0]] = r
     out.filled[0] += 1
     for d in range(2):
@@ -122,6 +122,17 @@ def export(r, reason, clock, out):
     if r.candidate == PICKED:
         r.passed_on = np.uint32(0)
     r.attempts = np.uint16(0)
+
+
+@kernel
+def rewind(r, t, clock, out):
+    """The stamps went back by more than reordering explains: the connection goes on in another record.
+
+    One wrong stamp would otherwise make a record of hours, or of a row that never falls silent.
+    """
+    export(r, FORCED, clock, out)
+    r.t_last = t
+    r.t_open = min(r.t_open, t)
 
 
 @kernel
@@ -138,6 +149,8 @@ def _age(rows, index, freed, state, seed, n, limits, out):
         export(r, IDLE, clock, out)
         if r.protocol != TCP or quiet >= limits.linger:
             forget_row(index, rows, freed, state, seed, n)
+    elif quiet < -BACK:
+        rewind(r, clock, clock, out)
     elif clock - r.t_first >= limits.active:
         export(r, ACTIVE, clock, out)
 
@@ -151,6 +164,8 @@ def tick(t, rows, index, freed, state, seed, limits, out):
         state[DEBT] = min(state[DEBT], state[HIGH] * SECOND)
         state[CLOCK] = t
     elif t < state[CLOCK] - BACK:
+        # If it is one wrong stamp, no row shall be judged by it.
+        state[DEBT] = 0
         state[CLOCK] = t
     steps = min(state[DEBT] // SECOND, np.int64(_STEPS))
     if out.filled[0] + steps + _EXPORTS_A_FRAME > out.exports.size:

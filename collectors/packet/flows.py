@@ -23,6 +23,7 @@ from collectors.packet.ageing import (
     TCP,
     evict,
     export,
+    rewind,
     tick,
 )
 from collectors.packet.anchors import prefetch
@@ -111,6 +112,8 @@ def _row_of(f, t, rows, index, freed, state, seed, limits, out):
             export(r, IDLE, state[CLOCK], out)
         elif t - r.t_first >= limits.active:
             export(r, ACTIVE, state[CLOCK], out)
+        elif quiet < -BACK:
+            rewind(r, t, state[CLOCK], out)
         return n, d
     if state[FREED] == 0 and state[HIGH] == rows.size:
         evict(rows, index, freed, state, seed, out)
@@ -138,7 +141,7 @@ def _count(r, d, t, f):
     """Count a frame into its row; payload only where it is new (RFC 9293 section 3.4)."""
     if r.packets[0] == 0 and r.packets[1] == 0:
         r.t_first = t
-        r.t_last = max(r.t_last, t) if t > r.t_last - BACK else t
+        r.t_last = max(r.t_last, t)
     r.t_last = max(r.t_last, t)
     r.t_first = min(r.t_first, t)
     r.packets[d] += np.uint32(1)

@@ -212,6 +212,58 @@ def test_stamps_that_go_back_are_another_clock_and_lose_nothing(make):
     assert sum(r["packets"] + r["reverse_packets"] for r in rows) == 10
 
 
+SWINGS = {
+    "back": (0, -86400 * S),
+    "ahead": (86400 * S, 0),
+    "to and fro": (0, -86400 * S, 3 * S, 86400 * S, 9 * S),
+}
+
+
+@pytest.mark.parametrize("stamps", SWINGS.values(), ids=SWINGS)
+@pytest.mark.parametrize("active", [5, 60])
+def test_no_stamp_makes_a_record_longer_than_the_active_timeout(make, stamps, active):
+    start = 10**6 * S
+    frames = [
+        (start + t + n, make.tcp((f"10.0.1.{n}", 4000), B, 7 * k, 1, make.ACK, b"x" * 7))
+        for k, t in enumerate(stamps)
+        for n in range(9)
+    ]
+    rows = replay(make, frames, active_timeout_s=active).flows
+    assert sum(r["packets"] for r in rows) == len(frames)
+    assert max(r["t_last"] - r["t_first"] for r in rows) < max(active, 10) * S
+    assert all(r["t_open"] <= r["t_first"] <= r["t_last"] <= r["t_received"] for r in rows)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-200, 200)), min_size=1, max_size=60), st.data())
+def test_whatever_the_stamps_records_are_short_and_do_not_depend_on_blocks(make, hops, data):
+    t, frames = 10**6, []
+    for k, (n, step) in enumerate(hops):
+        t += step
+        frames.append((t * S, make.udp((f"10.0.1.{n}", 4000 + k % 2), B, b"x")))
+    (block,) = make.read(make.pcap(frames))
+    whole = make.replay([block])
+    assert sum(r["packets"] for r in whole.flows) == len(hops)
+    assert all(r["t_last"] - r["t_first"] < 60 * S for r in whole.flows)
+    places = data.draw(st.sets(st.integers(1, len(hops)), max_size=5))
+    assert sorted(make.replay(make.cut(block, places)).flows, key=str) == sorted(whole.flows, key=str)
+
+
+def test_a_row_that_was_stamped_ahead_falls_silent_and_ends(make):
+    ahead = [(86400 * S, make.tcp(A, B, 1, 0, make.ACK, b"x")), (86400 * S, make.udp(A, B, b"x"))]
+    rest = [(k * S, make.udp(("10.0.0.2", 7), B, b"x")) for k in range(1000)]
+    rows = replay(make, [*ahead, *rest, (999 * S, make.tcp(A, B, 2, 0, make.ACK, b"x"))]).flows
+    early = [r for r in rows if r["t_first"] == 86400 * S]
+    assert [(r["packets"], r["end_reason"], r["t_received"]) for r in early] == [(1, 4, 86400 * S)] * 2
+    assert [r["t_open"] for r in rows if r["protocol"] == 6][1:] == [999 * S]
+
+
+def test_one_stamp_that_is_far_back_ends_no_other_connection(make):
+    frames = [(10**6 * S + k * S, make.tcp(A, B, k, 0, make.ACK, b"x")) for k in range(50)]
+    frames.insert(25, (5 * S, make.udp(("10.0.0.2", 7), B, b"x")))
+    rows = [r for r in replay(make, frames).flows if r["protocol"] == 6]
+    assert [(r["packets"], r["t_open"]) for r in rows] == [(50, 10**6 * S)]
+
+
 def test_a_row_stays_under_its_budget():
     assert table.BYTES_PER_ROW < 320
 
