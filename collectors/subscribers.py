@@ -216,3 +216,9 @@ def assign(
         mask, partitions, row, sub, copy, part,
     )  # fmt: skip
     return Owned(row[:m], sub[:m].view(np.uint8), copy[:m], part[:m], n - owned)
+
+
+def holds(where: Home, address: bytes) -> bool:
+    """Whether a 16-byte address is home."""
+    high, low = int.from_bytes(address[:8], "big"), int.from_bytes(address[8:], "big")
+    return bool(is_home(np.uint64(high), np.uint64(low), where.first, where.last))

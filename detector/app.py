@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -24,9 +25,11 @@ from collectors.errors import DecodeError
 from collectors.packet import pcapfile
 from collectors.packet.collector import Collector, warm
 from collectors.packet.collector import Metrics as PacketMetrics
+from collectors.packet.names import NameFilter
+from detector import networks, poolfiles
 from detector.attribution import Places
 from detector.config import Config
-from detector.engine import Engine, Told
+from detector.engine import Engine, Knowledge, Told
 from detector.errors import ConfigError, InputError
 from detector.exporters.http import Http
 from detector.exporters.jsonl import JsonLines
@@ -47,7 +50,15 @@ class Detector:
     def __init__(self, config: Config, registry: CollectorRegistry) -> None:
         disable_created_metrics()
         self.config = config
-        self.home = subscribers.home(config.home_networks, prefix6=config.subscriber_prefix_ipv6)
+        self.pools = poolfiles.load(config.lists.pools, with_shipped=config.lists.shipped_pools)
+        self.home = subscribers.home(
+            config.home_networks,
+            pool_ports=sorted(self.pools.pool_ports),
+            prefix6=config.subscriber_prefix_ipv6,
+        )
+        self.knowledge = Knowledge(self.pools, networks.shipped(), partial(subscribers.holds, self.home))
+        # Looked for in DNS answers and TLS hellos; nothing else leaves a collector.
+        self.wanted = NameFilter(self.pools.exact_names, self.pools.suffixes)
         self.totals = Totals()
         self._places = Places(_lines(config.lists.places, "lists.places"))
         self._names = _names(config)
@@ -66,6 +77,7 @@ class Detector:
             place_of=self._places.find,
             names=self._names,
             prefix6=self.config.subscriber_prefix_ipv6,
+            knowledge=self.knowledge,
         )
 
 
@@ -158,6 +170,7 @@ class Replay:
             detector.config.bus.partitions,
             self._bus.publish,
             detector.packets,
+            detector.wanted,
         )
         self._tally = Tally()
         self._flows = 0

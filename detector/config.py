@@ -56,9 +56,11 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Files of the operator's own knowledge; "" is none."""
+    """Files of the operator's own knowledge: places, and pools beside (or instead of) the shipped ones."""
 
     places: str = ""
+    pools: tuple[str, ...] = ()
+    shipped_pools: bool = True
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

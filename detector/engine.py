@@ -5,6 +5,7 @@ One engine per run of the data: a live detector has one, each replayed file has 
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated
 
@@ -17,17 +18,34 @@ from detector.arrivals import Arrivals
 from detector.attribution import Place
 from detector.clock import MINUTE_NS, SECOND_NS, Watermark
 from detector.document import Incident, Transition
-from detector.evidence import Seen, SessionFacts
-from detector.incidents import OPEN
+from detector.endpoints import Endpoints
+from detector.endpoints import Limits as EndpointLimits
+from detector.evidence import Contact, Seen
+from detector.incidents import OPEN, State
 from detector.judge import Config as JudgeConfig
 from detector.judge import Judge
+from detector.learner import Config as LearnerConfig
+from detector.learner import Learner
 from detector.measures import Ends, Meter, ends_of
-from detector.minutes import Minute, Minutes
+from detector.minutes import Mining, Minute, Minutes
+from detector.networks import SharedNetworks
+from detector.observers.endpoints import Config as ContactConfig
+from detector.observers.endpoints import EndpointObserver
+from detector.observers.names import Config as NameConfig
+from detector.observers.names import NameObserver
 from detector.observers.payload import Config as PayloadConfig
 from detector.observers.payload import PayloadObserver
+from detector.observers.shape import Config as ShapeConfig
+from detector.observers.shape import ShapeObserver
+from detector.pools import Pools
 from detector.redact import PLAIN, Names
-from detector.store import Record
+from detector.resolutions import Config as ResolutionConfig
+from detector.resolutions import Resolutions
+from detector.sightings import Config as SightingConfig
+from detector.sightings import Sighting, Sightings
 
+EMPTY_POOLS = Pools(())
+EMPTY_NETWORKS = SharedNetworks(())
 TICK_NS = 10 * SECOND_NS
 
 
@@ -36,6 +54,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     judge: JudgeConfig = JudgeConfig()
     payload: PayloadConfig = PayloadConfig()
+    endpoints: EndpointLimits = EndpointLimits()
+    sightings: SightingConfig = SightingConfig()
+    contacts: ContactConfig = ContactConfig()
+    shape: ShapeConfig = ShapeConfig()
+    resolutions: ResolutionConfig = ResolutionConfig()
+    names: NameConfig = NameConfig()
+    learner: LearnerConfig = LearnerConfig()
     lateness_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 120
     connections: Annotated[int, msgspec.Meta(ge=1, le=10**8)] = 200_000
 
@@ -44,6 +69,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         least = 2 * self.payload.max_connections
         if self.judge.limits.sessions_per_subscriber < least:
             raise ValueError(f"judge.limits.sessions_per_subscriber must be at least {least}")
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is known beforehand: the pool table, networks that many share, and who is home."""
+
+    pools: Pools = EMPTY_POOLS
+    shared: SharedNetworks = EMPTY_NETWORKS
+    is_home: Callable[[bytes], bool] = lambda _: False
 
 
 class Told(msgspec.Struct):
@@ -63,10 +97,20 @@ class Engine:
         place_of: Callable[[bytes], Place | None] = lambda _: None,
         names: Names = PLAIN,
         prefix6: int = 64,
+        knowledge: "Knowledge | None" = None,
     ) -> None:
         self.meter = Meter(config.connections)
         self.judge = Judge(config.judge, self.meter.links, place_of=place_of, names=names, prefix6=prefix6)
         self.payload = PayloadObserver(config.payload)
+        known = knowledge or Knowledge()
+        self._is_home = known.is_home
+        self.index = Endpoints(known.pools.listed(), config.endpoints)
+        self.sightings = Sightings(self.index, config.sightings)
+        self.endpoints = EndpointObserver(config.contacts)
+        self.shape = ShapeObserver(config.shape)
+        resolutions = Resolutions(known.pools.find, known.shared, self.index, config.resolutions)
+        self.names = NameObserver(known.pools.find, resolutions, config.names)
+        self.learner = Learner(self.index, known.shared, config.learner)
         self.watermark = Watermark()
         self.arrivals = Arrivals()
         self.evidence: Counter[tuple[str, str]] = Counter()
@@ -81,13 +125,14 @@ class Engine:
         self.arrivals.note(message.stream, message.partition, message.header)
         if message.rows.num_rows:
             if message.stream == "flows":
-                self.meter.step(message.rows)
-            elif message.stream == "payloads":
-                latest = message.header.received_ns + MINUTE_NS
-                rows, clamped = wire.clamped(message.rows, "t", latest, message.header.received_ns)
+                told.transitions += self._flows(message.rows)
+            else:
+                received_ns = message.header.received_ns
+                rows, clamped = wire.clamped(message.rows, "t", received_ns + MINUTE_NS, received_ns)
                 self.arrivals.counts.clamped += clamped
+                observe = self.payload.step if message.stream == "payloads" else self.names.step
                 for run in _by_minute(rows):
-                    told.transitions += self._see(self.payload.step(run))
+                    told.transitions += self._see(observe(run))
         for clock in message.header.clocks:
             self.watermark.observe(clock.source, clock.newest_ns, clock.delay_ns, message.header.received_ns)
         if message.header.received_ns - self._advanced_ns >= SECOND_NS:
@@ -107,37 +152,64 @@ class Engine:
         """All incidents, open and resolved."""
         return self.judge.documents()
 
+    def _flows(self, rows: wire.Batch) -> list[Transition]:
+        """Flow rows: what they say of known endpoints, and the bytes of what may be mining."""
+        sightings = self.sightings.find(rows)
+        self.meter.step(rows, [s.row for s in sightings])
+        if not sightings:
+            return []
+        seen = self.endpoints.step(sightings)
+        contacts = tuple(_contact(s) for s in sightings if s.carried)
+        made = self._see(msgspec.structs.replace(seen, contacts=contacts))
+        return made + self._see(self.shape.step(sightings))
+
     def _see(self, seen: Seen) -> list[Transition]:
         for e in seen.evidence:
             self.evidence[e.kind, e.rule] += e.count
-        return self.judge.take(seen)
+        made = self.judge.take(seen)
+        for facts in seen.sessions:
+            if facts.shares.accepted:
+                record = self.judge.store.records.get(facts.subscriber)
+                confirmed = record is not None and record.state is State.CONFIRMED
+                self.learner.take(facts, confirmed, self._is_home, facts.last_ns, facts.proxied)
+        return made
 
     def _tick(self, told: Told, watermark_ns: int) -> None:
         due = self._minutes.due(watermark_ns)
         if due is not None:
             told.minutes.append(self._minutes.close(due, self._mining(), self.meter.links))
-            mining = self._mining_ends()
-            self.meter.close(watermark_ns, mining.__contains__)
+            self.meter.close(watermark_ns, self._mining().__contains__)
         if watermark_ns - self._ticked_ns >= TICK_NS:
             self._ticked_ns = watermark_ns
             told.transitions += self.judge.tick(watermark_ns)
             self.payload.expire(watermark_ns)
+            self.shape.expire(watermark_ns)
+            self.index.expire(watermark_ns)
 
-    def _mining(self) -> list[tuple[Record, SessionFacts, Place | None]]:
+    def _mining(self) -> dict[tuple[bytes, Ends], Mining]:
         """One entry per connection that is mining, of subscribers with an open incident."""
-        out: dict[tuple[bytes, Ends], tuple[Record, SessionFacts, Place | None]] = {}
+        out: dict[tuple[bytes, Ends], Mining] = {}
         for record in self.judge.store:
-            if record.state in OPEN:
-                place = self._place_of(record.subscriber)
-                for facts in record.sessions.values():
-                    ends = ends_of(facts.client, facts.server, facts.connection.protocol)
-                    out[record.subscriber, ends] = (record, facts, place)
-        return list(out.values())
+            if record.state not in OPEN:
+                continue
+            place = self._place_of(record.subscriber)
+            for ends, contact in record.contacts.items():
+                if not contact.weak:
+                    out[record.subscriber, ends] = Mining(None, contact, place)
+            for facts in record.sessions.values():
+                ends = ends_of(facts.client, facts.server, facts.connection.protocol)
+                out[record.subscriber, ends] = Mining(facts, record.contacts.get(ends), place)
+        return out
 
-    def _mining_ends(self) -> set[tuple[bytes, Ends]]:
-        return {
-            (r.subscriber, ends_of(f.client, f.server, f.connection.protocol)) for r, f, _ in self._mining()
-        }
+
+def _contact(sight: Sighting) -> Contact:
+    """The connection of a sighting, as a document tells it."""
+    connection, entry = sight.connection, sight.entry
+    client = connection.high if connection.low == sight.endpoint else connection.low
+    return Contact(
+        subscriber=sight.subscriber, connection=connection, client=client, server=sight.endpoint,
+        role=sight.role, name=entry.name, operator=entry.operator, coins=entry.coins, weak=sight.weak,
+    )  # fmt: skip
 
 
 def _by_minute(rows: wire.Batch) -> list[wire.Batch]:

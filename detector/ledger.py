@@ -21,6 +21,8 @@ MAX_HELD_BYTES: Final = 8 << 10
 MAX_NAMES: Final = 64
 MAX_TEXT: Final = 128
 HALF: Final = 1 << 31
+FAR_BYTES: Final = 1 << 24
+"""No jump in one direction and no acknowledgement goes further: miners say little."""
 WRAP: Final = 0xFFFFFFFF
 
 
@@ -132,8 +134,9 @@ def job_id(reader: Reader, fields: dict[str, Any]) -> str:
 
 
 def acknowledges(ack: int | None, end: int | None) -> bool:
-    """Whether ``ack`` covers all bytes before ``end``, modulo 2^32; True where either is not known."""
-    return ack is None or end is None or (ack - end) & WRAP < HALF
+    """Whether ``ack`` covers all bytes before ``end``, modulo 2^32, and is not far beyond them; True where
+    either is not known."""
+    return ack is None or end is None or (ack - end) & WRAP <= FAR_BYTES
 
 
 def named(s: Session, dropped: dict[str, int], login: str, worker: str, fields: dict[str, Any]) -> None:

@@ -10,9 +10,8 @@ import msgspec
 
 from detector.attribution import Place
 from detector.clock import MINUTE_NS
-from detector.evidence import SessionFacts
-from detector.measures import Ends, Link, ends_of
-from detector.store import Record
+from detector.evidence import Contact, SessionFacts
+from detector.measures import Ends, Link
 
 UNKNOWN = "unknown"
 
@@ -40,12 +39,28 @@ class Entry(msgspec.Struct, frozen=True):
     client_low: bool
 
 
-def entry(facts: SessionFacts, place: Place | None, link: Link, *, client_low: bool) -> Entry:
-    """The label of one mining session's connection."""
+class Mining(msgspec.Struct, frozen=True):
+    """A connection that counts as mining: by its payload, or by its endpoint alone (``facts`` is None)."""
+
+    facts: SessionFacts | None
+    contact: Contact | None
+    place: Place | None
+
+    @property
+    def who(self) -> SessionFacts | Contact:
+        """Whichever knows the ends; payload first."""
+        return self.facts or self.contact  # type: ignore[return-value]
+
+
+def entry(mining: Mining, link: Link, *, client_low: bool) -> Entry:
+    """The label of one mining connection."""
+    facts, contact, place = mining.facts, mining.contact, mining.place
+    coins = contact.coins if contact is not None and len(contact.coins) == 1 else ()
+    heard = "protocol" if facts is not None else "endpoint"
     return Entry(
-        facts.coin or UNKNOWN,
-        UNKNOWN,
-        "estimate" if link.estimated else "protocol",
+        (facts.coin if facts is not None else None) or (coins[0] if coins else UNKNOWN),
+        (contact.operator if contact is not None else None) or UNKNOWN,
+        "estimate" if link.estimated else heard,
         (place.sector if place else "") or UNKNOWN,
         (place.city if place else "") or UNKNOWN,
         client_low,
@@ -67,19 +82,17 @@ class Minutes:
     def close(
         self,
         minute: int,
-        mining: list[tuple[Record, SessionFacts, Place | None]],
+        mining: dict[tuple[bytes, Ends], Mining],
         links: dict[tuple[bytes, Ends], Link],
     ) -> Minute:
         """Sum up ``minute``, and all that older minutes have gained since they were closed."""
         out = Minute(minute, Counter(), Counter(), Counter())
         self._closed = minute
-        for record, facts, place in mining:
-            if facts.role == "pool":
-                continue  # its clients are counted, where they are home
-            ends = ends_of(facts.client, facts.server, facts.connection.protocol)
-            link = links.get((record.subscriber, ends))
-            if link is not None:
-                self._add(out, entry(facts, place, link, client_low=ends[0] == facts.client), link)
+        for key, one in mining.items():
+            link = links.get(key)
+            # A pool's clients are counted, where they are home.
+            if link is not None and one.who.role != "pool":
+                self._add(out, entry(one, link, client_low=key[1][0] == one.who.client), link)
         return out
 
     @staticmethod

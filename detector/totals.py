@@ -21,6 +21,12 @@ def counts_of(engine: Engine) -> Counter[CountKey]:
         "arrivals": engine.arrivals.counts,
         "meter": engine.meter.counts,
         "payload": engine.payload.stats,
+        "names": engine.names.stats,
+        "sightings": engine.sightings.stats,
+        "contacts": engine.endpoints.stats,
+        "shape": engine.shape.stats,
+        "endpoints": engine.index.stats,
+        "learner": engine.learner.stats,
         "store_dropped": engine.judge.store.dropped,
     }
     for part, counts in parts.items():

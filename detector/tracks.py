@@ -3,17 +3,18 @@
 A track is plain values, so that a state record can carry it.  Direction 0 is low to high.
 """
 
+from collections.abc import Callable
+
 import msgspec
 
+from collectors import wire
 from collectors.streams import END, GAP, START
 from detector.dialects.lines import Assembler, Refusal
-from detector.ledger import HALF, WRAP, Session
+from detector.ledger import FAR_BYTES, HALF, WRAP, Session
 
 TCP = 6
-FAR_BYTES = 1 << 24
-"""A jump beyond this within one direction is another connection on the same ends: miners say little."""
-
-
+Ends = tuple[tuple[bytes, int], tuple[bytes, int], int, int]
+"""Low end, high end, protocol, copy."""
 PLAIN = frozenset({0, START})
 """Flags of a chunk of which nothing else is to be noted."""
 
@@ -73,7 +74,8 @@ class Track(msgspec.Struct):
 
 
 def is_new(track: Track, way: int, chunk: Chunk) -> bool:
-    """Whether the chunk is of another connection than the track's, on the same ends."""
+    """Whether the chunk is of another connection than the track's, on the same ends: it begins anew, or
+    jumps far."""
     side = track.sides[way]
     if chunk.seq == side.reached and not side.ended:
         return False
@@ -135,15 +137,43 @@ def _in_sequence(track: Track, side: Direction, chunk: Chunk, refused: dict[str,
 
 def _acknowledge(track: Track, way: int, chunk: Chunk) -> None:
     side, other = track.sides[way], track.sides[1 - way]
-    if side.ack is None or (chunk.ack - side.ack) & WRAP < HALF:
+    # One that covers nothing gives way to any: else a forged one far ahead would hide all true ones.
+    newer = side.ack is None or (chunk.ack - side.ack) & WRAP < HALF
+    if newer or (other.first is not None and not covers(side.ack, other)):
         side.ack = chunk.ack
     if not other.acked:
-        other.acked = _covers(side.ack, other.first)
+        other.acked = covers(side.ack, other)
     if not side.acked:
-        side.acked = _covers(other.ack, side.first)
+        side.acked = covers(other.ack, side)
     track.both_acked = side.acked and other.acked
 
 
-def _covers(ack: int | None, first: int | None) -> bool:
-    """Whether ``ack`` covers the byte at ``first``."""
-    return ack is not None and first is not None and 0 < (ack - first) & WRAP < HALF
+def covers(ack: int | None, side: Direction) -> bool:
+    """Whether ``ack`` covers a byte of ``side`` that was seen, and nothing far beyond what was."""
+    if ack is None or side.first is None or side.reached is None:
+        return False
+    if (ack - side.reached) & WRAP <= FAR_BYTES:
+        return True
+    return 0 < (ack - side.first) & WRAP <= (side.reached - side.first) & WRAP
+
+
+def chunks(rows: wire.Batch) -> list[tuple[bytes, Ends, int, Chunk]]:
+    """A batch of PAYLOADS by row: subscriber, ends, direction (0 from the low end), chunk."""
+    column: Callable[[str], list[int]] = lambda name: wire.values(rows, name).tolist()  # noqa: E731
+    starts, data = wire.lists(rows, "data")
+    told, edges = data.tobytes(), starts.tolist()
+    address: Callable[[str], bytes] = lambda name: wire.values(rows, name).tobytes()  # noqa: E731
+    owner, source, target = address("subscriber"), address("src"), address("dst")
+    out = []
+    numbers = zip(
+        column("src_port"), column("dst_port"), column("protocol"), column("copy"), column("t"),
+        column("offset"), column("seq"), column("ack"), column("flags"), strict=True,
+    )  # fmt: skip
+    for i, (sport, dport, protocol, copy, t_ns, offset, seq, ack, flags) in enumerate(numbers):
+        at = i * 16
+        src, dst = (source[at : at + 16], sport), (target[at : at + 16], dport)
+        way = 0 if src <= dst else 1
+        ends = (dst, src, protocol, copy) if way else (src, dst, protocol, copy)
+        chunk = Chunk(t_ns, offset, seq, ack, flags, told[edges[i] : edges[i + 1]])
+        out.append((owner[at : at + 16], ends, way, chunk))
+    return out

@@ -74,6 +74,10 @@ def test_all_that_moves_in_a_replay_is_what_is_true_of_it():
         key("detector_rows_total", stream="flows"): 9,
         key("detector_rows_total", stream="payloads"): 107,
         key("detector_meter_rows_total"): 9,
+        key("detector_sightings_rows_total"): 9,
+        key("detector_endpoints_rebuilt_total"): 3,
+        # Documentation addresses are no place to learn from: an accepted share each.
+        key("detector_learner_unroutable_total"): 15,
         key("detector_meter_kept_total"): 9,
         key("detector_payload_rows_total"): 107,
         key("detector_payload_bytes_total"): 8_503 + 2_640 + 706,

@@ -31,7 +31,7 @@ MINUTE_S: Final = 60.0
 Values = Mapping[Any, float]
 
 # A series exists, at zero, before its first event.
-ZERO: Final = counts_of(Engine(Config()))
+ZERO: Final = dict.fromkeys(counts_of(Engine(Config())), 0)
 
 
 class Capped:

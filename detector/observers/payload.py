@@ -4,7 +4,6 @@ Rows may be of any subscribers and connections, in batches cut anywhere: counts 
 facts replace one another.  Nothing here reads a clock: times are the data's.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
@@ -17,13 +16,12 @@ from detector.dialects.lines import LineError
 from detector.evidence import Connection, Evidence, Seen, SessionFacts, Veto
 from detector.ledger import hashes
 from detector.observers import words
-from detector.observers.words import Ends
 from detector.sessions import Arrival, Engine, Sight
-from detector.tracks import TCP, Chunk, Track, Waiting, is_new, place
+from detector.tracks import TCP, Chunk, Ends, Track, Waiting, chunks, is_new, place
 
 Bound = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
-CONFIRMING: Final = frozenset({"mining_session", "share_accepted"})
+CONFIRMING: Final = frozenset({"mining_session", "share_accepted", "share_verified"})
 """Kinds that count only where each direction acknowledged payload bytes of the other."""
 
 
@@ -124,7 +122,7 @@ class PayloadObserver:
         """Take one batch of PAYLOADS."""
         steps: dict[int, _Step] = {}
         self.stats.rows += rows.num_rows
-        for subscriber, ends, way, chunk in _rows(rows):
+        for subscriber, ends, way, chunk in chunks(rows):
             step = self._open(subscriber, ends, way, chunk, steps)
             if step is not None:
                 self._chunk(step, way, chunk)
@@ -259,10 +257,7 @@ class PayloadObserver:
             if not step.track.both_acked:
                 self._wait(step.track, sight)
                 return
-        count = 1
-        if kind == "share_verified":
-            count = int(details[3])
-        self._add(step, kind, rule, t_ns, t_ns, count, details)
+        self._add(step, kind, rule, t_ns, t_ns, _count(sight), details)
 
     def _add(
         self,
@@ -290,10 +285,10 @@ class PayloadObserver:
         for held in track.waiting:
             if held.kind == kind and held.rule == rule and held.last_ns // MINUTE_NS == t_ns // MINUTE_NS:
                 held.first_ns, held.last_ns = min(held.first_ns, t_ns), max(held.last_ns, t_ns)
-                held.count += 1
+                held.count += _count(sight)
                 return
         if len(track.waiting) < 32:
-            track.waiting.append(Waiting(kind, rule, details, t_ns, t_ns, 1))
+            track.waiting.append(Waiting(kind, rule, details, t_ns, t_ns, _count(sight)))
 
     def _confirmed(self, step: _Step) -> None:
         if step.track.vetoed is None:
@@ -351,6 +346,12 @@ class PayloadObserver:
         book.rows = max((track.touched for track in book.tracks.values()), default=0)
 
 
+def _count(sight: Sight) -> int:
+    """How often it was: a sight of verified shares tells."""
+    kind, _, _, details = sight
+    return int(details[3]) if kind == "share_verified" else 1
+
+
 def _evidence(subscriber: bytes, tale: _Tale, role: str) -> list[Evidence]:
     return [
         Evidence(
@@ -382,25 +383,3 @@ def _proxied(client: bool | None, server: bool | None) -> bool | None:
     if client is False or server is False:
         return True
     return None if client is None else False
-
-
-def _rows(rows: wire.Batch) -> "list[tuple[bytes, Ends, int, Chunk]]":
-    """The batch by row: subscriber, ends, direction (0 from the low end), chunk."""
-    column: Callable[[str], list[int]] = lambda name: wire.values(rows, name).tolist()  # noqa: E731
-    starts, data = wire.lists(rows, "data")
-    told, edges = data.tobytes(), starts.tolist()
-    address: Callable[[str], bytes] = lambda name: wire.values(rows, name).tobytes()  # noqa: E731
-    owner, source, target = address("subscriber"), address("src"), address("dst")
-    out = []
-    numbers = zip(
-        column("src_port"), column("dst_port"), column("protocol"), column("copy"), column("t"),
-        column("offset"), column("seq"), column("ack"), column("flags"), strict=True,
-    )  # fmt: skip
-    for i, (sport, dport, protocol, copy, t_ns, offset, seq, ack, flags) in enumerate(numbers):
-        at = i * 16
-        src, dst = (source[at : at + 16], sport), (target[at : at + 16], dport)
-        way = 0 if src <= dst else 1
-        ends = (dst, src, protocol, copy) if way else (src, dst, protocol, copy)
-        chunk = Chunk(t_ns, offset, seq, ack, flags, told[edges[i] : edges[i + 1]])
-        out.append((owner[at : at + 16], ends, way, chunk))
-    return out

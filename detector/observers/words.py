@@ -3,8 +3,8 @@
 from ipaddress import IPv6Address
 from typing import Final
 
-Ends = tuple[tuple[bytes, int], tuple[bytes, int], int, int]
-"""Low end, high end, protocol, copy."""
+from detector.tracks import Ends
+
 MAX_NAME: Final = 80
 
 _WHY: Final = {

@@ -91,6 +91,17 @@ def test_no_weight_exceeds_what_its_negatives_can_carry(row):
     assert row.tested
 
 
+def test_a_strong_identity_is_suspected_and_a_shared_one_is_not():
+    for name, row in WEIGHTS.items():
+        if row.group is Group.IDENTITY:
+            weak = name in {"shared_endpoint", "shared_name", "http_name", "browser_miner_name"}
+            assert (probability(PRIOR + row.log_odds) < 0.5) == weak
+    for behaviour in ("persistence", "mining_shape"):
+        odds = PRIOR + WEIGHTS["listed_endpoint"].log_odds + WEIGHTS[behaviour].log_odds
+        assert probability(odds) >= 0.99
+        assert probability(PRIOR + WEIGHTS[behaviour].log_odds) < 0.5
+
+
 @pytest.mark.parametrize("row", WEIGHTS.values(), ids=lambda r: r.id)
 def test_what_confirms_is_believed_99_of_100_and_the_rest_is_at_most_suspected(row):
     belief = probability(PRIOR + row.log_odds)
