@@ -49,7 +49,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ports: tuple[Port, ...] = (2055, 4739, 9995, 9996)
     # Addresses that may export; empty: any.
     exporters: tuple[str, ...] = ()
-    batch_datagrams: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 1024
+    batch_datagrams: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 2048
     batch_linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 200
     most_exporters: Count = 4096
     most_domains: Count = 16384

@@ -16,7 +16,7 @@ from collectors.netflow.holding import Held, Holding
 from collectors.netflow.index import GONE, template_key
 from collectors.netflow.metrics import Metrics
 from collectors.netflow.records import cut
-from collectors.netflow.tables import Tables
+from collectors.netflow.tables import Domain, Tables
 from collectors.netflow.templates import (
     OPTIONS_SETS,
     TEMPLATE_SETS,
@@ -29,6 +29,9 @@ from collectors.netflow.templates import (
 )
 
 _VERSION: Final = 1
+# Template sets that are known by their octets.
+_SETS: Final = 4096
+_SET_BYTES: Final = 2048
 
 
 class Late(NamedTuple):
@@ -75,6 +78,7 @@ class Knowledge:
         self.holding = holding
         self.late: list[Late] = []
         self._templates = Templates(bounds)
+        self._sets: dict[tuple[Domain, int, bytes], list[tuple[Key, Template]]] = {}
         self._metrics = metrics
 
     def _key(self, c: np.ndarray, template: int) -> Key:
@@ -84,15 +88,38 @@ class Knowledge:
     def templates_told(self, body: bytes, c: np.ndarray, t_ns: int) -> None:
         """Take a template set.  What is malformed is counted; what stands before it is kept."""
         version, set_id = int(c[walking.C_VERSION]), int(c[walking.C_SET])
+        domain = int(c[walking.C_DOMAIN])
+        if self._repeated(domain, set_id, body, t_ns):
+            return
+        heard: list[tuple[Key, Template]] = []
         try:
             for told in read(version, set_id, body):
                 if isinstance(told, Withdrawal):
                     self._withdraw(told, c)
                 else:
-                    self._hear(self._key(c, told.id), told, int(c[walking.C_DOMAIN]), t_ns)
+                    heard.append((self._key(c, told.id), told))
+                    self._hear(*heard[-1], domain, t_ns)
+            if len(self._sets) >= _SETS:
+                self._sets.clear()
+            if heard and len(body) <= _SET_BYTES:
+                self._sets[self.tables.names[domain], set_id, body] = heard
         except DecodeError as error:
             self._metrics.refused.labels(error.reason).inc()
             self._metrics.template_events.labels("malformed").inc()
+
+    def _repeated(self, domain: int, set_id: int, body: bytes, t_ns: int) -> bool:
+        """Whether a set says what it said before, and all of it still holds: exporters repeat themselves.
+
+        To read 33 fields anew takes 300 microseconds, a third of all that an exporter's records took.
+        """
+        heard = self._sets.get((self.tables.names[domain], set_id, body))
+        if heard is None:
+            return False
+        for key, told in heard:
+            here = self.tables.index.find(template_key(domain, key.id)) != GONE
+            if not here or not self._templates.refresh(key, told, t_ns):
+                return False
+        return True
 
     def _withdraw(self, told: Withdrawal, c: np.ndarray) -> None:
         name = self.tables.names[int(c[walking.C_DOMAIN])]
@@ -128,7 +155,7 @@ class Knowledge:
             self._metrics.dropped.labels("bytes").inc()
 
     def options_of(self, body: bytes, c: np.ndarray, late: Template | None) -> list[dict[int, int]]:
-        """The numbers in each record of an options set, by element; ``late`` is the template of a held one."""
+        """The numbers in each record of an options set, by element; ``late`` is a held one's template."""
         template = late or self._templates.find(self._key(c, int(c[walking.C_SET])))
         return self.numbers(template, body) if template else []
 

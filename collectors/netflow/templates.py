@@ -163,6 +163,14 @@ class Templates:
         if kept:
             self._kept[key.exporter][key] = Kept(kept.template, max(kept.t_ns, t_ns), True)
 
+    def refresh(self, key: Key, told: Template, t_ns: int) -> bool:
+        """Note that a template was heard again; False where it is not the one that is kept."""
+        kept = self._kept.get(key.exporter, {}).get(key)
+        if kept is None or kept.template != told:
+            return False
+        self._kept[key.exporter][key] = Kept(kept.template, t_ns, kept.used)
+        return True
+
     def hear(self, key: Key, template: Template, t_ns: int) -> tuple[bool, list[Key]]:
         """Enter or refresh one.  (whether it is new or changed, the keys that had to go for it)."""
         mine = self._kept.setdefault(key.exporter, {})
