@@ -20,6 +20,7 @@ MAX_HELD: Final = 32
 MAX_HELD_BYTES: Final = 8 << 10
 MAX_NAMES: Final = 64
 MAX_TEXT: Final = 128
+MOST_LEAD: Final = 4
 HALF: Final = 1 << 31
 FAR_BYTES: Final = 1 << 24
 """No jump in one direction and no acknowledgement goes further: miners say little."""
@@ -73,11 +74,13 @@ DROPS: Final = ("jobs", "pending", "held", "names", "sums", "unpaired", "wrong_s
 
 
 class Session(msgspec.Struct):
-    """All that one connection has told.  ``client`` is the direction whose source is the miner: 0 or 1;
+    """All that one connection has told.  ``client`` is the direction whose source is the miner, 0 or 1, and
+    ``lead`` how many more messages decide so than the other way, at most MOST_LEAD, 0 where it is a guess;
     ``mining`` tells which directions sent a mining method.  ``hardest`` is the most that a share of any job
     was worth, ``scaled`` where that is a difficulty, to be multiplied by the algorithm's factor."""
 
     client: int | None = None
+    lead: int = 0
     dialect: str = "mining"
     shaped: bool = False
     mining: list[bool] = msgspec.field(default_factory=lambda: [False, False])
@@ -103,6 +106,22 @@ class Session(msgspec.Struct):
     workers: list[str] = []
     wallets: list[str] = []
     agents: list[str] = []
+
+
+def decide(s: Session, client: int) -> None:
+    """A message says who the client is.  The majority holds: one forged message must not hide a miner.
+    Where it turns, what was pending, held, in force and handed out was told by the wrong side."""
+    if s.client == client:
+        s.lead = min(s.lead + 1, MOST_LEAD)
+    elif s.client is not None and s.lead:
+        s.lead -= 1
+    else:
+        if s.client is not None:
+            s.pending = [p for p in s.pending if p.direction == client]
+            s.held = [h for h in s.held if h.direction != client]
+            s.jobs, s.jobs_seen, s.first_job_ns, s.force = {}, 0, None, InForce()
+            s.logged_in = False
+        s.client, s.lead = client, 1
 
 
 def key_of(given: object) -> str | int | None:

@@ -71,10 +71,9 @@ class Engine:
         if reader is None:
             return name
         client = at.direction if reader.row.side == "client" else 1 - at.direction
-        if s.client is None:
-            if not reader.weak:
-                s.client = client
-        elif s.client != client:
+        if reader.decides:
+            ledger.decide(s, client)
+        if s.client is not None and s.client != client:
             self.dropped["wrong_side"] += 1
             return None
         if not reader.weak:
@@ -223,7 +222,7 @@ class Engine:
     # -- replies -------------------------------------------------------------------------------------
 
     def _reply(self, s: Session, at: Arrival, said: Line, line: bytes, out: list[Sight]) -> None:
-        if s.client == at.direction:
+        if s.client == at.direction and s.lead:
             return  # the client answers client.get_version and the like
         key = ledger.key_of(said.get("id"))
         request = self._pair(s, key, at)
@@ -249,8 +248,12 @@ class Engine:
             pushed = request is None and said.get("id") == 0
             if not pushed:
                 return
-        if s.client is None:
+        if request is not None and reader.kind == "job":
+            ledger.decide(s, request.direction)
+        elif s.client is None:
             s.client = 1 - at.direction
+        if s.client == at.direction:
+            return
         self._act(s, at, reader, said, out)
 
     def _pair(self, s: Session, key: str | int | None, at: Arrival) -> Pending | None:

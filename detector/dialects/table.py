@@ -21,6 +21,8 @@ Kind = Literal[
 ]  # fmt: skip
 Side = Literal["client", "server"]
 Line = dict[str, Any]
+DECIDES: Final = frozenset({"subscribe", "authorize", "login", "submit", "job"})
+"""Kinds that tell who the client is; any side may send a ping or a difficulty to mislead."""
 MOST_SORTED: Final = 16
 """Rows of one method are sorted by the length of params up to here."""
 
@@ -131,11 +133,12 @@ def _shape(given: str | tuple[str, ...]) -> Predicate:
 class Reader:
     """One row, compiled."""
 
-    __slots__ = ("_fields", "_from_params", "_tests", "dialect", "id", "kind", "row", "weak")
+    __slots__ = ("_fields", "_from_params", "_tests", "decides", "dialect", "id", "kind", "row", "weak")
 
     def __init__(self, row: Form) -> None:
         self.row = row
         self.id, self.kind, self.dialect, self.weak = row.id, row.kind, row.dialect, row.weak
+        self.decides = not row.weak and row.kind in DECIDES
         self._tests = [(getter(path), _shape(word)) for path, word in row.shape.items()]
         self._fields = [(name, getter(path)) for name, path in row.fields.items()]
         wanted = [f"params/{n}" for n in range(len(row.fields))]

@@ -3,7 +3,7 @@
 import pytest
 import spoken
 from payload_rows import batch
-from spoken import Talk
+from spoken import HASH, Talk
 
 from detector.observers.payload import PayloadObserver
 
@@ -77,3 +77,43 @@ def test_a_reply_that_acknowledges_far_beyond_its_request_is_not_its():
     talk.s({"id": 1, "result": True})
     talk.rows[-1]["ack"] += 2**24 + 1
     assert "share_accepted" not in kinds(see(talk.rows))
+
+
+# -- who is the client -----------------------------------------------------------------------------------
+
+MISLEADING = {
+    "the client pings": ("c", {"id": 1, "method": "mining.ping"}),
+    "the client sets a difficulty": ("c", {"id": None, "method": "mining.set_difficulty", "params": [1]}),
+    "the client hands out a job": ("c", {"method": "mining.notify", "params": ["z", HASH, HASH, True]}),
+    "the client pushes work": ("c", {"id": 0, "result": ["0x" + HASH, "0x" + HASH, "0xff"]}),
+    "the server suggests": ("s", {"id": 9, "method": "mining.suggest_difficulty", "params": [1]}),
+    "the server configures": ("s", {"id": 9, "method": "mining.configure", "params": [[], {}]}),
+}
+
+
+@pytest.mark.parametrize("make", spoken.MAKERS, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("said", MISLEADING)
+def test_one_message_of_the_other_sides_hides_no_miner(make, said):
+    talk, plain = Talk(), Talk()
+    side, message = MISLEADING[said]
+    (talk.c if side == "c" else talk.s)(message)
+    make(talk)
+    make(plain)
+    seen = see(talk.rows)
+    (facts,) = seen.sessions
+    (truth,) = see(plain.rows).sessions
+    assert "share_accepted" in kinds(seen)
+    assert (facts.client, facts.dialect) == (talk.client, truth.dialect)
+    lost = truth.shares.accepted - facts.shares.accepted
+    assert 0 <= lost <= ("job" in said or "pushes" in said)
+
+
+def test_a_side_that_turned_keeps_nothing_of_the_wrong_one():
+    talk = Talk()
+    talk.s({"id": 7, "method": "mining.authorize", "params": ["forged", "x"]})
+    for _ in range(2):
+        talk.c(SUBMIT)
+    seen = see(talk.rows)
+    assert seen.sessions[0].client == talk.client
+    talk.c({"id": 7, "result": True})
+    assert not kinds(see(talk.rows)) & CONFIRMS
