@@ -11,6 +11,7 @@ import msgspec
 
 from detector import ledger
 from detector.dialects import bitcoin, cryptonote, difficulty, ethereum, table
+from detector.dialects.lines import LineError
 from detector.dialects.lines import read as read_line
 from detector.dialects.messages import InForce, Job
 from detector.dialects.replies import Verdict, verdict
@@ -79,9 +80,22 @@ class Engine:
         if not reader.weak:
             s.mining[at.direction] = True
         self._act(s, at, reader, said, out)
-        if s.held and reader.row.side == "client":
-            self._release(s, out)
+        if reader.row.side == "client":
+            s.heard += 1
+            if s.held:
+                self._release(s, out)
         return None
+
+    def mines(self, line: bytes) -> bool:
+        """Whether a quoted line is a mining message or a reply."""
+        try:
+            said = read_line(line)
+        except LineError:
+            return False
+        name = self.table.name(said)
+        if name is None:
+            return "id" in said and ("result" in said or "error" in said)
+        return self.table.called(name, said) is not None
 
     def _act(self, s: Session, at: Arrival, reader: Reader, said: Line, out: list[Sight]) -> None:
         if reader.dialect != "mining" and not reader.weak:

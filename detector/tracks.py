@@ -59,7 +59,8 @@ class Waiting(msgspec.Struct):
 
 class Track(msgspec.Struct):
     """One connection of one subscriber.  ``both_acked``: each direction acknowledged payload bytes of the
-    other.  ``touched`` is the number of the subscriber's row that came last, to find the longest silent."""
+    other.  ``turned``: the client said more, knowing what the server said, which the body of a form does
+    not.  ``touched`` is the number of the subscriber's row that came last, to find the longest silent."""
 
     opened: int
     first_ns: int
@@ -70,6 +71,7 @@ class Track(msgspec.Struct):
     gaps: bool = False
     waiting: list[Waiting] = []
     both_acked: bool = False
+    turned: bool = False
     touched: int = 0
 
 
@@ -89,6 +91,18 @@ def is_new(track: Track, way: int, chunk: Chunk) -> bool:
     if side.ended:
         return ahead < HALF  # new bytes behind FIN or RST
     return FAR_BYTES < ahead < WRAP + 1 - FAR_BYTES
+
+
+def is_web(track: Track, way: int) -> bool:
+    """Whether the direction is one of HTTP, and not the answer to CONNECT."""
+    return track.sides[way].lines.web and not track.sides[1 - way].lines.tunnel
+
+
+def is_sure(track: Track) -> bool:
+    """Whether what the connection says may confirm: both acknowledged payload bytes of the other, and where
+    something came unseen before (the header of a form), the client took its turn after the server's."""
+    late = track.sides[0].lines.late or track.sides[1].lines.late
+    return track.both_acked and (track.turned or not late)
 
 
 def place(track: Track, way: int, chunk: Chunk, protocol: int, refused: dict[str, int]) -> bytes:
@@ -124,6 +138,7 @@ def _in_sequence(track: Track, side: Direction, chunk: Chunk, refused: dict[str,
         track.session.from_start = True
     if side.first is None:
         side.first = chunk.seq
+        side.lines.late = bool(chunk.flags & START and chunk.offset)
     elif side.reached is not None:
         ahead = (chunk.seq - side.reached) & WRAP
         if ahead >= HALF:

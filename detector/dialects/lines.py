@@ -4,6 +4,7 @@ Every text dialect is JSON objects ended by LF, CRLF seen (reference 1.1).  A li
 refused with a reason; a chunk never is.
 """
 
+import re
 from enum import StrEnum
 from typing import Any, Final
 
@@ -11,6 +12,16 @@ import msgspec
 
 MAX_LINE_BYTES: Final = 64 << 10
 """The longest line that is kept.  The reference's longest are 6 kB (1.1, item 6)."""
+
+
+RUN: Final = 3
+"""So many mining messages in a row, no prose between, end a quotation."""
+_HEAD_BYTES: Final = 32
+_WEB: Final = re.compile(
+    rb"(?:HTTP/\d|(?:GET|POST|PUT|HEAD|PATCH|DELETE|OPTIONS|TRACE) "
+    rb"|(?:Host|Accept[\w-]*|User-Agent|Content-[\w-]+|Connection|Server|Date): )",
+    re.IGNORECASE,
+)
 
 
 class Refusal(StrEnum):
@@ -49,7 +60,13 @@ class Assembler(msgspec.Struct):
 
     ``skipping`` is set while the rest of a line that will not be kept goes by: one that is too long, or
     one that does not begin with a brace (so a binary stream holds no memory).  ``prose`` counts whole
-    lines that neither begin nor end as an object does; ``read`` objects that were read (the caller counts).
+    lines that neither begin nor end as an object does; ``read`` objects that were read (the caller counts),
+    ``run`` mining messages among the quoted since the last prose.
+
+    ``web`` is set where the direction's first line is one of HTTP: nothing in a web page or a form is a
+    miner's, however it is written.  ``late`` (the caller sets it) says that something came before, so that
+    such a line counts wherever it is.  ``tunnel`` is set by CONNECT, whose header lines are not prose
+    (``heads``).
     """
 
     tail: bytes = b""
@@ -57,6 +74,13 @@ class Assembler(msgspec.Struct):
     last: bytes = b""
     prose: int = 0
     read: int = 0
+    run: int = 0
+    head: bytes = b""
+    begun: bool = False
+    late: bool = False
+    web: bool = False
+    tunnel: bool = False
+    heads: bool = False
 
     @property
     def quotes(self) -> bool:
@@ -65,10 +89,18 @@ class Assembler(msgspec.Struct):
         or joining in the middle leaves ends as an object does."""
         return self.prose > self.read
 
+    def mined(self) -> bool:
+        """A quoted line was a mining message: does the direction speak by itself after all?"""
+        self.run += 1
+        if self.run < RUN:
+            return False
+        self.prose, self.read, self.run = 0, self.run - 1, 0
+        return True
+
     def gap(self) -> Refusal | None:
         """Bytes were lost: forget the unfinished line.  What follows is tried as it comes."""
         lost = Refusal.GAP if self.tail else None
-        self.tail, self.skipping, self.last = b"", False, b""
+        self.tail, self.skipping, self.last, self.heads = b"", False, b"", False
         return lost
 
     def feed(self, data: bytes, refused: dict[str, int]) -> list[tuple[bytes, int]]:
@@ -89,14 +121,31 @@ class Assembler(msgspec.Struct):
                 self._add(piece, refused)
             elif self.last:
                 self.last = piece.rstrip()[-1:] or self.last
+                if len(self.head) < _HEAD_BYTES:
+                    self.head += piece[: _HEAD_BYTES - len(self.head)]
             if end < 0:
                 return out
             if self.tail:
                 out.append((self.tail, end + 1))
-            elif self.last and self.last != b"}":
-                self.prose += 1
+                self.begun, self.heads = True, False
+            elif self.last:
+                self._text()
+            else:
+                self.heads = False
             self.tail, self.skipping, self.last = b"", False, b""
             start = end + 1
+
+    def _text(self) -> None:
+        """A whole line that is no object."""
+        if not self.begun or self.late:
+            if self.head.startswith(b"CONNECT "):
+                self.tunnel = self.heads = True
+            elif _WEB.match(self.head) and not self.heads:
+                self.web = self.heads = True
+        self.begun = True
+        if self.last != b"}" and not self.heads:
+            self.prose += 1
+            self.run = 0
 
     def _add(self, piece: bytes, refused: dict[str, int]) -> None:
         grown = self.tail + piece if self.tail else piece.lstrip(b" \t\r")
@@ -105,6 +154,7 @@ class Assembler(msgspec.Struct):
         if grown[:1] != b"{":
             # PROXY protocol, version 1: the one line of words that may come before (reference 1.1, 7).
             self.last = b"}" if grown.startswith(b"PROXY ") else grown.rstrip()[-1:]
+            self.head = grown[:_HEAD_BYTES]
             self._drop(Refusal.TEXT, refused)
         elif len(grown) > MAX_LINE_BYTES:
             self._drop(Refusal.LONG, refused)

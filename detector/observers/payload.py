@@ -17,7 +17,7 @@ from detector.evidence import Connection, Evidence, Seen, SessionFacts, Veto
 from detector.ledger import hashes
 from detector.observers import words
 from detector.sessions import Arrival, Engine, Sight
-from detector.tracks import TCP, Chunk, Ends, Track, Waiting, chunks, is_new, place
+from detector.tracks import TCP, Chunk, Ends, Track, Waiting, chunks, covers, is_new, is_sure, is_web, place
 
 Bound = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
@@ -186,14 +186,17 @@ class PayloadObserver:
                 self._line(step, way, chunk, line, skipped + end)
         elif chunk.data:
             self.stats.repeated_bytes += len(chunk.data)
-        if track.waiting and track.both_acked:
+        if track.waiting and is_sure(track):
             self._confirmed(step)
 
     def _line(self, step: _Step, way: int, chunk: Chunk, line: bytes, end: int) -> None:
         track = step.track
         self.stats.lines += 1
         side = track.sides[way]
-        if side.lines.quotes:
+        if side.lines.web and is_web(track, way):
+            self.stats.quoted += 1
+            return
+        if side.lines.quotes and not (self._engine.mines(line) and side.lines.mined()):
             self.stats.quoted += 1
             return
         if step.ends[2] == TCP:
@@ -201,7 +204,7 @@ class PayloadObserver:
             at = Arrival(way, chunk.t_ns, (chunk.seq + end) & 0xFFFFFFFF, chunk.ack, reached)
         else:
             at = Arrival(way, chunk.t_ns, None, None, None)
-        sights: list[Sight] = []
+        heard, sights = track.session.heard, list[Sight]()
         try:
             name = self._engine.read(track.session, at, line, sights)
         except LineError as error:
@@ -209,6 +212,8 @@ class PayloadObserver:
             refused[error.reason] = refused.get(error.reason, 0) + 1
             return
         side.lines.read += 1
+        if 0 < heard < track.session.heard and covers(chunk.ack, track.sides[1 - way]):
+            track.turned = True
         if name is not None:
             self._stranger(step, at, name)
         elif track.vetoed == way and track.session.mining[way]:
@@ -254,7 +259,7 @@ class PayloadObserver:
         if kind in CONFIRMING:
             if step.ends[2] != TCP:
                 return
-            if not step.track.both_acked:
+            if not is_sure(step.track):
                 self._wait(step.track, sight)
                 return
         self._add(step, kind, rule, t_ns, t_ns, _count(sight), details)

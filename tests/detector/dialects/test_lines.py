@@ -116,7 +116,7 @@ def test_objects_among_prose_are_quoted(stream):
     assembler = Assembler(read=1 if stream[0].startswith(b"{") else 0)
     for chunk in stream:
         assembler.feed(chunk, {})
-    assert assembler.quotes
+    assert assembler.quotes or assembler.web
 
 
 @pytest.mark.parametrize(

@@ -117,3 +117,87 @@ def test_a_side_that_turned_keeps_nothing_of_the_wrong_one():
     assert seen.sessions[0].client == talk.client
     talk.c({"id": 7, "result": True})
     assert not kinds(see(talk.rows)) & CONFIRMS
+
+
+# -- prose and the web -----------------------------------------------------------------------------------
+
+CONNECT = b"CONNECT p:3333 HTTP/1.1\r\nHost: p:3333\r\nProxy-Connection: keep-alive\r\n\r"
+
+
+@pytest.mark.parametrize("make", spoken.MAKERS, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("prose", [b"x", b"{}\nx\nx", b"hello world\n" * 20, b"\r\n\r\n\0\r\nQUIT\n!"])
+@pytest.mark.parametrize("sides", ["c", "s", "cs"])
+def test_prose_first_hides_no_miner(make, prose, sides):
+    talk = Talk()
+    for side in sides:
+        talk.say(side, prose + b"\n")
+    make(talk)
+    assert "share_accepted" in kinds(see(talk.rows))
+
+
+def test_prose_in_the_middle_hides_no_miner():
+    talk = Talk()
+    talk.c({"id": 0, "method": "mining.subscribe", "params": []})
+    talk.c(b"x\nx\nx")
+    spoken.btc(talk)
+    assert "share_accepted" in kinds(see(talk.rows))
+
+
+@pytest.mark.parametrize("make", spoken.MAKERS, ids=lambda m: m.__name__)
+def test_a_tunnel_is_no_web_page(make):
+    talk = Talk()
+    talk.c(CONNECT)
+    talk.s(b"HTTP/1.1 200 Connection established\r\nVia: proxy\r\n\r")
+    truth = make(talk)
+    assert see(talk.rows).sessions[0].shares.accepted == truth.accepted
+
+
+def form(rows_before, lines, skip=0):
+    """A browser's POST whose body holds shares, answered raw."""
+    talk = Talk()
+    for data in rows_before:
+        talk.c(data)
+    talk.c(b"\n" * 100 + b"\n".join(spoken.dump({**SUBMIT, "id": n}) for n in range(lines)))
+    for n in range(lines):
+        talk.s({"id": n, "result": True})
+    talk.say("c", b"", flags=8)
+    return talk.rows[skip:]
+
+
+POST = b"POST /x HTTP/1.1\r\nHost: evil.example\r\nContent-Type: text/plain\r\n\r"
+
+
+@pytest.mark.parametrize("lines", [1, 2, 60])
+def test_a_form_with_shares_in_it_is_no_miner(lines):
+    assert kinds(see(form([POST], lines))) == set()
+    whole = form([], lines)
+    whole[0]["data"] = POST + b"\n" + whole[0]["data"]
+    assert kinds(see(whole)) == set()
+
+
+@pytest.mark.parametrize("lines", [1, 2, 20])
+def test_a_form_whose_header_was_not_seen_confirms_nothing(lines):
+    rows = form([POST], lines, skip=1)
+    assert kinds(see(rows)) <= {"share"}
+    again = form([POST, POST], lines, skip=1)
+    assert kinds(see(again)) == set()
+
+
+@pytest.mark.parametrize("make", spoken.MAKERS, ids=lambda m: m.__name__)
+def test_a_miner_whose_first_bytes_were_not_seen_is_confirmed(make):
+    talk = Talk()
+    talk.say("c", b"\x05\x01\x00")
+    talk.say("s", b"\x05\x00")
+    make(talk)
+    assert "share_accepted" in kinds(see(talk.rows[2:]))
+
+
+def test_a_log_that_is_downloaded_is_no_miner():
+    talk = Talk()
+    talk.c(b"GET /stratum.log HTTP/1.1\r\nHost: docs.example\r\n\r")
+    talk.s(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 9000\r\n\r")
+    log = Talk()
+    spoken.btc(log)
+    for r in log.rows:
+        talk.say("s", r["data"])
+    assert kinds(see(talk.rows)) == set()
