@@ -7,7 +7,7 @@ import secrets
 import select
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
@@ -20,8 +20,13 @@ import numpy as np
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from collectors import jit, subscribers
+from collectors.app import exports
 from collectors.bus import MemoryBus
 from collectors.errors import DecodeError
+from collectors.netflow.collector import Collector as NetflowCollector
+from collectors.netflow.collector import warm as warm_netflow
+from collectors.netflow.datagrams import Datagram
+from collectors.netflow.metrics import Metrics as NetflowMetrics
 from collectors.packet import pcapfile
 from collectors.packet.collector import Collector, warm
 from collectors.packet.collector import Metrics as PacketMetrics
@@ -40,6 +45,8 @@ from detector.redact import PLAIN, Names, Redactor
 from detector.totals import Run, Totals
 
 STEP_S = 0.05
+PACKETS, FLOWS = "packets", "flows"
+BLANK_BLOCKS = 8
 WAIT_S = 0.25
 CAPTURE_SUFFIXES = (".pcap", ".pcapng", ".cap", ".pcap.gz", ".pcapng.gz", ".cap.gz")
 
@@ -66,6 +73,7 @@ class Detector:
         self.pace = Pace(registry)
         self.deliveries = Deliveries(registry)
         self.packets = PacketMetrics(registry)
+        self.netflow = NetflowMetrics(registry)
         self.complaints = Complaints(logging.getLogger("poolwatch"))
         self.guard = Lock()
         registry.register(Exporter(self.totals, version("poolwatch"), self.guard))
@@ -154,27 +162,81 @@ def _refusals(metrics: PacketMetrics) -> dict[str, int]:
     return {s.labels["reason"]: int(s.value) for s in family.samples if s.name.endswith("_total")}
 
 
-class Replay:
-    """One file through collector, bus and engine: a run of its own."""
+class Line:
+    """Bus, engine and sink of one run: what comes over the bus is judged, and told."""
 
-    def __init__(self, detector: Detector, path: str, sink: JsonLines | None = None) -> None:
+    def __init__(self, detector: Detector, name: str, sink: JsonLines | None) -> None:
+        self._detector = detector
+        self._sink = sink
+        self._refused = 0
+        self.bus = MemoryBus(detector.config.bus.capacity)
+        self.engine = detector.engine()
+        self.run: Run = detector.totals.start(self.engine, name)
+
+    def drain(self) -> int:
+        """Take in all messages that wait; how many flow rows that were."""
+        pace, flows = self._detector.pace, 0
+        for message in self.bus.poll():
+            started = time.perf_counter()
+            with self._detector.guard:
+                self._tell(self.engine.step(message))
+            pace.batch_seconds.observe(time.perf_counter() - started)
+            pace.messages.labels(message.stream).inc()
+            pace.rows.labels(message.stream).inc(message.rows.num_rows)
+            flows += message.rows.num_rows if message.stream == "flows" else 0
+        if self.bus.refused > self._refused:
+            pace.bus_refused.inc(self.bus.refused - self._refused)
+            self._refused = self.bus.refused
+        return flows
+
+    def finish(self) -> None:
+        """The data has ended."""
+        self._tell(self.engine.finish(), over=True)
+
+    def _tell(self, told: Told, *, over: bool = False) -> None:
+        self._detector.totals.take(self.run, told)
+        if self._sink is None:
+            return
+        for made in told.transitions:
+            self._sink.alert(made)
+        # A busy miner changes with every share: its document is written once a minute of the data.
+        for document in self.engine.judge.changed(everything=bool(told.minutes) or over):
+            self._sink.incident(document)
+
+
+class Replay:
+    """One file through collectors, bus and engine: a run of its own.
+
+    ``kind`` says what is read of it: packets, flows (exports on any port), or whatever it holds: packets, and
+    exports on the known ports, which are no longer looked for once ``BLANK_BLOCKS`` blocks had none.
+    """
+
+    def __init__(
+        self, detector: Detector, path: str, sink: JsonLines | None = None, kind: str = "any"
+    ) -> None:
         self._detector = detector
         self._path = path
-        self._sink = sink
-        self._bus = MemoryBus(detector.config.bus.capacity, self._drain)
-        self._engine = detector.engine()
-        self._run: Run = detector.totals.start(self._engine, path)
+        self._line = Line(detector, path, sink)
+        self._line.bus.spill = self._drain
         self._collector = Collector(
             detector.config.collectors.packets,
             detector.home,
             detector.config.bus.partitions,
-            self._bus.publish,
+            self._line.bus.publish,
             detector.packets,
             detector.wanted,
         )
+        self._exports = NetflowCollector(
+            detector.config.collectors.netflow,
+            detector.home,
+            detector.config.bus.partitions,
+            self._line.bus.publish,
+            detector.netflow,
+        )
+        self._kind = kind
+        self._blank_blocks = 0
         self._tally = Tally()
         self._flows = 0
-        self._bus_refused = 0
         self._refused = _refusals(detector.packets)
 
     def run(
@@ -193,7 +255,7 @@ class Replay:
 
                 for block in _paced(pcapfile.blocks(_Interruptible(file, stopped)), pace, waiting):
                     self._tally.add(block)
-                    self._collector.feed(block)
+                    self._feed(block)
                     self._drain()
                     self._detector.complaints.say(self._path, _refusals(self._detector.packets))
                     progress(_position(file))
@@ -201,42 +263,34 @@ class Replay:
                         break
             except (DecodeError, OSError) as error:
                 raise InputError(f"{self._path}: {error}") from None
-        self._collector.finish()
+        if self._kind != FLOWS:
+            self._collector.finish()
+        self._exports.finish()
         self._drain()
         with self._detector.guard:
-            self._tell(self._engine.finish(), over=True)
+            self._line.finish()
             report = self._report()
-            self._run.end()
+            self._line.run.end()
         return report
 
-    def _drain(self) -> None:
-        pace = self._detector.pace
-        for message in self._bus.poll():
-            started = time.perf_counter()
-            with self._detector.guard:
-                self._tell(self._engine.step(message))
-            pace.batch_seconds.observe(time.perf_counter() - started)
-            pace.messages.labels(message.stream).inc()
-            pace.rows.labels(message.stream).inc(message.rows.num_rows)
-            self._flows += message.rows.num_rows if message.stream == "flows" else 0
-        if self._bus.refused > self._bus_refused:
-            pace.bus_refused.inc(self._bus.refused - self._bus_refused)
-            self._bus_refused = self._bus.refused
-
-    def _tell(self, told: Told, *, over: bool = False) -> None:
-        self._detector.totals.take(self._run, told)
-        if self._sink is None:
+    def _feed(self, block: pcapfile.Block) -> None:
+        """Frames to the packet collector, and what exports they carry to the flow collector."""
+        if self._kind != FLOWS:
+            self._collector.feed(block)
+        if self._kind == PACKETS or self._blank_blocks >= BLANK_BLOCKS:
             return
-        for made in told.transitions:
-            self._sink.alert(made)
-        # A busy miner changes with every share: its document is written once a minute of the data.
-        for document in self._engine.judge.changed(everything=bool(told.minutes) or over):
-            self._sink.incident(document)
+        found = exports(block, any_port=self._kind == FLOWS)
+        self._blank_blocks = 0 if len(found) else self._blank_blocks + (self._kind != FLOWS)
+        if len(found):
+            self._exports.feed(found)
+
+    def _drain(self) -> None:
+        self._flows += self._line.drain()
 
     def _report(self) -> FileReport:
         first_ns = self._tally.first_ns or 0
         seconds = (self._tally.last_ns - first_ns) / 1e9
-        mining = sum(d.bytes.up + d.bytes.down for d in self._run.documents() if d.role != "pool")
+        mining = sum(d.bytes.up + d.bytes.down for d in self._line.run.documents() if d.role != "pool")
         refused = _refusals(self._detector.packets)
         return FileReport(
             path=printable(self._path),
@@ -251,7 +305,7 @@ class Replay:
 
     def found(self) -> list[ScanIncident]:
         """The incidents of this file."""
-        return [ScanIncident(printable(self._path), d) for d in self._run.documents()]
+        return [ScanIncident(printable(self._path), d) for d in self._line.run.documents()]
 
 
 class _Interruptible:
@@ -298,9 +352,35 @@ def _paced(
             yield block.part(a, b)
 
 
+class LiveFlows:
+    """Exports as they come from the wire, judged in this process."""
+
+    def __init__(self, service: "Service") -> None:
+        detector = service.detector
+        self._detector = detector
+        self._line = Line(detector, "live flows", service.sink)
+        self._collector = NetflowCollector(
+            detector.config.collectors.netflow, detector.home, detector.config.bus.partitions,
+            self._line.bus.publish, detector.netflow,
+        )  # fmt: skip
+
+    def feed(self, datagrams: Sequence[Datagram]) -> None:
+        """Take what was received, or nothing: the time goes on."""
+        self._collector.feed(datagrams, time.time_ns())
+        self._line.drain()
+
+    def finish(self) -> list[ScanIncident]:
+        """Publish what waits; the incidents."""
+        self._collector.finish()
+        self._line.drain()
+        with self._detector.guard:
+            self._line.finish()
+            return [ScanIncident("live", d) for d in self._line.run.documents()]
+
+
 def warm_kernels(say: Callable[[str], None]) -> None:
     """Compile or load every kernel before the first packet."""
-    jit.warm([warm], say)
+    jit.warm([warm, warm_netflow], say)
 
 
 class Service:

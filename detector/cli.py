@@ -35,9 +35,41 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--pace", type=float, metavar="N", help="N seconds of the data a second; 0 is all at once"
     )
+    for command in (scan, run):
+        command.add_argument(
+            "--as", dest="kind", choices=("packets", "flows"),
+            help="only packets, or only exports (on any port); default: both, exports on known ports",
+        )  # fmt: skip
+    flows = sub.add_parser("flows", help="print the records of NetFlow and IPFIX datagrams in captures")
+    flows.add_argument("files", nargs="+", metavar="FILE")
+    how = flows.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="one JSON object a record")
+    how.add_argument("--csv", action="store_true", help="one table under the union of all fields")
+    collect = sub.add_parser(
+        "collect", help="collect live; with the embedded bus the detector is in the same process"
+    )
+    what = collect.add_subparsers(dest="what", metavar="WHAT", required=True)
+    live = what.add_parser("flows", help="NetFlow and IPFIX datagrams over UDP")
+    live.add_argument("--udp", metavar="ADDRESS", default="0.0.0.0", help="address to receive on")
+    live.add_argument("--ports", metavar="N,N", help="instead of collectors.netflow.ports")
+    live.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
+    live.add_argument(
+        "--seconds", type=float, metavar="N", help="end after N seconds and print the incidents"
+    )
+    pools = sub.add_parser("pools", help="the table of pool endpoints")
+    does = pools.add_subparsers(dest="what", metavar="WHAT", required=True)
+    listing = does.add_parser("list", help="print the rows")
+    listing.add_argument("--coin")
+    listing.add_argument("--operator")
+    checking = does.add_parser("check", help="print what is doubtful about rows")
+    importing = does.add_parser("import", help="merge the rows of FILE into INTO (an operator's own list)")
+    importing.add_argument("file", metavar="FILE")
+    importing.add_argument("into", metavar="INTO", help="named in lists.pools")
+    resolving = does.add_parser("resolve", help="look up the addresses of exact, active names")
+    resolving.add_argument("--server", action="append", metavar="ADDRESS", help="instead of resolver.servers")
     check = sub.add_parser("check", help="build everything from the configuration and stop")
     show = sub.add_parser("config", help="print the merged configuration as TOML")
-    for command in (scan, run, check, show):
+    for command in (scan, run, check, show, live, listing, checking, importing, resolving):
         command.add_argument("--config", metavar="FILE", help="TOML file (default: $POOLWATCH_CONFIG)")
     return out
 
@@ -58,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         commands: dict[str, Callable[[argparse.Namespace], int]] = {
             "scan": _scan, "run": _run, "check": _check, "config": _config,
+            "flows": _flows, "collect": _collect, "pools": _pools,
         }  # fmt: skip
         return commands[options.command](options)
     except ConfigError as error:
@@ -116,7 +149,7 @@ def _scan(options: argparse.Namespace) -> int:
             if stop.is_set():
                 break
             try:
-                replay = app.Replay(detector, path)
+                replay = app.Replay(detector, path, kind=options.kind or "any")
                 files.append(replay.run(stop.is_set, progress.at(path)))
                 found += replay.found()
             except app.InputError as error:
@@ -159,6 +192,32 @@ def _run(options: argparse.Namespace) -> int:
 
     config: Config = load(options.config)
     return serve(config, options, _say, _print_table, _on_stop)
+
+
+def _flows(options: argparse.Namespace) -> int:
+    from detector import flowcli
+
+    refused: dict[str, int] = {}
+    rows = flowcli.read(options.files, refused)
+    show = flowcli.print_json if options.json else flowcli.print_csv if options.csv else flowcli.print_table
+    show(rows)
+    if refused:
+        _say("refused: " + ", ".join(f"{n} {reason}" for reason, n in sorted(refused.items())))
+    return DONE
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from detector.config import load
+    from detector.live import collect_flows
+
+    return collect_flows(load(options.config), options, _say, _print_table, _on_stop)
+
+
+def _pools(options: argparse.Namespace) -> int:
+    from detector.config import load
+    from detector.poolcli import run
+
+    return run(load(options.config), options, print)
 
 
 def _on_stop(stop: Callable[[], None]) -> None:

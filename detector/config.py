@@ -7,10 +7,12 @@ from typing import Annotated
 import msgspec
 
 from collectors.config import parse
+from collectors.netflow.collector import Config as NetflowConfig
 from collectors.packet.collector import Config as PacketConfig
 from collectors.subscribers import DEFAULT_HOME
 from detector.engine import Config as EngineConfig
 from detector.errors import ConfigError
+from detector.resolver import Config as ResolverConfig
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -19,6 +21,7 @@ class Collectors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """What feeds the bus."""
 
     packets: PacketConfig = PacketConfig()
+    netflow: NetflowConfig = NetflowConfig()
 
 
 class Bus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -79,6 +82,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     run: Run = Run()
     output: Output = Output()
     lists: Lists = Lists()
+    resolver: ResolverConfig = ResolverConfig()
 
 
 def load(path: str | None) -> Config:

@@ -5,11 +5,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import msgspec
 from rich.console import Console
 from rich.live import Live
 
+from collectors.netflow.udp import Receiver
 from detector import app
 from detector.config import Config
 from detector.errors import ConfigError, InputError
@@ -58,10 +60,8 @@ def serve(
     on_stop: Callable[[Callable[[], None]], None],
 ) -> int:
     """Do the work of ``poolwatch run``; the exit status."""
-    if options.listen:
-        config = msgspec.structs.replace(
-            config, http=msgspec.structs.replace(config.http, listen=options.listen)
-        )
+    config = _listening(config, options.listen)
+    kind = options.kind or "any"
     pace = config.run.pace if options.pace is None else options.pace
     if not 0 <= pace <= MOST_PACE:
         raise ConfigError(f"--pace must be from 0 to {MOST_PACE:g}")
@@ -70,7 +70,7 @@ def serve(
     on_stop(stop.set)
     app.warm_kernels(say)
     with service:
-        files, found, status = _replay(service, options.replay or config.run.replay, pace, stop, say)
+        files, found, status = _replay(service, options.replay or config.run.replay, pace, stop, say, kind)
         if options.once:
             show(files, found)
             return status
@@ -89,6 +89,7 @@ def _replay(
     pace: float,
     stop: threading.Event,
     say: Callable[[str], None],
+    kind: str,
 ) -> tuple[list[FileReport], list[ScanIncident], int]:
     files: list[FileReport] = []
     found: list[ScanIncident] = []
@@ -97,7 +98,7 @@ def _replay(
         for path in app.captures(paths):
             if stop.is_set():
                 break
-            replay = app.Replay(service.detector, path, service.sink)
+            replay = app.Replay(service.detector, path, service.sink, kind)
 
             def moved(_position: int) -> None:
                 service.loop_turned = time.monotonic()
@@ -112,3 +113,51 @@ def _replay(
                 status = 1
     service.is_ready = True
     return files, found, status
+
+
+def collect_flows(
+    config: Config,
+    options: argparse.Namespace,
+    say: Callable[[str], None],
+    show: Callable[[list[FileReport], list[ScanIncident]], None],
+    on_stop: Callable[[Callable[[], None]], None],
+) -> int:
+    """Receive exports over UDP until told to stop; with the embedded bus the detector is in this process."""
+    config = _listening(config, options.listen)
+    ports = _ports(options.ports) if options.ports else config.collectors.netflow.ports
+    service = app.Service(config)
+    stop = threading.Event()
+    on_stop(stop.set)
+    app.warm_kernels(say)
+    with ExitStack() as stack:
+        receivers = [stack.enter_context(Receiver(options.udp, port)) for port in ports]
+        stack.enter_context(service)
+        live = app.LiveFlows(service)
+        say(f"receiving on {options.udp} UDP {', '.join(str(r.port) for r in receivers)}")
+        ends = time.monotonic() + options.seconds if options.seconds else None
+        with Screen(service) as screen:
+            while not stop.is_set() and (ends is None or time.monotonic() < ends):
+                for receiver in receivers:
+                    live.feed(receiver.receive(0.1 / len(receivers)))
+                service.loop_turned = time.monotonic()
+                service.is_ready = True
+                screen.draw()
+        found = live.finish()
+    show([], found)
+    return 0
+
+
+def _ports(text: str) -> tuple[int, ...]:
+    try:
+        ports = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--ports: {text!r} is no list of port numbers") from None
+    if not all(0 <= port <= 65535 for port in ports):
+        raise ConfigError(f"--ports: {text!r}: a port is 0 to 65535")
+    return ports
+
+
+def _listening(config: Config, listen: str | None) -> Config:
+    if not listen:
+        return config
+    return msgspec.structs.replace(config, http=msgspec.structs.replace(config.http, listen=listen))
