@@ -76,9 +76,9 @@ DROPS: Final = ("jobs", "pending", "held", "names", "sums", "unpaired", "wrong_s
 class Session(msgspec.Struct):
     """All that one connection has told.  ``client`` is the direction whose source is the miner, 0 or 1, and
     ``lead`` how many more messages decide so than the other way, at most MOST_LEAD, 0 where it is a guess;
-    ``heard`` counts the client's messages;
-    ``mining`` tells which directions sent a mining method.  ``hardest`` is the most that a share of any job
-    was worth, ``scaled`` where that is a difficulty, to be multiplied by the algorithm's factor."""
+    ``heard`` counts the client's messages; ``mining`` tells which directions sent a mining method, or
+    accepted a login or a share.  ``hardest`` is the most that a share of any job was worth, ``scaled`` where
+    that is a difficulty, to be multiplied by the algorithm's factor."""
 
     client: int | None = None
     lead: int = 0

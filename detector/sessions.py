@@ -351,7 +351,7 @@ class Engine:
             words = told.words or ("" if told.code is None else f"code {told.code}")
             out.append(("login_refused", s.dialect, at.t_ns, (request.name, words)))
             return
-        s.logged_in = True
+        s.logged_in = s.mining[at.direction] = True
         if request.weak:
             ledger.named(s, self.dropped, request.name, "", {})
         if s.jobs_seen:
@@ -361,6 +361,7 @@ class Engine:
 
     def _judged(self, s: Session, at: Arrival, request: Pending, told: Verdict, out: list[Sight]) -> None:
         if told.accepted:
+            s.mining[at.direction] = True
             s.shares.accepted += 1
             if request.known is None:
                 request.known = s.jobs.get(request.job)

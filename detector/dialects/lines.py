@@ -42,17 +42,39 @@ class LineError(ValueError):
         self.reason = reason
 
 
+_SPOILED: Final = re.compile(rb"\\(?:u(?:0000|[dD][89a-fA-F][\da-fA-F]{2})|.)|[\0-\x1f]")
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 def read(line: bytes) -> dict[str, Any]:
     """The object on one line.  Raises LineError, and nothing else, on bad bytes."""
+    if b"\\u0000" not in line:
+        try:
+            return _OBJECT.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        except RecursionError:
+            raise LineError(Refusal.DEEP) from None
     try:
-        return _OBJECT.decode(line)
+        return _OBJECT.decode(_mended(line))
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise LineError(Refusal.JSON) from None
     except RecursionError:
         raise LineError(Refusal.DEEP) from None
+
+
+def _mended(line: bytes) -> bytes:
+    """The line with what no JSON text may hold replaced: bytes that are not UTF-8, control characters, lone
+    surrogates; and NUL, which separates texts in ``shapes``.  A lenient pool reads such a line, so one byte
+    in a worker's name must not hide its share."""
+    text = line.decode("utf-8", "replace").encode()
+    return _SPOILED.sub(_plain, text)
+
+
+def _plain(found: re.Match[bytes]) -> bytes:
+    """Escapes of other characters stay: their backslash must not be taken for another's."""
+    said = found[0]
+    return said if said[:1] == b"\\" and len(said) == 2 else b"?" if said[:1] == b"\\" else b" "
 
 
 class Assembler(msgspec.Struct):

@@ -216,7 +216,7 @@ class PayloadObserver:
             track.turned = True
         if name is not None:
             self._stranger(step, at, name)
-        elif track.vetoed == way and track.session.mining[way]:
+        elif track.vetoed is not None and track.session.mining[track.vetoed]:
             self._lift(step)
         if track.vetoed is None:
             for sight in sights:
@@ -244,8 +244,9 @@ class PayloadObserver:
         ))  # fmt: skip
 
     def _lift(self, step: _Step) -> None:
-        """The same side speaks mining after all.  A veto cannot be withdrawn, so the connection gets a
-        new opening number; else one Electrum line would hide a miner for good."""
+        """The same side speaks mining after all, or accepted a login or a share (EthProxy servers name no
+        method).  A veto cannot be withdrawn, so the connection gets a new opening number; else one Electrum
+        line would hide a miner for good."""
         track = step.track
         track.vetoed = None
         track.opened = self._number(self._books[step.subscriber], step.ends, track.last_ns)

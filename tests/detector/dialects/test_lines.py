@@ -34,12 +34,24 @@ def test_any_bytes_are_read_or_refused(data):
     "bad",
     [
         b'{"a":NaN}', b'{"a":1e999}', b'{"a":Infinity}', b"[1]", b"7", b'"x"', b"null", b"", b"{", b'{"a":1}x',
-        b'{"a":"\xff"}', b'{"\xff\xfe":1}', b'{"a":"\\ud800"}', b"{'a':1}", b'{"a":01}',
+        b"{'a':1}", b'{"a":01}', b'{"a":NaN,"b":"\xff"}', b'{"a":1e999,"b":"\t"}', b'{"a":"\\q\xff"}',
     ],
 )  # fmt: skip
 def test_what_is_not_one_object_is_refused(bad):
     with pytest.raises(LineError):
         lines.read(bad)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b"w\xff1", "w\ufffd1"), (b"\xed\xa0\x80", "\ufffd" * 3), (b"w\\ud8001", "w?1"), (b"w\\uDFff", "w?"), (b"w\t1", "w 1"),
+        (b"w\0", "w "), (b"w\\u00001", "w?1"), (b"\\\\ud800\xff", "\\ud800\ufffd"), (b"\\\\u0000", "\\u0000"),
+        (b"\\u00e9\\n\t", "\xe9\n "), (b"\\ud83d\\ude00", "\U0001f600"),
+    ],
+)  # fmt: skip
+def test_bytes_that_no_json_may_hold_are_replaced(line, text):
+    assert lines.read(b'{"a":"' + line + b'"}') == {"a": text}
 
 
 @pytest.mark.parametrize("opener", [b"[", b'{"a":'])

@@ -201,3 +201,78 @@ def test_a_log_that_is_downloaded_is_no_miner():
     for r in log.rows:
         talk.say("s", r["data"])
     assert kinds(see(talk.rows)) == set()
+
+
+# -- vetoes, spoiled lines, depth ------------------------------------------------------------------------
+
+STRANGE = {"electrum": "server.version", "node-rpc": "get_info"}
+
+
+@pytest.mark.parametrize("make", spoken.MAKERS, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("rule", STRANGE)
+@pytest.mark.parametrize("often", [1, 3])
+def test_a_strange_line_of_the_server_hides_no_miner(make, rule, often):
+    talk = Talk()
+    for _ in range(often):
+        talk.s({"id": 0, "method": STRANGE[rule], "params": []})
+    truth = make(talk)
+    talk.s({"id": 0, "method": STRANGE[rule], "params": []})
+    seen = see(talk.rows)
+    (facts,) = seen.sessions
+    assert facts.shares.accepted == truth.accepted
+    assert kinds(seen) >= {"share_accepted", "job"}
+    assert {v.connection.opened for v in seen.vetoes} == {0}
+    assert {e.connection.opened for e in seen.evidence} == {1}
+
+
+def test_an_electrum_session_stays_vetoed_whatever_the_client_asks():
+    talk = Talk()
+    talk.s({"id": 0, "method": "server.version", "params": []})
+    for n, method in enumerate(("server.version", "blockchain.headers.subscribe", "server.ping")):
+        talk.c({"id": n, "method": method, "params": []})
+        talk.s({"id": n, "result": True})
+    seen = see(talk.rows)
+    assert (seen.evidence, seen.sessions, len(seen.vetoes)) == ((), (), 1)
+    talk.c({"id": 9, "method": "mining.authorize", "params": ["w", "x"]})
+    talk.s({"id": 9, "error": {"code": -32601, "message": "unknown method"}})
+    assert see(talk.rows).evidence == ()
+
+
+@pytest.mark.parametrize("make", spoken.MAKERS, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("spoil", [b"\xff", b"\\ud800", b"\t", b"\0", b"\\u0000"])
+def test_a_spoiled_name_hides_no_share(make, spoil):
+    talk = Talk()
+    truth = make(talk)
+    again = Talk()
+    for r in talk.rows:
+        data = r["data"]
+        if r["src"] == talk.client[0]:
+            data = data.replace(b".rig", b".r" + spoil + b"ig").replace(b'"rig3', b'"r' + spoil)
+            data = data.replace(b"{", b'{"z": "' + spoil + b'", ', 1)
+        again.say("c" if r["src"] == talk.client[0] else "s", data)
+    seen = see(again.rows)
+    assert seen.sessions[0].shares.accepted == truth.accepted
+    assert all(e.why.isprintable() for e in seen.evidence)
+
+
+@pytest.mark.parametrize(("opener", "closer"), [(b"[", b"]"), (b'{"a":', b"}")])
+@pytest.mark.parametrize("where", [b'"id":%s', b'"id":1,"error":%s', b'"id":1,"z":"\xff","result":%s'])
+def test_no_depth_of_nesting_is_fatal(opener, closer, where):
+    observer = PayloadObserver()
+    for depth in (*range(900, 1101), 5000):
+        nest = opener * depth + b"1" + closer * depth
+        told = where % nest
+        talk = Talk()
+        talk.c(b"{" + told + b',"method":"mining.subscribe","params":[]}')
+        talk.c(b'{"id":1,"method":"mining.authorize","params":["w","x"]}')
+        talk.s(b"{" + told + b"}")
+        talk.s(b"{" + told + b',"result":true}')
+        see(talk.rows, observer)
+
+
+@pytest.mark.parametrize("digits", [20, 309, 4301, 60000])
+def test_no_length_of_an_id_is_fatal(digits):
+    talk = Talk()
+    talk.c(b'{"id":%s,"method":"mining.submit","params":["w","j","00"]}' % (b"9" * digits))
+    talk.s(b'{"id":%s,"result":true}' % (b"9" * digits))
+    assert kinds(see(talk.rows)) <= {"share", "share_accepted"}
