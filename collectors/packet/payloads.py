@@ -12,21 +12,24 @@ from typing import Final
 import numpy as np
 
 from collectors.packet.frames import ACK, FIN, RST, SYN
-from collectors.packet.segments import Bounds, Chunk, Connection, Piece, Segment, Way
+from collectors.packet.segments import WINDOW, Bounds, Chunk, Connection, Piece, Segment, Way
 from collectors.streams import ACK_ONLY, END, GAP, START
 
 _MS: Final = 1_000_000
 _SECOND: Final = 1000 * _MS
+# A hole that the receiver asks for is waited for so many times more.
+_DENIALS: Final = 8
 _UNUSUAL: Final = FIN | SYN | RST
 
 # Why reassembly dropped something; also the value of the ``reason`` label.
 REPEATED: Final = "repeated"  # octets that were there before
 BEFORE: Final = "before"  # octets from before the place where we joined
 GIVEN_UP: Final = "given_up"  # holes: nobody sent it again, or we missed it
+STRANGE: Final = "strange"  # octets no receiver would take, or that were given up before they came
 BOUNDS: Final = "bounds"  # holes given up early, for want of room
 AGED: Final = "aged"  # connections that fell silent
 EVICTED: Final = "evicted"  # connections dropped for want of room
-DROPS: Final = (REPEATED, BEFORE, GIVEN_UP, BOUNDS, AGED, EVICTED)
+DROPS: Final = (REPEATED, BEFORE, GIVEN_UP, STRANGE, BOUNDS, AGED, EVICTED)
 
 
 class Reassembly:
@@ -87,6 +90,8 @@ class Reassembly:
                 continue
             picked.move_to_end(event[0])
             c.seen = self._now
+            if event[10] & ACK:
+                c.ways[1 - d].last_ack = event[12]
             if size:
                 way.next = offset + size
                 way.ended = False
@@ -100,6 +105,8 @@ class Reassembly:
             self._tick(s.clock)
         c = self._connection(s)
         way, other = c.ways[s.direction], c.ways[1 - s.direction]
+        if s.tcp_flags & ACK:
+            other.last_ack = s.ack
         before = len(self._out)
         self._take(c, way, s)
         if way.base < 0 and s.known == 3:
@@ -166,7 +173,7 @@ class Reassembly:
             _, hole, key, d = heapq.heappop(self._due)
             c = self._picked.get(key) or self._tentative.get(key)
             if c is not None and c.ways[d].hole == hole:
-                self._give_up(c, d, GIVEN_UP)
+                self._fall_due(c, d)
         # By whole seconds, so that it does not matter at which packet of a second this is asked.
         if now // _SECOND == self._aged:
             return
@@ -179,6 +186,15 @@ class Reassembly:
                     break
                 del table[c.key]
                 self._forget(c, AGED)
+
+    def _fall_due(self, c: Connection, d: int) -> None:
+        """A hole was waited for.  If the receiver asks for it, it is to come, or what follows is forged."""
+        way = c.ways[d]
+        if not way.acked_hole and 0 < way.denials <= _DENIALS:
+            way.denials += 1
+            self._wait(c, d, self._bounds.hole_ms)
+        else:
+            self._give_up(c, d, GIVEN_UP)
 
     def _wait(self, c: Connection, d: int, milliseconds: int) -> None:
         way = c.ways[d]
@@ -194,12 +210,36 @@ class Reassembly:
             return
         if way.base < 0:
             self._begin(way, s)
-        # Signed distance modulo 2**32 from where we are.
-        offset = way.next + ((s.seq - way.base - way.next + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        offset = way.place_of(s.seq)
+        if way.strange(offset):
+            self._stray(c, way, s)
+            return
         self._insert(way, offset, s)
         if fin and offset + len(s.data) >= way.next and not way.ended:
             way.held.append(Piece(offset + len(s.data), b"", s.t, s.ack, True))
             way.held.sort(key=lambda p: (p.offset, p.fin))
+        self._release(c, s.direction)
+        self._bound(c, s.direction)
+
+    def _stray(self, c: Connection, way: Way, s: Segment) -> None:
+        """A segment at another place than the stream's; enough of them, and the stream is there."""
+        self.drops[STRANGE] += len(s.data)
+        if not s.data or not way.rival(s):
+            return
+        self._give_up(c, s.direction, GIVEN_UP, everything=True)
+        first, offset = way.rivals[0], way.place_of(way.rivals[0].seq)
+        if offset > way.next:
+            way.skip(offset)
+        else:
+            # Offsets only grow: what went before was not of this stream.
+            way.base = (first.seq - way.next) & 0xFFFFFFFF
+            way.published = -1 if way.published < 0 else way.next
+            way.skipped = []
+            way.gap = True
+        rivals, way.rivals = way.rivals, []
+        for rival in rivals:
+            self.drops[STRANGE] -= len(rival.data)
+            self._insert(way, way.place_of(rival.seq), rival)
         self._release(c, s.direction)
         self._bound(c, s.direction)
 
@@ -210,6 +250,8 @@ class Reassembly:
             # Bytes went by before anybody took this connection for a candidate.
             way.next = (s.seq - way.base) & 0xFFFFFFFF
             way.gap = way.next > 0
+        # Joined in the middle: if it was by a forged segment, the stream is elsewhere.
+        way.skipped = [(0 if way.known else -WINDOW, way.next)]
 
     def _insert(self, way: Way, offset: int, s: Segment) -> None:
         """Hold what of the segment is new: not yet published, and in no piece that came before."""
@@ -267,6 +309,7 @@ class Reassembly:
             self._holes += 1
             way.hole = self._holes
             way.acked_hole = False
+            way.denials = 0
             self._wait(c, d, self._bounds.hole_ms)
 
     def _emit(self, c: Connection, d: int, t: int, offset: int, ack: int, flags: int, data: bytes) -> None:
@@ -283,8 +326,7 @@ class Reassembly:
         way = c.ways[d]
         while way.held:
             self.drops[why] += 1
-            way.next = way.held[0].offset
-            way.gap = True
+            way.skip(way.held[0].offset)
             self._release(c, d)
             if not everything:
                 break
@@ -305,7 +347,9 @@ class Reassembly:
         if not other.held or other.acked_hole or other.base < 0:
             return
         ahead = (s.ack - other.base - other.held[0].offset) & 0xFFFFFFFF
-        if ahead < 0x80000000:
+        if ahead >= 0x80000000:
+            other.denials = other.denials or 1
+        else:
             other.acked_hole = True
             self._wait(c, 1 - s.direction, self._bounds.acknowledged_hole_ms)
 

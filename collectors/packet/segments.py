@@ -1,11 +1,18 @@
 """What reassembly is made of: segments in, chunks out, and what is held between them."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
 Bound = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 Wait = Annotated[int, msgspec.Meta(ge=1, le=86_400_000)]
+
+# Connections that mine have a few KB on their way; a hole of more than this is not waited for.
+WINDOW: Final = 1 << 20
+# Segments in order that show where a stream is: acknowledged ones, and ones that nobody acknowledges.
+_RIVALS: Final = 3
+_UNHEARD: Final = 16
+_SKIPS: Final = 8
 
 
 class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -75,8 +82,8 @@ class Way:
     """One direction of a connection.  Offsets count from ``base``, the sequence number of offset 0."""
 
     __slots__ = (
-        "acked", "acked_hole", "base", "ended", "gap", "held", "held_bytes", "hole", "known", "next",
-        "published",
+        "acked", "acked_hole", "base", "denials", "ended", "gap", "held", "held_bytes", "hole", "known",
+        "last_ack", "next", "published", "rivals", "skipped",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -91,6 +98,50 @@ class Way:
         self.gap = False
         self.acked = False  # this direction acknowledged published bytes of the other
         self.ended = False
+        self.last_ack = -1  # sequence number that the other direction acknowledged last
+        self.denials = 0  # waits for the hole that ended with acknowledgements that stop before it
+        self.skipped: list[tuple[int, int]] = []  # offsets that were given up, the newest last
+        self.rivals: list[Segment] = []  # in order, at another place than ``next``
+
+    def place_of(self, seq: int) -> int:
+        """The offset of a sequence number: the one that is nearest to where we are (modulo 2**32)."""
+        return self.next + ((seq - self.base - self.next + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+    def strange(self, offset: int) -> bool:
+        """No receiver would take this: beyond any window, or where bytes were given up."""
+        return abs(offset - self.next) > WINDOW or any(a <= offset < b for a, b in self.skipped)
+
+    def skip(self, offset: int) -> None:
+        """Go on at ``offset``, and remember what was left out."""
+        if offset > self.next:
+            first = self.skipped.pop()[0] if len(self.skipped) >= _SKIPS else self.next
+            self.skipped.append((first, offset))
+        self.next = offset
+        self.gap = True
+
+    def rival(self, s: Segment) -> bool:
+        """Note a strange segment.  True: the stream is rather where this and those before it are.
+
+        That takes a few in order that the receiver acknowledges; or, if it is not heard, in order alone.
+        One that does not go on replaces the others, unless these are nearer to what is acknowledged.
+        """
+        if self.rivals:
+            follows = (self.rivals[-1].seq + len(self.rivals[-1].data)) & 0xFFFFFFFF
+            if s.seq != follows:
+                if s.seq == self.rivals[-1].seq or self._nearer(self.rivals[0].seq, s.seq):
+                    return False
+                self.rivals = []
+        self.rivals.append(s)
+        enough = _RIVALS if self.last_ack < 0 or self._acknowledged() else _UNHEARD
+        return len(self.rivals) >= enough
+
+    def _nearer(self, a: int, b: int) -> bool:
+        far_a, far_b = ((seq - self.last_ack) & 0xFFFFFFFF for seq in (a, b))
+        return self.last_ack >= 0 and min(far_a, -far_a & 0xFFFFFFFF) < min(far_b, -far_b & 0xFFFFFFFF)
+
+    def _acknowledged(self) -> bool:
+        ahead = (self.last_ack - self.rivals[0].seq) & 0xFFFFFFFF
+        return self.last_ack >= 0 and 0 < ahead <= WINDOW
 
 
 class Connection:

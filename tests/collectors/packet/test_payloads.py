@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -205,6 +206,96 @@ def test_a_reset_gives_up_the_holes_and_ends():
 def test_bytes_after_a_forged_reset_are_still_read():
     _, out = run([segment(0, b"a", start=0), segment(1, start=0, flags=RST), segment(1, b"b", start=0)])
     assert bodies(out) == [(0, 0, b"a"), (1, END, b""), (1, 0, b"b")]
+
+
+def conversation(lines, starts=(1000, 9000), known=True):
+    """Both sides in turn, ten seconds apart, each line acknowledged at once."""
+    seq, out = list(starts), []
+    for k in range(lines):
+        for d in (0, 1):
+            line = b"%d line %d\n" % (d, k)
+            start = starts[d] if known else None
+            t = (10 * k + 5 * d) * 1000 * MS
+            out.append(segment(seq[d], line, d=d, t=t, ack=seq[1 - d], start=start, fresh=known and k == 0))
+            seq[d] += len(line)
+            out.append(segment(seq[1 - d], d=1 - d, t=t + MS, ack=seq[d], start=starts[1 - d]))
+    return out
+
+
+def said(chunks, d):
+    return b"".join(c.data for c in chunks if c.src_port == (1000, 3333)[d])
+
+
+def lines_of(segments, d):
+    return [s.data for s in segments if s.data and s.direction == d]
+
+
+@pytest.mark.parametrize("ahead", [40, 10_000, 500_000, 3_000_000, 10**9, 2**31 - 1, 2**31 + 5, -2000])
+@pytest.mark.parametrize("where", [0, 1, 4, 12])
+@pytest.mark.parametrize("flags", [ACK, ACK | FIN, RST])
+@pytest.mark.parametrize("known", [True, False])
+def test_segments_no_receiver_takes_hide_no_line_that_follows(ahead, where, flags, known):
+    segments = conversation(30, known=known)
+    t = segments[where].t
+    garbage = [
+        segment(1000 * (1, 9)[d] + where + ahead, b"#", d=d, t=t, ack=1000 * (9, 1)[d], start=(1000, 9000)[d])
+        for d in (0, 1)
+    ]
+    if flags == RST:
+        garbage = [s for g in garbage for s in (g, g._replace(data=b"", tcp_flags=RST))]
+    else:
+        garbage = [s._replace(tcp_flags=flags) for s in garbage]
+    if not known:
+        garbage = [s._replace(known=0) for s in garbage]
+    _, out = run([*segments[:where], *garbage, *segments[where:]])
+    for d in (0, 1):
+        got = said(out, d)
+        missing = [line for line in lines_of(segments, d) if line not in got]
+        assert len(missing) <= (1 if abs(ahead) < 3000 else 0)
+        ends = [c.offset + len(c.data) for c in out if c.src_port == (1000, 3333)[d] and c.data]
+        assert ends == sorted(ends)
+
+
+def test_many_forged_places_hide_no_line_either():
+    segments, forged = conversation(60), []
+    for k, s in enumerate(segments):
+        forged.append(s)
+        if k < 120 and s.data:
+            forged.append(s._replace(seq=(s.seq + 900_000 + 3000 * k) & 0xFFFFFFFF, data=b"#"))
+    _, out = run(forged)
+    for d in (0, 1):
+        assert [line for line in lines_of(segments, d)[-20:] if line not in said(out, d)] == []
+
+
+@pytest.mark.parametrize("lost", [1, 100])
+@pytest.mark.parametrize("heard", [True, False])
+def test_what_was_lost_on_the_way_to_us_is_given_up_however_much_it_is(lost, heard):
+    size = 60_000
+    segments = [segment(size * k, b"%05d" % k * (size // 5), t=k * 10 * MS, start=0) for k in range(130)]
+    kept = segments[:5] + segments[5 + lost :]
+    if heard:
+        kept = [x for s in kept for x in (s, segment(7, d=1, t=s.t, ack=s.seq + size, start=7))]
+    _, out = run(kept, max_bytes=1 << 18)
+    assert said(out, 0) == b"".join(s.data for s in kept)
+    assert [c.offset for c in out if c.flags & GAP] == [size * (5 + lost)]
+
+
+def test_a_hole_the_receiver_still_asks_for_is_waited_for_longer():
+    r = payloads.Reassembly(payloads.Bounds())
+    r.feed(segment(0, b"a", start=0))
+    r.feed(segment(2, b"c", t=100 * MS, start=0))
+    r.feed(segment(900, d=1, ack=1, t=150 * MS))
+    assert r.advance(9000 * MS) == []
+    (c,) = r.feed(segment(1, b"b", t=9001 * MS, start=0))
+    assert (c.data, c.flags) == (b"bc", START)
+
+
+def test_what_is_sent_again_from_further_back_is_not_read_twice():
+    segments = [segment(10 * k, b"%010d" % k, t=k * MS, start=0) for k in range(40)]
+    lost, acks = segments[3:5], [segment(7, d=1, t=40 * MS, ack=10 * k) for k in range(41)]
+    again = [s for pair in zip(segments[20:], acks[20:], strict=False) for s in pair]
+    _, out = run([*segments[:3], *segments[5:], acks[40], segment(7, d=1, t=999 * MS, ack=400), *again])
+    assert said(out, 0) == b"".join(s.data for s in segments if s not in lost)
 
 
 EVENTS = st.lists(
