@@ -13,6 +13,8 @@ from collectors.packet.answers import escaped
 # A record holds 2**14 octets and an overhead; a hello of more than that is nobody's.
 MAX_RECORD: Final = (1 << 14) + 256
 MAX_HELLO: Final = 1 << 14
+# With the heads of its records.
+MAX_OCTETS: Final = MAX_HELLO + 512
 
 _SERVER_NAME: Final = 0
 _SIGNATURE_ALGORITHMS: Final = 13

@@ -20,7 +20,8 @@ from collectors.streams import NAME_KINDS
 REFUSALS: Final = (
     Reason.SHORT, Reason.TRUNCATED, Reason.FORMAT, Reason.LENGTH, Reason.CORRUPT, Reason.SIZE,
 )  # fmt: skip
-MAX_GATHERED: Final = 4096
+# With the most that one may hold, 34 MB.
+MAX_GATHERED: Final = 2048
 PATIENCE_NS: Final = 2_000_000_000
 _DNS: Final = NAME_KINDS.index("dns")
 _TLS: Final = NAME_KINDS.index("tls_server_name")
@@ -223,13 +224,13 @@ class Names:
         if held is None or (event.kind == BEGINS and held.first and held.first.seq != event.seq):
             held = _Gathered()
         held.add(event)
-        if held.size > hellos.MAX_HELLO + 512:
-            raise DecodeError(Reason.SIZE, f"{held.size} octets and no end of the hello")
         if held.first is not None:
             hello = hellos.read(held.joined(), rest_is_lost=not event.whole)
             if hello is not None:
                 self._tell(held.first, hello)
                 return
+        if held.size > hellos.MAX_OCTETS:
+            raise DecodeError(Reason.SIZE, f"{held.size} octets and no end of the hello")
         self._hold(key, held)
 
     def _hold(self, key: tuple[int, int], held: _Gathered) -> None:

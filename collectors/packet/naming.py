@@ -13,7 +13,7 @@ import numpy as np
 from collectors.jit import bare as kernel
 from collectors.packet.answers import MAX_ALIASES, MAX_HOPS, MAX_NAME
 from collectors.packet.frames import SYN, be16
-from collectors.packet.hellos import MAX_RECORD
+from collectors.packet.hellos import MAX_OCTETS, MAX_RECORD
 from collectors.packet.namesets import may_match
 from collectors.packet.table import CLOCK, HAS_PAYLOAD, HAS_START, NAME_SECOND, NAMES_SURE, NAMES_UNSURE
 
@@ -203,7 +203,8 @@ def _send(kind, sure, f, r, d, t, first, state, wanted, out):
     e.t = t
     e.clock = state[CLOCK]
     e.at = f.payload_at
-    e.size = f.payload
+    # What was sent together may be more than a hello.
+    e.size = f.payload if kind == DNS else min(f.payload, np.int64(MAX_OCTETS))
     return True
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 from scapy.layers.dns import DNS, DNSQR, DNSRR
 
 from collectors import streams, subscribers
 from collectors.errors import ConfigError
+from collectors.packet import collector as packet_collector
+from collectors.packet import names
 from collectors.packet.names import NameFilter
 
 S = 10**9
@@ -223,6 +226,54 @@ def test_a_flood_is_bounded_and_unclear_bytes_push_nobody_out(make):
     assert got.moved["names_refused_total", "corrupt"] == 2
     many = [(k * S // 10, make.udp(RESOLVER, ASKER, answer())) for k in range(100)]
     assert len(replay(make, many, names_a_second=4).names) == 40
+
+
+def test_a_hello_sent_together_with_much_else_is_read_and_one_without_end_is_refused(make):
+    got = replay(make, segments(make, hello() + b"\x17\3\3" + bytes(40000)))
+    assert [r["name"] for r in got.names] == ["eu.miners.example"]
+    endless = b"\x16\3\1\x40\x00\1\0\x3f\xf0" + bytes(16000)
+    got = replay(make, [f for f in segments(make, endless, (9000, 3000))[:3] for _ in range(2)])
+    assert got.names == []
+    assert got.moved["names_refused_total", "size"] == 1
+
+
+def test_unfinished_hellos_are_bounded_and_the_oldest_goes(make, monkeypatch):
+    monkeypatch.setattr(names, "MAX_GATHERED", 2)
+    parts = [
+        segments(make, hello(padding=300), (200,), src=("10.0.0.1", 40000 + k), at=10_000 * k)[:3]
+        for k in range(4)
+    ]
+    got = replay(make, [p[1] for p in parts] + [p[2] for p in parts])
+    assert len(got.names) == 2
+    assert got.moved["names_evicted_total",] == 2
+    assert got.moved["names_refused_total", "short"] == 2
+
+
+def test_other_names_may_be_wanted_from_now_on(make):
+    published = []
+    collector = packet_collector.Collector(
+        packet_collector.Config(dns_resolvers=(RESOLVER[0],), flow_slots=64),
+        subscribers.home(),
+        1,
+        lambda stream, *rest: published.append((stream, rest[1])),
+        packet_collector.Metrics(CollectorRegistry()),
+    )
+    frames = [(k * S, make.udp(RESOLVER, ASKER, answer(asked=f"n{k}.miners.example"))) for k in range(4)]
+    for k, wanted in enumerate(
+        (NameFilter(), WANTED, NameFilter(["n2.miners.example"]), NameFilter(["x.y"]))
+    ):
+        collector.want(wanted)
+        for block in make.read(make.pcap(frames[k : k + 1])):
+            collector.feed(block)
+    collector.finish()
+    told = [n for stream, rows in published if stream == "names" for n in rows.column("name").to_pylist()]
+    assert told == ["n1.miners.example", "n2.miners.example"]
+
+
+def test_more_names_than_the_pass_writes_at_once_are_all_there(make):
+    frames = [(k, make.udp(RESOLVER, ("10.0.0.1", k), answer())) for k in range(1, 3000)]
+    got = replay(make, frames, names_a_second=1 << 20, flow_slots=4096)
+    assert [r["t"] for r in got.names] == list(range(1, 3000))
 
 
 def test_all_that_moves(make):
