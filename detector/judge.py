@@ -94,9 +94,10 @@ class Judge:
         vetoes: dict[int, list[Veto]] = {}
         for veto in seen.vetoes:
             vetoes.setdefault(last_of.get(veto.connection, -1), []).append(veto)
-        for n, e in enumerate((None, *seen.evidence), -1):
-            if e is not None:
-                out += self._weigh(e, out)
+        for veto in vetoes.get(-1, ()):
+            out += self._veto(veto, out)
+        for n, e in enumerate(seen.evidence):
+            out += self._weigh(e, out)
             for veto in vetoes.get(n, ()):
                 out += self._veto(veto, out)
         return out
@@ -227,9 +228,11 @@ class Judge:
             if link is not None:
                 record.told_bytes.pop(ends, None)
                 record.told_bytes[ends] = link.total(at_ns)
-        for table in (record.told, record.told_bytes):
-            while len(table) > self._config.limits.sessions_per_subscriber:
-                del table[next(iter(table))]
+        most = self._config.limits.sessions_per_subscriber
+        while len(record.told) > most:
+            del record.told[next(iter(record.told))]
+        while len(record.told_bytes) > most:
+            del record.told_bytes[next(iter(record.told_bytes))]
 
     def tick(self, watermark_ns: int) -> list[Transition]:
         """Fade and resolve what the watermark has passed; forget quiet subscribers and old incidents."""

@@ -142,8 +142,8 @@ def collect_flows(
                 service.loop_turned = time.monotonic()
                 service.is_ready = True
                 screen.draw()
-        found = live.finish()
-    show([], found)
+        files, found = live.finish()
+    show(files, found)
     return 0
 
 

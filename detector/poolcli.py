@@ -32,7 +32,9 @@ def run(config: Config, options: argparse.Namespace, say: Callable[[str], None])
             raise ConfigError("resolver.servers is empty and no --server is given: nothing is looked up")
         index = Endpoints()
         resolutions = Resolutions(pools.find, networks.shipped(), index, config.detector.resolutions)
-        found = resolver.resolve(pools.resolvable(), servers, config.resolver.rate_per_s)
+        found = resolver.resolve(
+            [row.domain for row in pools.resolvable()], servers, config.resolver.rate_per_s
+        )
         for entry in resolver.teach(found, resolutions):
             say(f"{text(entry.address)} port {entry.port} {entry.name} {entry.operator or ''}".rstrip())
     return 0

@@ -9,7 +9,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
 
-declare -A serves=([tshark]=tshark [promtool]=prometheus)
+declare -A serves=([tshark]=tshark [promtool]=prometheus [softflowd]=softflowd [dnsmasq]=dnsmasq-base)
 
 install_tools() {
     local missing=() command sudo=
