@@ -5,14 +5,14 @@ serves as well as a file.  Records are found by compiled walkers; Python sees bl
 used; what is not is counted under a Reason.  Formats: draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
 """
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
 from collectors.errors import DecodeError, Reason
+from collectors.packet.gunzip import GZIP, Gunzip, Reader
 from collectors.packet.walking import (
     BAD,
     FULL,
@@ -34,7 +34,6 @@ _MAX_DESCRIPTION: Final = 1 << 20
 
 # With so much of a pipe in hand, what it holds is looked at.
 _ENOUGH: Final = 1 << 16
-_GZIP: Final = b"\x1f\x8b"
 _SECTION: Final = 0x0A0D0D0A
 _INTERFACE: Final = 1
 _MAGICS: Final = {
@@ -71,45 +70,6 @@ class Block:
         offset, captured, length, t_ns, link = (c[first:last] for c in self.columns[1:])
         refused = {} if first else self.refused
         return Block(self.data, offset, captured, length, t_ns, link, refused)
-
-
-class Reader(Protocol):
-    """An open binary file, a pipe, or anything else that gives bytes in order."""
-
-    def read(self, n: int, /) -> bytes: ...
-
-
-class _Gunzip:
-    """A gzip stream of any number of members, read as far as it is whole."""
-
-    def __init__(self, file: Reader, head: bytes) -> None:
-        self._file = file
-        self._raw = head
-        self._inflate = zlib.decompressobj(wbits=31)
-        self.broken = False
-
-    def read(self, n: int) -> bytes:
-        while not self.broken:
-            if self._inflate.eof:
-                raw = self._inflate.unused_data or self._file.read(1 << 16)
-                if not raw.startswith(_GZIP[:1]):
-                    return b""  # the end, or padding after the last member
-                self._inflate = zlib.decompressobj(wbits=31)
-                self._raw = raw
-            if not self._raw:
-                self._raw = self._file.read(1 << 18)
-                if not self._raw:
-                    self.broken = True
-                    break
-            try:
-                out = self._inflate.decompress(self._raw, n)
-            except zlib.error:
-                self.broken = True
-                break
-            self._raw = self._inflate.unconsumed_tail
-            if out:
-                return out
-        return b""
 
 
 class _Window:
@@ -179,8 +139,8 @@ def blocks(file: Reader, piece_bytes: int = PIECE_BYTES) -> Iterator[Block]:
     head = _head(file, b"")
     source: Reader = file
     gunzip = None
-    if head[:2] == _GZIP:
-        source = gunzip = _Gunzip(file, head)
+    if head[:2] == GZIP:
+        source = gunzip = Gunzip(file, head)
         head = _head(source, b"")
     window = _Window(source, head, max(piece_bytes, MAX_FRAME + 64))
     order = _byte_order(head)

@@ -83,6 +83,20 @@ def test_a_truncated_gzip_gives_what_is_whole(make):
     assert refused(blocks)[Reason.TRUNCATED] >= 1
 
 
+@pytest.mark.parametrize("many", [1, 5000])
+def test_a_gzip_with_a_bad_checksum_gives_all_that_is_before_it(make, many):
+    zipped = gzip.compress(make.pcap(FRAMES * many, link=1))
+    for end in (zipped[:-8] + bytes(8), zipped[:-8], zipped[:-3]):
+        blocks = make.read(end)
+        assert frames(blocks) == EXPECTED * many
+        assert refused(blocks) == {Reason.TRUNCATED: 1}
+
+
+def test_many_empty_members_are_read_in_a_time_that_grows_with_the_file(make):
+    empty = gzip.compress(b"") * 50_000
+    assert frames(make.read(empty + gzip.compress(make.pcap(FRAMES, link=1)) + empty)) == EXPECTED
+
+
 @pytest.mark.parametrize("lost", range(1, 77))
 def test_a_truncated_file_gives_what_is_whole(make, lost):
     data = make.pcap(FRAMES[:2], link=1)
