@@ -6,7 +6,7 @@ belief; silence never raises it; order does not matter; a veto holds for its con
 """
 
 from collections.abc import Iterable
-from math import exp, log
+from math import exp, fsum, log
 from typing import Final
 
 import msgspec
@@ -103,7 +103,7 @@ def log_odds(
         weight = WEIGHTS[kind]
         faded = weight.log_odds * 0.5 ** (max(0, now_ns - at_ns) / half_life_ns)
         best[weight.group] = max(best.get(weight.group, 0.0), faded)
-    return prior + sum(best.values())
+    return prior + fsum(best.values())
 
 
 def probability(odds: float) -> float:
