@@ -150,6 +150,7 @@ class Replay:
         )
         self._kind = kind
         self._blank_blocks = 0
+        self._exported = False
         self._tally = Tally()
         self._flows = 0
         self._refused = _refusals(detector.packets)
@@ -180,7 +181,8 @@ class Replay:
                 raise InputError(f"{self._path}: {error}") from None
         if self._kind != FLOWS:
             self._collector.finish()
-        self._exports.finish()
+        if self._exported:
+            self._exports.finish()
         self._drain()
         with self._detector.guard:
             self._line.finish()
@@ -197,6 +199,7 @@ class Replay:
         found = exports(block, any_port=self._kind == FLOWS)
         self._blank_blocks = 0 if len(found) else self._blank_blocks + (self._kind != FLOWS)
         if len(found):
+            self._exported = True
             self._exports.feed(found)
 
     def _drain(self) -> None:

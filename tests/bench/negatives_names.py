@@ -17,8 +17,10 @@ WORDS = (
     "pool", "carpool", "mine", "minecraft", "determine", "mining", "hash", "hashtag", "xmr", "eth",
     "ethernet",
     "btc", "coin", "coins", "block", "proxy", "node", "cloud", "mail", "news", "shop", "cdn", "static", "img",
-    "api", "login", "www", "data", "time", "ntp", "video", "music", "games", "bank", "photo", "travel", "maps",
-    "play", "store", "docs", "drive", "meet", "team", "work", "home", "city", "sport", "auto", "food", "health",
+    "api", "login", "www", "data", "time", "ntp", "video", "music", "games", "bank", "photo", "travel",
+    "maps",
+    "play", "store", "docs", "drive", "meet", "team", "work", "home", "city", "sport", "auto", "food",
+    "health",
 )  # fmt: skip
 ENDINGS = (
     "com",
