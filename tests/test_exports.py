@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -209,6 +210,72 @@ def test_softflowd_over_udp_is_received_and_judged(tmp_path, lab, version):
     document = json.loads((tmp_path / "out" / "incidents.jsonl").read_text().splitlines()[-1])
     assert (document["subscriber"], document["state"]) == (MINER, "suspected")
     assert document["bytes"] == {"up": UP, "down": DOWN}
+
+
+@pytest.mark.tools
+@pytest.mark.skipif(
+    not (shutil.which("softflowd") and shutil.which("dnsmasq")), reason="needs softflowd and dnsmasq-base"
+)
+def test_a_name_that_is_looked_up_makes_the_endpoint_of_an_export(tmp_path):
+    """Nothing but a name is listed: dnsmasq has its address, softflowd tells of the connection."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        dns_port = probe.getsockname()[1]
+    row = f"LabPool,stratum.lab.example,exact,{PORT},LTC,,pool,active,low,lab,own\n"
+    (tmp_path / "pools.csv").write_text(HEADER + row)
+    environment = os.environ | {
+        "POOLWATCH_LISTS__POOLS": str(tmp_path / "pools.csv"),
+        "POOLWATCH_LISTS__SHIPPED_POOLS": "false",
+        "POOLWATCH_RESOLVER__SERVERS": f"127.0.0.1:{dns_port}",
+        "POOLWATCH_RESOLVER__RATE_PER_S": "100",
+        "POOLWATCH_DETECTOR__RESOLUTIONS__ROUTABLE": "203.0.113.0/24",
+        "POOLWATCH_OUTPUT__JSONL": str(tmp_path / "out"),
+    }
+    dnsmasq = subprocess.Popen(
+        ["dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null",
+         f"--port={dns_port}", "--listen-address=127.0.0.1", "--bind-interfaces", "--user=root",
+         "--pid-file=", f"--host-record=stratum.lab.example,{POOL}"],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [POOLWATCH, "collect", "flows", "--udp", "127.0.0.1", "--ports", "0", "--listen", "127.0.0.1:0"],
+        env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        told = ""
+        while "receiving on" not in told:
+            told = process.stderr.readline()
+        port = told.split("UDP ")[1].strip()
+        ends = time.monotonic() + 30
+        while time.monotonic() < ends and not (tmp_path / "out" / "alerts.jsonl").read_text():
+            subprocess.run(
+                ["softflowd", "-d", "-v", "10", "-n", f"127.0.0.1:{port}", "-r",
+                 str(lately(tmp_path))],
+                capture_output=True, timeout=60, check=True,
+            )  # fmt: skip
+            time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    finally:
+        for started in (process, dnsmasq):
+            started.kill()
+            started.communicate()
+    document = json.loads((tmp_path / "out" / "incidents.jsonl").read_text().splitlines()[-1])
+    assert document["state"] == "suspected"
+    assert document["evidence"][0]["kind"] == "resolved_endpoint"
+    assert document["services"][0]["name"] == "stratum.lab.example"
+
+
+def lately(tmp_path):
+    """The miner's capture, moved so that it ends now: an answer of today says nothing of last month."""
+    from scapy.utils import rdpcap, wrpcap
+
+    packets = rdpcap(str(ROOT / "pcaps" / "cpuminer-scrypt-dense.pcap"))
+    move = time.time() - float(packets[-1].time)
+    for p in packets:
+        p.time = float(p.time) + move
+    wrpcap(str(tmp_path / "lately.pcap"), packets)
+    return tmp_path / "lately.pcap"
 
 
 def poolwatch(*arguments, **environment):
