@@ -97,7 +97,7 @@ class Engine:
         place_of: Callable[[bytes], Place | None] = lambda _: None,
         names: Names = PLAIN,
         prefix6: int = 64,
-        knowledge: "Knowledge | None" = None,
+        knowledge: Knowledge | None = None,
     ) -> None:
         self.meter = Meter(config.connections)
         self.judge = Judge(config.judge, self.meter.links, place_of=place_of, names=names, prefix6=prefix6)
@@ -177,8 +177,9 @@ class Engine:
     def _tick(self, told: Told, watermark_ns: int) -> None:
         due = self._minutes.due(watermark_ns)
         if due is not None:
-            told.minutes.append(self._minutes.close(due, self._mining(), self.meter.links))
-            self.meter.close(watermark_ns, self._mining().__contains__)
+            mining = self._mining()
+            told.minutes.append(self._minutes.close(due, mining, self.meter.links))
+            self.meter.close(watermark_ns, mining.__contains__)
         if watermark_ns - self._ticked_ns >= TICK_NS:
             self._ticked_ns = watermark_ns
             told.transitions += self.judge.tick(watermark_ns)

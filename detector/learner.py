@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import msgspec
 
+from detector.clock import MINUTE_NS
 from detector.endpoints import HOUR_NS, LEARNED, REFUTED, Endpoints, Entry
 from detector.evidence import SessionFacts
 from detector.networks import SharedNetworks
 from detector.poolnames import NEVER_PORTS
 from detector.resolutions import Routable
 
-MINUTE_NS = 60 * 10**9
 # Where proxies listen by custom: what is mined through one says nothing about the next one who uses it.
 PROXY_PORTS = frozenset((1080, 1081, 3128, 8118, 9050, 9150))
 

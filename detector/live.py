@@ -60,22 +60,19 @@ def serve(
     on_stop: Callable[[Callable[[], None]], None],
 ) -> int:
     """Do the work of ``poolwatch run``; the exit status."""
-    config = _listening(config, options.listen)
     kind = options.kind or "any"
     pace = config.run.pace if options.pace is None else options.pace
     if not 0 <= pace <= MOST_PACE:
         raise ConfigError(f"--pace must be from 0 to {MOST_PACE:g}")
-    service = app.Service(config)
-    stop = threading.Event()
-    on_stop(stop.set)
-    app.warm_kernels(say)
+    service, stop = _begin(config, options, say, on_stop)
     with service:
         files, found, status = _replay(service, options.replay or config.run.replay, pace, stop, say, kind)
         if options.once:
             show(files, found)
             return status
         if not stop.is_set():
-            say(f"replay is over; metrics on http://{config.http.listen}/metrics; Ctrl-C ends it")
+            where = options.listen or config.http.listen
+            say(f"replay is over; metrics on http://{where}/metrics; Ctrl-C ends it")
         while not stop.wait(1.0):
             service.loop_turned = time.monotonic()
         for line in summary_lines(summary([f.incident for f in found], files)):
@@ -123,12 +120,8 @@ def collect_flows(
     on_stop: Callable[[Callable[[], None]], None],
 ) -> int:
     """Receive exports over UDP until told to stop; with the embedded bus the detector is in this process."""
-    config = _listening(config, options.listen)
     ports = _ports(options.ports) if options.ports else config.collectors.netflow.ports
-    service = app.Service(config)
-    stop = threading.Event()
-    on_stop(stop.set)
-    app.warm_kernels(say)
+    service, stop = _begin(config, options, say, on_stop)
     with ExitStack() as stack:
         receivers = [stack.enter_context(Receiver(options.udp, port)) for port in ports]
         stack.enter_context(service)
@@ -157,7 +150,18 @@ def _ports(text: str) -> tuple[int, ...]:
     return ports
 
 
-def _listening(config: Config, listen: str | None) -> Config:
-    if not listen:
-        return config
-    return msgspec.structs.replace(config, http=msgspec.structs.replace(config.http, listen=listen))
+def _begin(
+    config: Config,
+    options: argparse.Namespace,
+    say: Callable[[str], None],
+    on_stop: Callable[[Callable[[], None]], None],
+) -> tuple[app.Service, threading.Event]:
+    """A service that has opened nothing yet, its kernels ready, and the event that stops it."""
+    if options.listen:
+        http = msgspec.structs.replace(config.http, listen=options.listen)
+        config = msgspec.structs.replace(config, http=http)
+    service = app.Service(config)
+    stop = threading.Event()
+    on_stop(stop.set)
+    app.warm_kernels(say)
+    return service, stop

@@ -97,12 +97,7 @@ class Minutes:
 
     @staticmethod
     def _add(out: Minute, label: Entry, link: Link) -> None:
-        upto = [link.folded[0], link.folded[1]]
-        for number in link.minutes:
-            if number <= out.number:
-                low, high = link.of_minute(number)
-                upto[0] += low
-                upto[1] += high
+        upto = link.total(out.number * MINUTE_NS)
         now = link.of_minute(out.number)
         up = 0 if label.client_low else 1
         for direction, index in (("up", up), ("down", 1 - up)):

@@ -16,13 +16,12 @@ from ipaddress import IPv6Address, ip_network
 
 import msgspec
 
+from detector.clock import SECOND_NS
 from detector.endpoints import HOUR_NS, RESOLVED, Endpoints, Entry
 from detector.errors import ConfigError
 from detector.networks import SharedNetworks
 from detector.poolnames import NEVER_PORTS, WEB_PORTS, Pool
 from detector.pools import TCP
-
-SECOND_NS = 10**9
 
 
 class Refused(StrEnum):

@@ -16,12 +16,12 @@ import dns.nameserver
 import dns.resolver
 import msgspec
 
+from detector.clock import SECOND_NS
 from detector.endpoints import Entry, packed
 from detector.errors import ConfigError
 from detector.pools import shared_hosts
 from detector.resolutions import Resolutions
 
-SECOND_NS: Final = 10**9
 _FAMILIES: Final = ("A", "AAAA")
 
 

@@ -88,6 +88,14 @@ class Line:
         self.engine = detector.engine()
         self.run: Run = detector.totals.start(self.engine, name)
 
+    def flow_collector(self) -> NetflowCollector:
+        """A flow collector that publishes on this line's bus."""
+        detector = self._detector
+        return NetflowCollector(
+            detector.config.collectors.netflow, detector.home, detector.config.bus.partitions,
+            self.bus.publish, detector.netflow,
+        )  # fmt: skip
+
     def drain(self) -> int:
         """Take in all messages that wait; how many flow rows that were."""
         pace, flows = self._detector.pace, 0
@@ -141,16 +149,10 @@ class Replay:
             detector.packets,
             detector.wanted,
         )
-        self._exports = NetflowCollector(
-            detector.config.collectors.netflow,
-            detector.home,
-            detector.config.bus.partitions,
-            self._line.bus.publish,
-            detector.netflow,
-        )
+        # Made when the first export is found: most captures have none.
+        self._exports: NetflowCollector | None = None
         self._kind = kind
         self._blank_blocks = 0
-        self._exported = False
         self._tally = Tally()
         self._flows = 0
         self._refused = _refusals(detector.packets)
@@ -181,7 +183,7 @@ class Replay:
                 raise InputError(f"{self._path}: {error}") from None
         if self._kind != FLOWS:
             self._collector.finish()
-        if self._exported:
+        if self._exports is not None:
             self._exports.finish()
         self._drain()
         with self._detector.guard:
@@ -199,7 +201,8 @@ class Replay:
         found = exports(block, any_port=self._kind == FLOWS)
         self._blank_blocks = 0 if len(found) else self._blank_blocks + (self._kind != FLOWS)
         if len(found):
-            self._exported = True
+            if self._exports is None:
+                self._exports = self._line.flow_collector()
             self._exports.feed(found)
 
     def _drain(self) -> None:
@@ -278,10 +281,7 @@ class LiveFlows:
         config = detector.config
         self._detector = detector
         self._line = Line(detector, "live flows", service.sink)
-        self._collector = NetflowCollector(
-            config.collectors.netflow, detector.home, config.bus.partitions, self._line.bus.publish,
-            detector.netflow,
-        )  # fmt: skip
+        self._collector = self._line.flow_collector()
         self._lookups = Lookups(config.resolver, [row.domain for row in detector.pools.resolvable()])
         self._began_ns = time.time_ns()
         self._flows = 0

@@ -13,10 +13,10 @@ import numpy as np
 
 from collectors import wire
 from detector.attribution import text
+from detector.clock import MINUTE_NS
 from detector.endpoints import Endpoints, Entry, Hits
 from detector.evidence import Connection
 
-MINUTE_NS: Final = 60 * 10**9
 TCP: Final = 6
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 _SOURCES: Final = {1: "sFlow", 5: "NetFlow v5", 9: "NetFlow v9", 10: "IPFIX", 20: "imported flows"}

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -178,11 +179,9 @@ def test_an_answer_of_a_configured_resolver_makes_an_endpoint_and_another_s_does
     assert (d["services"][0]["name"] == "stratum.lab.example") == resolves
 
 
-@pytest.mark.tools
-@pytest.mark.skipif(not shutil.which("softflowd"), reason="needs softflowd (Debian package softflowd)")
-@pytest.mark.parametrize("version", [5, 9, 10])
-def test_softflowd_over_udp_is_received_and_judged(tmp_path, lab, version):
-    environment = lab | {"POOLWATCH_OUTPUT__JSONL": str(tmp_path / "out")}
+@contextmanager
+def collecting(environment):
+    """A live flow collector and the port it receives on."""
     process = subprocess.Popen(
         [POOLWATCH, "collect", "flows", "--udp", "127.0.0.1", "--ports", "0", "--listen", "127.0.0.1:0"],
         env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -191,20 +190,32 @@ def test_softflowd_over_udp_is_received_and_judged(tmp_path, lab, version):
         told = ""
         while "receiving on" not in told:
             told = process.stderr.readline()
-        port = told.split("UDP ")[1].strip()
-        subprocess.run(
-            ["softflowd", "-d", "-v", str(version), "-n", f"127.0.0.1:{port}", "-r",
-             str(ROOT / "pcaps" / "cpuminer-scrypt-dense.pcap")],
-            capture_output=True, timeout=60, check=True,
-        )  # fmt: skip
+        yield process, told.split("UDP ")[1].strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def export(version, port, capture):
+    """softflowd meters a capture and sends what it saw."""
+    subprocess.run(
+        ["softflowd", "-d", "-v", str(version), "-n", f"127.0.0.1:{port}", "-r", str(capture)],
+        capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+
+
+@pytest.mark.tools
+@pytest.mark.skipif(not shutil.which("softflowd"), reason="needs softflowd (Debian package softflowd)")
+@pytest.mark.parametrize("version", [5, 9, 10])
+def test_softflowd_over_udp_is_received_and_judged(tmp_path, lab, version):
+    environment = lab | {"POOLWATCH_OUTPUT__JSONL": str(tmp_path / "out")}
+    with collecting(environment) as (process, port):
+        export(version, port, ROOT / "pcaps" / "cpuminer-scrypt-dense.pcap")
         ends = time.monotonic() + 30
         while time.monotonic() < ends and not (tmp_path / "out" / "alerts.jsonl").read_text():
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=30)
-    finally:
-        process.kill()
-        process.communicate()
     assert process.returncode == 0
     assert "1 suspected" in out
     document = json.loads((tmp_path / "out" / "incidents.jsonl").read_text().splitlines()[-1])
@@ -237,29 +248,17 @@ def test_a_name_that_is_looked_up_makes_the_endpoint_of_an_export(tmp_path):
          "--pid-file=", f"--host-record=stratum.lab.example,{POOL}"],
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    process = subprocess.Popen(
-        [POOLWATCH, "collect", "flows", "--udp", "127.0.0.1", "--ports", "0", "--listen", "127.0.0.1:0"],
-        env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
     try:
-        told = ""
-        while "receiving on" not in told:
-            told = process.stderr.readline()
-        port = told.split("UDP ")[1].strip()
-        ends = time.monotonic() + 30
-        while time.monotonic() < ends and not (tmp_path / "out" / "alerts.jsonl").read_text():
-            subprocess.run(
-                ["softflowd", "-d", "-v", "10", "-n", f"127.0.0.1:{port}", "-r",
-                 str(lately(tmp_path))],
-                capture_output=True, timeout=60, check=True,
-            )  # fmt: skip
-            time.sleep(1)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        with collecting(environment) as (process, port):
+            ends = time.monotonic() + 30
+            while time.monotonic() < ends and not (tmp_path / "out" / "alerts.jsonl").read_text():
+                export(10, port, lately(tmp_path))
+                time.sleep(1)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
     finally:
-        for started in (process, dnsmasq):
-            started.kill()
-            started.communicate()
+        dnsmasq.kill()
+        dnsmasq.communicate()
     document = json.loads((tmp_path / "out" / "incidents.jsonl").read_text().splitlines()[-1])
     assert document["state"] == "suspected"
     assert document["evidence"][0]["kind"] == "resolved_endpoint"

@@ -11,12 +11,12 @@ bytes a packet up, 80 to 540 down.
 
 import msgspec
 
+from detector.clock import SECOND_NS
 from detector.evidence import Connection, Evidence, Seen
 from detector.observers import words
 from detector.poolnames import WEB_PORTS
 from detector.sightings import MINUTE_NS, Recent, Sighting
 
-SECOND_NS = 10**9
 HOUR_NS = 3600 * SECOND_NS
 
 Ends = tuple[bytes, int, int]
