@@ -7,7 +7,7 @@ a partition, and refuses (counted) what does not fit rather than grow.
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from collectors.wire import Batch, Header
 
@@ -21,11 +21,8 @@ class Message(NamedTuple):
     header: Header
 
 
-class Publisher(Protocol):
-    """What a collector is given to speak with."""
-
-    def __call__(self, stream: str, partition: int, rows: Batch, header: Header) -> None:
-        """Hand over one batch.  The receiver owns it from then on."""
+Publisher = Callable[[str, int, Batch, Header], None]
+"""What a collector is given to speak with: stream, partition, batch, header.  The receiver owns the batch."""
 
 
 class MemoryBus:

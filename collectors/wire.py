@@ -5,9 +5,9 @@ batches, validated in full before anything touches a column.  ``docs/reference/s
 from the same table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -196,12 +196,17 @@ def texts(rows: Batch, name: str) -> list[str | None]:
     return rows.column(name).to_pylist()
 
 
+Ns = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+
+
 class Clock(msgspec.Struct, frozen=True):
     """How far one source of rows has come: its newest stamp, and how late its rows may be."""
 
-    source: str
-    newest_ns: int
-    delay_ns: int
+    source: Name
+    newest_ns: Ns
+    delay_ns: Ns
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,27 +214,45 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     ``number`` runs per (collector, stream, partition) from 0.  ``received_ns`` is receive time: the
     collector's clock on a live link, the data's own time in a replay.
+
+    The rest is the road's.  ``life`` tells one start of a collector from the next; ``turn`` runs per (life,
+    partition) over all streams, so that a reader of several topics finds the order of sending again.
+    ``run`` names a replay, a run of data of its own; it is "" on a live link.  ``ends`` is set on the last
+    message of a run.
     """
 
-    version: int
-    collector: str
-    number: int
-    rows: int
-    t_first_ns: int
-    t_last_ns: int
-    received_ns: int
-    home: str
-    clocks: tuple[Clock, ...] = ()
+    version: Count
+    collector: Name
+    number: Count
+    rows: Count
+    t_first_ns: Ns
+    t_last_ns: Ns
+    received_ns: Ns
+    home: Name
+    clocks: Annotated[tuple[Clock, ...], msgspec.Meta(max_length=65536)] = ()
+    life: Name = ""
+    run: Name = ""
+    turn: Count = 0
+    ends: bool = False
 
 
-def encode_header(header: Header) -> bytes:
-    """A header as JSON, small and readable with any Kafka tool."""
-    return msgspec.json.encode(header)
+def to_headers(header: Header) -> list[tuple[str, bytes]]:
+    """A header as Kafka record headers: one a field, texts as they are and the rest as JSON, so that any
+    Kafka tool shows them."""
+    fields = msgspec.structs.asdict(header)
+    return [(k, v.encode() if isinstance(v, str) else msgspec.json.encode(v)) for k, v in fields.items()]
 
 
-def decode_header(data: bytes) -> Header:
-    """Raises DecodeError, and nothing else, on bad bytes."""
+def from_headers(headers: Iterable[tuple[str, bytes | None]]) -> Header:
+    """The inverse; headers of other names are passed over.  Raises DecodeError, and nothing else."""
+    given = dict(headers)
+    tree: dict[str, Any] = {}
     try:
-        return msgspec.json.decode(data, type=Header)
+        for field in msgspec.structs.fields(Header):
+            value = given.get(field.name)
+            if value is not None:
+                plain = field.type is Name
+                tree[field.name] = value.decode() if plain else msgspec.json.decode(value, type=field.type)
+        return msgspec.convert(tree, Header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DecodeError(Reason.CORRUPT, f"header: {error}"[:200]) from None
+        raise DecodeError(Reason.HEADER, f"message header: {error}"[:200]) from None

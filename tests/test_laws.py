@@ -103,7 +103,7 @@ def test_over_the_wire_gives_the_same(name):
     carried = (
         m._replace(
             rows=wire.decode(m.stream, wire.encode(m.rows)),
-            header=wire.decode_header(wire.encode_header(m.header)),
+            header=wire.from_headers(wire.to_headers(m.header)),
         )
         for m in messages(name)
     )

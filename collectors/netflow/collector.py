@@ -5,7 +5,7 @@ opens nothing and reads no clock: time is the newest receive stamp of the datagr
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Final
@@ -15,6 +15,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from collectors import subscribers, wire
+from collectors.bus import Publisher
 from collectors.errors import ConfigError
 from collectors.netflow import walking
 from collectors.netflow.datagrams import Block, Datagram, block, joined
@@ -26,9 +27,8 @@ from collectors.netflow.metrics import Metrics
 from collectors.netflow.rows import AHEAD_NS, Reader, Run, Spans, cut
 from collectors.netflow.tables import Tables
 from collectors.netflow.templates import Bounds, Template
-from collectors.streams import STREAMS
+from collectors.outlet import Outlet
 
-Publish = Callable[[str, int, wire.Batch, wire.Header], None]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=7 * 86400)]
@@ -87,13 +87,13 @@ class Collector:
         config: Config,
         home: subscribers.Home,
         partitions: int,
-        publish: Publish,
+        publish: Publisher,
         metrics: Metrics,
     ) -> None:
         self._config = config
         self._home = home
         self._partitions = partitions
-        self._publish = publish
+        self._outlet = Outlet(config.id, home.digest, publish)
         self._metrics = metrics
         self._listed = frozenset(mapped(e) for e in config.exporters)
         self._tables = Tables(config.most_exporters, config.most_domains, config.hash_seed)
@@ -110,7 +110,6 @@ class Collector:
         self._counted = self._counters.copy()
         self._late_template: Template | None = None
         self._waiting: list[Block] = []
-        self._numbers: dict[int, int] = {}
         self._clocks: tuple[wire.Clock, ...] = ()
         self._now_ns = 0
         self._first_ns = 0
@@ -308,22 +307,10 @@ class Collector:
         )
 
     def _hand_over(self, run: Run, rows: wire.Batch) -> None:
-        number = self._numbers.get(run.partition, 0)
-        self._numbers[run.partition] = number + 1
-        header = wire.Header(
-            version=STREAMS["flows"].version,
-            collector=self._config.id,
-            number=number,
-            rows=rows.num_rows,
-            t_first_ns=run.t_first_ns,
-            t_last_ns=run.t_last_ns,
-            received_ns=self._now_ns,
-            home=self._home.digest,
-            clocks=self._clocks,
-        )
         self._metrics.rows.inc(rows.num_rows)
         self._metrics.batches.inc()
-        self._publish("flows", run.partition, rows, header)
+        span = run.t_first_ns, run.t_last_ns
+        self._outlet.send("flows", run.partition, rows, span, self._now_ns, self._clocks)
 
     def _count(self) -> None:
         moved = self._counters - self._counted

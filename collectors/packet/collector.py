@@ -7,7 +7,7 @@ publishes per partition.  It opens nothing and reads no clock: time is the newes
 import io
 import secrets
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Final
 
 import msgspec
@@ -15,14 +15,14 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from collectors import subscribers, wire
+from collectors.bus import Publisher
 from collectors.errors import Reason
+from collectors.outlet import Outlet
 from collectors.packet import ageing, flows, names, namesets, naming, payloads, records, tokens
 from collectors.packet.frames import FRAME, REFUSALS, decode_all
 from collectors.packet.pcapfile import Block, blocks
 from collectors.packet.table import CLOCK, FREED, HAND, HIGH, table
-from collectors.streams import STREAMS
 
-Publish = Callable[[str, int, wire.Batch, wire.Header], None]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=86400)]
 Octets = Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)]
 
@@ -139,14 +139,14 @@ class Collector:
         config: Config,
         home: subscribers.Home,
         partitions: int,
-        publish: Publish,
+        publish: Publisher,
         metrics: Metrics,
         wanted: names.NameFilter | None = None,
     ) -> None:
         self._config = config
         self._home = home
         self._partitions = partitions
-        self._publish = publish
+        self._outlet = Outlet(config.id, home.digest, publish)
         self._metrics = metrics
         seed = config.hash_seed or secrets.randbits(62)
         self._table = table(1 << (config.flow_slots - 1).bit_length(), seed)
@@ -171,7 +171,6 @@ class Collector:
         self._sightings: list[names.Sighting] = []
         self._flows: list[np.ndarray] = []
         self._chunks: list[payloads.Chunk] = []
-        self._numbers: dict[tuple[str, int], int] = {}
         self._at = 0
         self._newest_ns = 0
         self._told_ns = 0
@@ -285,23 +284,12 @@ class Collector:
         )
 
     def _hand_over(self, stream: str, partition: int, rows: wire.Batch, span: tuple[int, int]) -> None:
-        number = self._numbers.get((stream, partition), 0)
-        self._numbers[stream, partition] = number + 1
         newest = self._newest_ns
-        header = wire.Header(
-            version=STREAMS[stream].version,
-            collector=self._config.id,
-            number=number,
-            rows=rows.num_rows,
-            t_first_ns=span[0],
-            t_last_ns=span[1],
-            received_ns=newest if self._received_ns is None else self._received_ns,
-            home=self._home.digest,
-            clocks=(wire.Clock(self._config.id, newest, _DELAY_NS),),
-        )
+        received_ns = newest if self._received_ns is None else self._received_ns
         self._metrics.rows.labels(stream).inc(rows.num_rows)
         self._metrics.batches.labels(stream).inc()
-        self._publish(stream, partition, rows, header)
+        clocks = (wire.Clock(self._config.id, newest, _DELAY_NS),)
+        self._outlet.send(stream, partition, rows, span, received_ns, clocks)
 
     def _moved(self) -> Iterator[tuple[Counter, int]]:
         m = self._metrics
