@@ -2,11 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from collectors.config import parse
+from collectors.kafka.config import Config as KafkaConfig
 from collectors.netflow.collector import Config as NetflowConfig
 from collectors.packet.collector import Config as PacketConfig
 from collectors.subscribers import DEFAULT_HOME
@@ -24,8 +25,8 @@ class Collectors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     netflow: NetflowConfig = NetflowConfig()
 
 
-class Bus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The embedded bus."""
+class Embedded(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The bus inside one process."""
 
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
     capacity: Positive = 4096
@@ -71,12 +72,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     ``home_networks`` holds the subscribers' addresses; an empty list means: the client of each connection.
     ``subscriber_prefix_ipv6`` is how long a prefix one IPv6 subscriber has.
+    ``bus`` is what carries the streams of ``collect`` and ``detect``; ``run`` and ``scan`` are one process.
     """
 
     home_networks: tuple[str, ...] = DEFAULT_HOME
     subscriber_prefix_ipv6: Annotated[int, msgspec.Meta(ge=1, le=128)] = 64
     collectors: Collectors = Collectors()
-    bus: Bus = Bus()
+    bus: Literal["embedded", "kafka"] = "embedded"
+    embedded: Embedded = Embedded()
+    kafka: KafkaConfig = KafkaConfig()
     detector: EngineConfig = EngineConfig()
     http: Http = Http()
     run: Run = Run()

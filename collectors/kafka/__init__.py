@@ -1,0 +1,1 @@
+"""Apache Kafka between collectors and detectors: settings, topics, what sends and what reads."""

@@ -1,0 +1,248 @@
+"""The only importer of kafka-python: settings in, clients of it out, each with the same ways and secrets.
+
+What the client library does by default and may not do here: create topics by itself, wait half a minute
+before it tries a broker again, log a line for every message that is tried again, and give up for good
+after one message that a broker refuses.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition, errors
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.future import Future
+from kafka.record import util
+from kafka.structs import OffsetAndMetadata
+
+from collectors import wire
+from collectors.errors import ConfigError, InputError
+from collectors.kafka.config import Config
+
+__all__ = [
+    "ConfigResource",
+    "ConfigResourceType",
+    "ConsumerRebalanceListener",
+    "Future",
+    "KafkaAdminClient",
+    "KafkaConsumer",
+    "KafkaProducer",
+    "OffsetAndMetadata",
+    "TopicPartition",
+    "abandon",
+    "admin",
+    "consumer",
+    "errors",
+    "producer",
+    "reaching",
+    "settings",
+]
+
+# Topics carry this as max.message.bytes: the largest value, and its headers with a clock of each exporter.
+MAX_RECORD_BYTES: Final = wire.MAX_MESSAGE_BYTES + (1 << 20)
+# Messages of one partition that go together.  Most are larger and go alone.
+BATCH_BYTES: Final = 1 << 20
+# A message whose topic went away costs its sender so long, not a minute.
+BLOCK_MS: Final = 2000
+SELDOM_S: Final = 10.0
+
+
+def _secret(path: str, key: str) -> str | None:
+    """The first line of a file.  Raises ConfigError where it cannot be read or is empty."""
+    if not path:
+        return None
+    try:
+        text = Path(path).read_text("utf-8").partition("\n")[0].strip("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"kafka.{key}: {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not text:
+        raise ConfigError(f"kafka.{key}: {path} is empty")
+    return text
+
+
+def _file(path: str, key: str) -> str | None:
+    if path and not Path(path).is_file():
+        raise ConfigError(f"kafka.{key}: {path} is no file")
+    return path or None
+
+
+def settings(config: Config, client: str) -> dict[str, Any]:
+    """The keyword arguments that every client is made with.  ``client`` is how brokers' logs name it.
+
+    Raises ConfigError on files that cannot be read and on settings that contradict each other.
+    """
+    if util.crc32c_c is None:
+        raise ConfigError("crc32c is not installed: Kafka's checksums would take a second for 6 MB")
+    with_sasl = config.security_protocol.startswith("SASL")
+    if with_sasl != bool(config.sasl_mechanism):
+        raise ConfigError(
+            f"kafka.sasl_mechanism is {config.sasl_mechanism!r}, "
+            f"kafka.security_protocol is {config.security_protocol!r}"
+        )
+    if with_sasl and not (config.sasl_username and config.sasl_password_file):
+        raise ConfigError("kafka.sasl_mechanism needs kafka.sasl_username and kafka.sasl_password_file")
+    return {
+        "bootstrap_servers": list(config.bootstrap_servers),
+        "client_id": client,
+        "bootstrap_timeout_ms": config.connect_timeout_s * 1000,
+        "reconnect_backoff_ms": 50,
+        "reconnect_backoff_max_ms": 1000,
+        "security_protocol": config.security_protocol,
+        "ssl_cafile": _file(config.ssl_cafile, "ssl_cafile"),
+        "ssl_certfile": _file(config.ssl_certfile, "ssl_certfile"),
+        "ssl_keyfile": _file(config.ssl_keyfile, "ssl_keyfile"),
+        "ssl_password": _secret(config.ssl_password_file, "ssl_password_file"),
+        "ssl_check_hostname": config.ssl_check_hostname,
+        "sasl_mechanism": config.sasl_mechanism or None,
+        "sasl_plain_username": config.sasl_username or None,
+        "sasl_plain_password": _secret(config.sasl_password_file, "sasl_password_file"),
+    }
+
+
+def sending(config: Config, client: str) -> dict[str, Any]:
+    """The keyword arguments of a producer."""
+    return settings(config, client) | {
+        "acks": "all",
+        "enable_idempotence": True,
+        "allow_auto_create_topics": False,
+        "compression_type": None if config.compression == "none" else config.compression,
+        "linger_ms": 5,
+        "batch_size": BATCH_BYTES,
+        "max_request_size": MAX_RECORD_BYTES,
+        "max_block_ms": BLOCK_MS,
+        "delivery_timeout_ms": config.delivery_timeout_s * 1000,
+        "metrics_enabled": False,
+    }
+
+
+def reading(config: Config, client: str, more: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of a consumer: nothing is committed or created that was not asked for."""
+    return (
+        settings(config, client)
+        | {
+            "allow_auto_create_topics": False,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "earliest",
+            "partition_assignment_strategy": [RangePartitionAssignor],
+            "session_timeout_ms": config.session_timeout_ms,
+            "heartbeat_interval_ms": config.heartbeat_ms,
+            "max_partition_fetch_bytes": MAX_RECORD_BYTES,
+            "metrics_enabled": False,
+        }
+        | more
+    )
+
+
+def producer(config: Config, client: str = "poolwatch") -> KafkaProducer:
+    """A producer, connected.  Raises what ``reaching`` raises."""
+    with reaching(config):
+        made = KafkaProducer(**sending(config, client))
+    _forgive(made._transaction_manager)
+    return made
+
+
+def consumer(config: Config, client: str = "poolwatch", **more: Any) -> KafkaConsumer:
+    """A consumer, connected.  ``more`` goes over what is set here.  Raises what ``reaching`` raises."""
+    with reaching(config):
+        return KafkaConsumer(**reading(config, client, more))
+
+
+@contextmanager
+def admin(config: Config, client: str = "poolwatch") -> Iterator[KafkaAdminClient]:
+    """A client for topics, connected; what it raises inside is told as ``reaching`` tells it."""
+    with reaching(config):
+        made = KafkaAdminClient(**settings(config, client))
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def abandon(made: KafkaProducer, wait_s: float = 2.0) -> None:
+    """End a producer that could not send all it has: what is left fails, and its thread ends."""
+    made._sender.force_close()
+    made._sender.join(wait_s)
+    try:
+        made.close(timeout=0)
+    except errors.KafkaError:
+        logging.getLogger("poolwatch").warning("kafka producer left behind client=%s", made)
+
+
+def _forgive(manager: Any) -> None:
+    """One message that a broker refuses (too large, no right to write) ends that message, not the producer.
+
+    kafka-python 3.0.12 takes every refusal that cannot be tried again for the end of an idempotent producer:
+    it fails all that waits and all that is sent after.  The refused batch has used up a sequence number, so
+    a new epoch is what is needed, as the Java client does.
+    """
+    judge = manager.classify_batch_error
+
+    def classify(error: Any, batch: Any, log_start_offset: int = -1) -> str:
+        found = judge(error, batch, log_start_offset=log_start_offset)
+        kind = error if isinstance(error, type) else type(error)
+        if found == manager.ERROR_CLASS_FATAL and kind not in manager._FATAL_ERRORS:
+            return str(manager.ERROR_CLASS_NEEDS_EPOCH_BUMP)
+        return str(found)
+
+    manager.classify_batch_error = classify
+
+
+@contextmanager
+def reaching(config: Config) -> Iterator[None]:
+    """Say in our words what goes wrong with brokers: InputError where they cannot be reached, ConfigError
+    where they refuse us."""
+    servers = ", ".join(config.bootstrap_servers)
+    _COMPLAINTS.begin()
+    try:
+        yield
+    except (errors.AuthorizationError, errors.SaslAuthenticationFailedError) as error:
+        raise ConfigError(f"kafka at {servers} refuses us: {error}") from None
+    except errors.IllegalStateError:
+        raise
+    except (errors.KafkaError, OSError) as error:
+        why = _COMPLAINTS.cause or str(error)
+        raise InputError(
+            f"kafka at {servers} was not reached within {config.connect_timeout_s} s: {why}"
+        ) from None
+    finally:
+        _COMPLAINTS.connecting = False
+
+
+class _Complaints(logging.Handler):
+    """What the client library logs, passed on: each kind of line at most once in ``SELDOM_S``.
+
+    While we connect, nothing is: the exception says it all, with the cause that only the log tells.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.connecting = False
+        self.cause = ""
+        self._told: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """We connect."""
+        log = logging.getLogger("kafka")
+        if self not in log.handlers:
+            log.addHandler(self)
+            log.propagate = False
+        self.connecting, self.cause = True, ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one line."""
+        kind = str(record.msg)
+        if kind.startswith("Bootstrap connection") and isinstance(record.args, tuple):
+            self.cause = str(record.args[1])
+        now = time.monotonic()
+        if self.connecting or now - self._told.get(kind, -SELDOM_S) < SELDOM_S or len(self._told) > 1000:
+            return
+        self._told[kind] = now
+        logging.getLogger("poolwatch").log(record.levelno, "kafka client: %s", record.getMessage()[:300])
+
+
+_COMPLAINTS: Final = _Complaints()
