@@ -19,6 +19,14 @@ class Counts(msgspec.Struct):
     clamped: int = 0
 
 
+class Expected(msgspec.Struct, array_like=True):
+    """The next number of each (collector, stream, partition), the one heard longest ago first, and whose
+    ``home`` counts."""
+
+    next: list[tuple[tuple[str, str, int], int]] = []
+    home: str | None = None
+
+
 class Arrivals:
     """Remembers the next number of at most ``most`` sequences; the one heard longest ago makes room."""
 
@@ -42,3 +50,12 @@ class Arrivals:
         if self._home is None:
             self._home = header.home
         self.counts.disagreeing += header.home != self._home
+
+    def state(self) -> Expected:
+        """What a state record carries."""
+        return Expected(list(self._next.items()), self._home)
+
+    def restore(self, expected: Expected) -> None:
+        """Take a state, in place of what was heard."""
+        self._next = dict(expected.next[-self._most :])
+        self._home = expected.home

@@ -12,12 +12,20 @@ MINUTE_NS: Final = 60_000_000_000
 SECOND_NS: Final = 1_000_000_000
 
 
-class Source(msgspec.Struct):
+class Source(msgspec.Struct, array_like=True):
     """The last that was heard of one source of rows."""
 
     newest_ns: int
     delay_ns: int
     received_ns: int
+
+
+class Heard(msgspec.Struct, array_like=True):
+    """All that a watermark has heard, in plain values; the source heard longest ago first."""
+
+    value_ns: int
+    received_ns: int
+    sources: list[tuple[str, Source]] = []
 
 
 class Watermark:
@@ -55,3 +63,12 @@ class Watermark:
         if live:
             self.value_ns = max(self.value_ns, min(live))
         return self.value_ns
+
+    def state(self) -> Heard:
+        """What a state record carries.  It shares its values with the watermark."""
+        return Heard(self.value_ns, self._received_ns, list(self._sources.items()))
+
+    def restore(self, heard: Heard) -> None:
+        """Take a state, in place of what was heard."""
+        self.value_ns, self._received_ns = heard.value_ns, heard.received_ns
+        self._sources = dict(heard.sources[-self._most :])

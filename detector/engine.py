@@ -18,7 +18,7 @@ from detector.arrivals import Arrivals
 from detector.attribution import Place
 from detector.clock import MINUTE_NS, SECOND_NS, Watermark
 from detector.document import Incident, Transition
-from detector.endpoints import Endpoints
+from detector.endpoints import Endpoints, Entry
 from detector.endpoints import Limits as EndpointLimits
 from detector.evidence import Contact, Seen
 from detector.incidents import OPEN, State
@@ -43,6 +43,7 @@ from detector.resolutions import Config as ResolutionConfig
 from detector.resolutions import Resolutions
 from detector.sightings import Config as SightingConfig
 from detector.sightings import Sighting, Sightings
+from detector.state import EngineState, SubscriberState
 
 EMPTY_POOLS = Pools(())
 EMPTY_NETWORKS = SharedNetworks(())
@@ -88,7 +89,11 @@ class Told(msgspec.Struct):
 
 
 class Engine:
-    """Observers, judgement and measures of one run."""
+    """Observers, judgement and measures of one run.
+
+    ``index`` is shared with other engines where it is given; the listed endpoints are in it already.  A
+    ``durable`` engine notes what changed, for one who writes its state (and must ask, or it notes for ever).
+    """
 
     def __init__(
         self,
@@ -98,24 +103,31 @@ class Engine:
         names: Names = PLAIN,
         prefix6: int = 64,
         knowledge: Knowledge | None = None,
+        index: Endpoints | None = None,
+        durable: bool = False,
     ) -> None:
-        self.meter = Meter(config.connections)
-        self.judge = Judge(config.judge, self.meter.links, place_of=place_of, names=names, prefix6=prefix6)
-        self.payload = PayloadObserver(config.payload)
+        moved = self._moved = set[bytes]()
+        self._durable = durable
+        self._found: list[Entry] = []
+        self.meter = Meter(config.connections, moved=moved)
+        self.judge = Judge(
+            config.judge, self.meter.links, place_of=place_of, names=names, prefix6=prefix6, moved=moved
+        )
+        self.payload = PayloadObserver(config.payload, moved)
         known = knowledge or Knowledge()
         self._is_home = known.is_home
-        self.index = Endpoints(known.pools.listed(), config.endpoints)
+        self.index = Endpoints(known.pools.listed(), config.endpoints) if index is None else index
         self.sightings = Sightings(self.index, config.sightings)
-        self.endpoints = EndpointObserver(config.contacts)
-        self.shape = ShapeObserver(config.shape)
+        self.endpoints = EndpointObserver(config.contacts, moved)
+        self.shape = ShapeObserver(config.shape, moved)
         self.resolutions = Resolutions(known.pools.find, known.shared, self.index, config.resolutions)
-        self.names = NameObserver(known.pools.find, self.resolutions, config.names)
+        self.names = NameObserver(known.pools.find, self.resolutions, config.names, moved)
         self.learner = Learner(self.index, known.shared, config.learner)
         self.watermark = Watermark()
         self.arrivals = Arrivals()
         self.evidence: Counter[tuple[str, str]] = Counter()
         self._place_of = place_of
-        self._minutes = Minutes(config.lateness_s * SECOND_NS)
+        self._minutes = Minutes(config.lateness_s * SECOND_NS, moved)
         self._ticked_ns = -(1 << 62)
         self._advanced_ns = -(1 << 62)
 
@@ -138,6 +150,10 @@ class Engine:
         if message.header.received_ns - self._advanced_ns >= SECOND_NS:
             self._advanced_ns = message.header.received_ns
             self._tick(told, self.watermark.advance())
+        self._found += self.names.changes()
+        if not self._durable:
+            self._moved.clear()
+            self._found.clear()
         return told
 
     def finish(self) -> Told:
@@ -151,6 +167,70 @@ class Engine:
     def documents(self) -> list[Incident]:
         """All incidents, open and resolved."""
         return self.judge.documents()
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def state(self, subscriber: bytes) -> SubscriberState | None:
+        """All that is kept of one subscriber, None where nothing is.  It shares its values with the engine:
+        encode it before the next step.  Tell first what steps gave and ``judge.changed`` has: who begins
+        from a state does not tell again what came before it."""
+        record, closed = self.judge.store.state(subscriber)
+        state = SubscriberState(
+            payload=self.payload.state(subscriber), shape=self.shape.state(subscriber),
+            links=self.meter.state(subscriber), record=record, resolved=closed,
+            endpoints_told=self.endpoints.told.state(subscriber),
+            shape_told=self.shape.told.state(subscriber), names_told=self.names.told.state(subscriber),
+        )  # fmt: skip
+        return None if state.is_empty() else state
+
+    def restore(self, subscriber: bytes, state: SubscriberState) -> None:
+        """Take one subscriber's state, which the engine owns from then on, into an engine that has not
+        heard of it."""
+        if state.payload.tracks or state.payload.opened:
+            self.payload.restore(subscriber, state.payload)
+        if state.shape.pairs:
+            self.shape.restore(subscriber, state.shape)
+        self.meter.restore(subscriber, state.links)
+        self.judge.restore(subscriber, state.record, state.resolved)
+        self.endpoints.told.restore(subscriber, state.endpoints_told)
+        self.shape.told.restore(subscriber, state.shape_told)
+        self.names.told.restore(subscriber, state.names_told)
+        self._moved.discard(subscriber)
+
+    def whole(self) -> EngineState:
+        """What is kept and is of no subscriber.  The endpoint index is apart: it may be shared."""
+        return EngineState(
+            heard=self.watermark.state(), arrivals=self.arrivals.state(), closed=self._minutes.closed,
+            ticked_ns=self._ticked_ns, advanced_ns=self._advanced_ns,
+        )  # fmt: skip
+
+    def resume(self, state: EngineState) -> None:
+        """Go on from there; the index holds by now what it held."""
+        self.watermark.restore(state.heard)
+        self.arrivals.restore(state.arrivals)
+        self._minutes.closed = state.closed
+        self._ticked_ns, self._advanced_ns = state.ticked_ns, state.advanced_ns
+        self.resolutions.restore()
+
+    def changed_subscribers(self) -> set[bytes]:
+        """Whose state changed since the last call, the forgotten ones too; of a durable engine."""
+        self._must_be_durable()
+        changed = set(self._moved)
+        self._moved.clear()
+        return changed
+
+    def endpoint_changes(self) -> list[Entry]:
+        """Entries of the index that this engine made, renewed or refuted since the last call, as they were
+        then, in their order; one that is refuted withdraws what was learned there.  Of a durable engine."""
+        self._must_be_durable()
+        changes, self._found = self._found, []
+        return changes
+
+    def _must_be_durable(self) -> None:
+        if not self._durable:
+            raise RuntimeError("an engine that is not durable does not note what changed")
+
+    # -- the parts ---------------------------------------------------------------------------------
 
     def _flows(self, rows: wire.Batch) -> list[Transition]:
         """Flow rows: what they say of known endpoints, and the bytes of what may be mining."""
@@ -171,7 +251,9 @@ class Engine:
             if facts.shares.accepted:
                 record = self.judge.store.records.get(facts.subscriber)
                 confirmed = record is not None and record.state is State.CONFIRMED
-                self.learner.take(facts, confirmed, self._is_home, facts.last_ns, facts.proxied)
+                self._found += self.learner.take(
+                    facts, confirmed, self._is_home, facts.last_ns, facts.proxied
+                )
         return made
 
     def _tick(self, told: Told, watermark_ns: int) -> None:
@@ -185,6 +267,8 @@ class Engine:
             told.transitions += self.judge.tick(watermark_ns)
             self.payload.expire(watermark_ns)
             self.shape.expire(watermark_ns)
+            self.endpoints.told.expire(watermark_ns)
+            self.names.told.expire(watermark_ns)
             self.index.expire(watermark_ns)
 
     def _mining(self) -> dict[tuple[bytes, Ends], Mining]:

@@ -5,8 +5,16 @@ weighs: the weight is a row of ``tables/weights.toml``, found by ``kind``.
 """
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+
+Address = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+"""16 bytes, IPv4 mapped."""
+End = tuple[Address, int]
+"""Address and port."""
+Hashes = Annotated[float, msgspec.Meta(ge=-1e60, le=1e60)]
+"""Finite, so that no sum of a state that was read overflows."""
 
 
 class Group(StrEnum):
@@ -17,14 +25,14 @@ class Group(StrEnum):
     BEHAVIOUR = "behaviour"
 
 
-class Connection(msgspec.Struct, frozen=True, order=True):
+class Connection(msgspec.Struct, frozen=True, order=True, array_like=True):
     """The two ends of a connection, ``low`` the lesser (address, port), so that both directions agree.
 
     ``opened`` tells apart connections that reuse a port: it counts up per pair of ends.
     """
 
-    low: tuple[bytes, int]
-    high: tuple[bytes, int]
+    low: End
+    high: End
     protocol: int
     opened: int = 0
 
@@ -62,7 +70,7 @@ class Shares(msgspec.Struct, kw_only=True):
     verified: int = 0
 
 
-class SessionFacts(msgspec.Struct, kw_only=True):
+class SessionFacts(msgspec.Struct, kw_only=True, array_like=True):
     """All that one mining connection has told so far.  A later one of the same connection replaces it.
 
     ``hashes`` is the sum over accepted shares of the expected hashes of a share at the difficulty in force
@@ -72,11 +80,11 @@ class SessionFacts(msgspec.Struct, kw_only=True):
     the first line, None where the start was not seen.  ``client`` and ``server`` are (address, port).
     """
 
-    subscriber: bytes
+    subscriber: Address
     connection: Connection
     copy: bool
-    client: tuple[bytes, int]
-    server: tuple[bytes, int]
+    client: End
+    server: End
     role: str
     dialect: str
     algorithm: str | None = None
@@ -85,24 +93,24 @@ class SessionFacts(msgspec.Struct, kw_only=True):
     wallets: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
     shares: Shares = msgspec.field(default_factory=Shares)
-    hashes: float | None = None
+    hashes: Hashes | None = None
     hashes_shares: int = 0
-    most_hashes_per_share: float | None = None
-    claimed: float | None = None
+    most_hashes_per_share: Hashes | None = None
+    claimed: Hashes | None = None
     proxied: bool | None = None
     first_job_ns: int | None = None
     first_ns: int
     last_ns: int
 
 
-class Contact(msgspec.Struct, frozen=True, kw_only=True):
+class Contact(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A connection of a subscriber with a known endpoint: ``name``, ``operator`` and ``coins`` are the
     endpoint's; ``weak`` where its address alone says little."""
 
-    subscriber: bytes
+    subscriber: Address
     connection: Connection
-    client: tuple[bytes, int]
-    server: tuple[bytes, int]
+    client: End
+    server: End
     role: str
     name: str | None = None
     operator: str | None = None

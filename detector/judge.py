@@ -20,7 +20,7 @@ from detector.fusion import PRIOR, WEIGHTS, confirms, log_odds, probability
 from detector.incidents import OPEN, Action, Signal, State, step
 from detector.measures import Ends, Link, ends_of
 from detector.redact import Names
-from detector.store import NEVER_FIRST, NEVER_LAST, Limits, Record, Store, merged, since
+from detector.store import NEVER_FIRST, NEVER_LAST, Kept, Limits, Record, Store, merged, since
 
 Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
@@ -58,8 +58,9 @@ class Judge:
         place_of: Callable[[bytes], Place | None],
         names: Names,
         prefix6: int = 64,
+        moved: set[bytes] | None = None,
     ) -> None:
-        self.store = Store(config.limits)
+        self.store = Store(config.limits, moved)
         self._config = config
         self._links = links
         self._place_of = place_of
@@ -198,6 +199,7 @@ class Judge:
             # The number of an opening is the second of its first evidence: it needs no memory to be new.
             record.opening = max(record.opening + 1, record.first_ns // SECOND_NS)
         record.state = state
+        self.store.moved.add(record.subscriber)
         document = self.document(record, None if state in OPEN else at_ns)
         made = transition(document, before=before, action=action, at_ns=at_ns, summary=headline(document))
         self._urgent.add(record.subscriber)
@@ -208,7 +210,7 @@ class Judge:
     def _close(self, record: Record, document: Incident, action: Action, at_ns: int) -> None:
         """A closed opening keeps its document; a new one needs new evidence."""
         if action is Action.RESOLVE:
-            self.store.keep_resolved(document, at_ns)
+            self.store.keep_resolved(record.subscriber, document, at_ns)
         self._closed.append(document)
         self._remember(record, at_ns)
         record.traces.seen.clear()
@@ -241,7 +243,7 @@ class Judge:
             if record.state in OPEN:
                 out += self._advance(record, watermark_ns)
             elif self._forgettable(record, watermark_ns):
-                del self.store.records[record.subscriber]
+                self.store.forget(record.subscriber)
         self.store.forget_resolved(watermark_ns - self._config.forget_incidents_after_s * SECOND_NS)
         return out
 
@@ -264,7 +266,12 @@ class Judge:
     def documents(self) -> list[Incident]:
         """All incidents: open ones as they stand, and the resolved ones that are still kept."""
         live = [self.document(r) for r in self.store if r.state in OPEN]
-        return [*(d for _, d in self.store.resolved), *live]
+        return [*(r.document for r in self.store.resolved), *live]
+
+    def restore(self, subscriber: bytes, kept: Kept | None, closed: list[tuple[int, Incident]]) -> None:
+        """Take a subscriber's state.  Whether exporters have seen its document is not known: they will."""
+        self.store.restore(subscriber, kept, closed)
+        self._changed.add(subscriber)
 
     def changed(self, *, everything: bool = False) -> list[Incident]:
         """Documents that exporters have not seen: closed ones, those that moved to another state, and with

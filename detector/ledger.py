@@ -3,12 +3,12 @@
 Every list and table has a bound, and what is dropped is counted (``DROPS``).
 """
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from detector import algorithms
-from detector.dialects.messages import InForce, Job, Submit
+from detector.dialects.messages import Difficulty, InForce, Job, Submit
 from detector.dialects.table import Reader
 from detector.evidence import Shares
 from detector.proof import Proof
@@ -19,6 +19,7 @@ MAX_PENDING: Final = 64
 MAX_HELD: Final = 32
 MAX_HELD_BYTES: Final = 8 << 10
 MAX_NAMES: Final = 64
+MAX_SUMS: Final = 8
 MAX_TEXT: Final = 128
 MOST_LEAD: Final = 4
 HALF: Final = 1 << 31
@@ -26,12 +27,15 @@ FAR_BYTES: Final = 1 << 24
 """No jump in one direction and no acknowledgement goes further: miners say little."""
 WRAP: Final = 0xFFFFFFFF
 
+Side = Annotated[int, msgspec.Meta(ge=0, le=1)]
+Told = Annotated[list[str], msgspec.Meta(max_length=MAX_NAMES)]
 
-class Sum(msgspec.Struct):
+
+class Sum(msgspec.Struct, array_like=True):
     """Accepted shares of one algorithm: ``total`` is of hashes, or of difficulties where only the
     algorithm will tell the hashes."""
 
-    total: float = 0.0
+    total: Annotated[float, msgspec.Meta(ge=0, le=1e60)] = 0.0
     shares: int = 0
 
     def add(self, value: float) -> None:
@@ -40,14 +44,15 @@ class Sum(msgspec.Struct):
         self.shares += 1
 
 
-class Pending(msgspec.Struct):
+class Pending(msgspec.Struct, array_like=True):
     """A request that waits for its reply.  ``end`` is the sequence number just behind it, where known.
 
     For a submit: worker, job and what was in force for that job when the share was sent.
+    ``tabled`` is set in a state record alone: ``known`` is the one of the session's jobs that has its name.
     """
 
     id: str | int | None
-    direction: int
+    direction: Side
     kind: str
     end: int | None
     t_ns: int
@@ -57,13 +62,14 @@ class Pending(msgspec.Struct):
     job: str = ""
     known: Job | None = None
     share: Submit | None = None
+    tabled: bool = False
 
 
-class Held(msgspec.Struct):
+class Held(msgspec.Struct, array_like=True):
     """A reply that came before its request: two collectors, one direction each."""
 
     id: str | int | None
-    direction: int
+    direction: Side
     ack: int | None
     t_ns: int
     line: bytes
@@ -73,18 +79,20 @@ DROPS: Final = ("jobs", "pending", "held", "names", "sums", "unpaired", "wrong_s
 """What is counted of what went: bounds, replies that answer nothing, client's words from the server."""
 
 
-class Session(msgspec.Struct):
+class Session(msgspec.Struct, array_like=True):
     """All that one connection has told.  ``client`` is the direction whose source is the miner, 0 or 1, and
     ``lead`` how many more messages decide so than the other way, at most MOST_LEAD, 0 where it is a guess;
     ``heard`` counts the client's messages; ``mining`` tells which directions sent a mining method, or
     accepted a login or a share.  ``hardest`` is the most that a share of any job was worth, ``scaled`` where
     that is a difficulty, to be multiplied by the algorithm's factor."""
 
-    client: int | None = None
-    lead: int = 0
+    client: Side | None = None
+    lead: Annotated[int, msgspec.Meta(ge=0, le=MOST_LEAD)] = 0
     dialect: str = "mining"
     shaped: bool = False
-    mining: list[bool] = msgspec.field(default_factory=lambda: [False, False])
+    mining: Annotated[list[bool], msgspec.Meta(min_length=2, max_length=2)] = msgspec.field(
+        default_factory=lambda: [False, False]
+    )
     logged_in: bool = False
     heard: int = 0
     polls: int = 0
@@ -92,22 +100,22 @@ class Session(msgspec.Struct):
     jobs_seen: int = 0
     from_start: bool = False
     algorithm: str | None = None
-    claimed: float | None = None
+    claimed: Difficulty | None = None
     first_job_ns: int | None = None
     reconnects: int = 0
     login: str = ""
     force: InForce = msgspec.field(default_factory=InForce)
-    hardest: float | None = None
+    hardest: Difficulty | None = None
     scaled: bool = False
     shares: Shares = msgspec.field(default_factory=Shares)
-    sums: dict[str, Sum] = {}
+    sums: Annotated[dict[str, Sum], msgspec.Meta(max_length=MAX_SUMS)] = {}
     proof: Proof = msgspec.field(default_factory=Proof)
-    jobs: dict[str, Job] = {}
-    pending: list[Pending] = []
-    held: list[Held] = []
-    workers: list[str] = []
-    wallets: list[str] = []
-    agents: list[str] = []
+    jobs: Annotated[dict[str, Job], msgspec.Meta(max_length=MAX_JOBS)] = {}
+    pending: Annotated[list[Pending], msgspec.Meta(max_length=MAX_PENDING)] = []
+    held: Annotated[list[Held], msgspec.Meta(max_length=MAX_HELD)] = []
+    workers: Told = []
+    wallets: Told = []
+    agents: Told = []
 
 
 def decide(s: Session, client: int) -> None:
@@ -198,7 +206,7 @@ def count(s: Session, dropped: dict[str, int], job: Job | None) -> None:
     if value is None:
         return
     key = job.algorithm or ("" if job.hashes is None else "?")
-    if key not in s.sums and len(s.sums) >= 8:
+    if key not in s.sums and len(s.sums) >= MAX_SUMS:
         dropped["sums"] += 1
         return
     s.sums.setdefault(key, Sum()).add(value)

@@ -7,15 +7,23 @@ minute and direction one source counts: a tap, else the lowest sampling rate, el
 address; so a tap and a router on one link do not count twice.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
 
 from collectors import wire
 from detector.clock import MINUTE_NS
+from detector.evidence import End
 
-Ends = tuple[tuple[bytes, int], tuple[bytes, int], int]
+MOST_BYTES: Final = 1 << 54
+"""Of one connection, direction, source and minute: more is no traffic, and a state record holds 64 bits."""
+
+MOST_FOLDED: Final = 1 << 62
+
+Ends = tuple[End, End, int]
+Both = Annotated[list[int], msgspec.Meta(min_length=2, max_length=2)]
 SourceKey = tuple[int, str]
 
 
@@ -24,16 +32,16 @@ def ends_of(a: tuple[bytes, int], b: tuple[bytes, int], protocol: int) -> Ends:
     return (a, b, protocol) if a <= b else (b, a, protocol)
 
 
-class Link(msgspec.Struct):
+class Link(msgspec.Struct, array_like=True):
     """Bytes of one connection: per minute, per source, [low to high, high to low].
 
     Minutes older than the retention are folded into ``folded``; ``told`` is what was already published;
     ``estimated`` says that a sampling rate scaled some of it; ``low`` is the lower end.
     """
 
-    minutes: dict[int, dict[SourceKey, list[int]]] = msgspec.field(default_factory=dict)
-    folded: list[int] = msgspec.field(default_factory=lambda: [0, 0])
-    told: list[int] = msgspec.field(default_factory=lambda: [0, 0])
+    minutes: dict[int, dict[SourceKey, Both]] = msgspec.field(default_factory=dict)
+    folded: Both = msgspec.field(default_factory=lambda: [0, 0])
+    told: Both = msgspec.field(default_factory=lambda: [0, 0])
     first_ns: int = 1 << 62
     last_ns: int = -(1 << 62)
     estimated: bool = False
@@ -45,8 +53,8 @@ class Link(msgspec.Struct):
         self.last_ns = max(self.last_ns, span[1])
         for minute, part in spread(span, amount):
             counts = self.minutes.setdefault(minute, {}).setdefault(source, [0, 0])
-            counts[0] += part[0]
-            counts[1] += part[1]
+            counts[0] = min(counts[0] + part[0], MOST_BYTES)
+            counts[1] = min(counts[1] + part[1], MOST_BYTES)
 
     def of_minute(self, minute: int) -> tuple[int, int]:
         """What counts in one minute: per direction, of the first source that saw any."""
@@ -72,13 +80,15 @@ class Link(msgspec.Struct):
             low, high = low + up, high + down
         return low, high
 
-    def fold(self, before: int) -> None:
-        """Fold minutes before ``before``: their sources can no longer be told apart."""
-        for minute in [m for m in self.minutes if m < before]:
+    def fold(self, before: int) -> bool:
+        """Fold minutes before ``before``: their sources can no longer be told apart.  Whether any was."""
+        old = [m for m in self.minutes if m < before]
+        for minute in old:
             up, down = self.of_minute(minute)
-            self.folded[0] += up
-            self.folded[1] += down
+            self.folded[0] = min(self.folded[0] + up, MOST_FOLDED)
+            self.folded[1] = min(self.folded[1] + down, MOST_FOLDED)
             del self.minutes[minute]
+        return bool(old)
 
 
 def spread(span: tuple[int, int], amount: tuple[int, int]) -> Iterator[tuple[int, tuple[int, int]]]:
@@ -112,7 +122,8 @@ class Meter:
 
     At most ``most`` connections; the one touched longest ago is dropped and counted.  A record longer than
     ``longest_ns`` is cut to its end (and counted), so that one hostile record cannot make a million minutes;
-    beyond ``most_minutes`` a connection's older minutes are folded.
+    beyond ``most_minutes`` a connection's older minutes are folded.  ``moved`` takes the subscribers of whom
+    what is kept changed.
     """
 
     def __init__(
@@ -121,8 +132,11 @@ class Meter:
         retain_ns: int = 60 * MINUTE_NS,
         longest_ns: int = 120 * MINUTE_NS,
         most_minutes: int = 256,
+        moved: set[bytes] | None = None,
     ) -> None:
         self.links: dict[tuple[bytes, Ends], Link] = {}
+        self.moved: set[bytes] = set() if moved is None else moved
+        self._of: dict[bytes, dict[Ends, None]] = {}
         self.counts = Counts()
         self._most = most
         self._retain_ns = retain_ns
@@ -181,11 +195,26 @@ class Meter:
 
     def _link(self, key: tuple[bytes, Ends]) -> Link:
         link = self.links.pop(key, None) or Link(low=key[1][0])
-        self.links[key] = link
-        while len(self.links) > self._most:
-            del self.links[next(iter(self.links))]
-            self.counts.dropped += 1
+        self._put(key, link)
         return link
+
+    def _put(self, key: tuple[bytes, Ends], link: Link) -> None:
+        self.links[key] = link
+        of = self._of.setdefault(key[0], {})
+        of.pop(key[1], None)
+        of[key[1]] = None
+        self.moved.add(key[0])
+        while len(self.links) > self._most:
+            self._forget(next(iter(self.links)))
+            self.counts.dropped += 1
+
+    def _forget(self, key: tuple[bytes, Ends]) -> None:
+        del self.links[key]
+        of = self._of[key[0]]
+        del of[key[1]]
+        if not of:
+            del self._of[key[0]]
+        self.moved.add(key[0])
 
     def close(self, watermark_ns: int, mining: Callable[[tuple[bytes, Ends]], bool]) -> None:
         """Fold what is older than the retention, and forget what turned out not to be mining."""
@@ -194,7 +223,20 @@ class Meter:
         for key, link in self.links.items():
             if link.last_ns < before and not mining(key):
                 gone.append(key)
-            else:
-                link.fold(before // MINUTE_NS)
+            elif link.fold(before // MINUTE_NS):
+                self.moved.add(key[0])
         for key in gone:
-            del self.links[key]
+            self._forget(key)
+
+    def state(self, subscriber: bytes) -> list[tuple[Ends, Link]]:
+        """What a state record of the subscriber carries, the one touched longest ago first.  It shares its
+        values with the meter."""
+        return [(ends, self.links[subscriber, ends]) for ends in self._of.get(subscriber, ())]
+
+    def restore(self, subscriber: bytes, links: Iterable[tuple[Ends, Link]]) -> None:
+        """Take a subscriber's connections, in place of what is known of them."""
+        for ends, link in links:
+            if len(link.minutes) > self._most_minutes:
+                link.fold(sorted(link.minutes)[-self._most_minutes // 2])
+            self.links.pop((subscriber, ends), None)
+            self._put((subscriber, ends), link)

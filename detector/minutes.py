@@ -70,14 +70,16 @@ def entry(mining: Mining, link: Link, *, client_low: bool) -> Entry:
 class Minutes:
     """Closes minutes as the watermark passes them by ``lateness_ns``, the age of the latest flow record."""
 
-    def __init__(self, lateness_ns: int) -> None:
+    def __init__(self, lateness_ns: int, moved: set[bytes] | None = None) -> None:
+        """``moved`` takes the subscribers whose bytes were told."""
+        self.closed: int | None = None
+        self.moved: set[bytes] = set() if moved is None else moved
         self._lateness_ns = lateness_ns
-        self._closed: int | None = None
 
     def due(self, watermark_ns: int) -> int | None:
         """The newest minute that is over, or None where it was closed already."""
         minute = (watermark_ns - self._lateness_ns) // MINUTE_NS - 1
-        return minute if self._closed is None or minute > self._closed else None
+        return minute if self.closed is None or minute > self.closed else None
 
     def close(
         self,
@@ -87,16 +89,20 @@ class Minutes:
     ) -> Minute:
         """Sum up ``minute``, and all that older minutes have gained since they were closed."""
         out = Minute(minute, Counter(), Counter(), Counter())
-        self._closed = minute
+        self.closed = minute
         for key, one in mining.items():
             link = links.get(key)
             # A pool's clients are counted, where they are home.
-            if link is not None and one.who.role != "pool":
-                self._add(out, entry(one, link, client_low=key[1][0] == one.who.client), link)
+            if link is None or one.who.role == "pool":
+                continue
+            if self._add(out, entry(one, link, client_low=key[1][0] == one.who.client), link):
+                self.moved.add(key[0])
         return out
 
     @staticmethod
-    def _add(out: Minute, label: Entry, link: Link) -> None:
+    def _add(out: Minute, label: Entry, link: Link) -> bool:
+        """Whether the totals gain by it."""
+        gained = False
         upto = link.total(out.number * MINUTE_NS)
         now = link.of_minute(out.number)
         up = 0 if label.client_low else 1
@@ -109,3 +115,5 @@ class Minutes:
                 out.gained[key] += new
                 out.gained_by_place[(direction, label.sector, label.city, label.basis)] += new
                 link.told[index] = upto[index]
+                gained = True
+        return gained

@@ -7,7 +7,7 @@ gives the same messages for all of them.
 import hashlib
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -28,6 +28,7 @@ def _scrypt(header: bytes) -> bytes:
     return hashlib.scrypt(header, salt=header, n=1024, r=1, p=1, dklen=32)
 
 
+Log10 = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 HASHES: Final[dict[str, Callable[[bytes], bytes]]] = {"sha256d": _sha256d, "scrypt": _scrypt}
 """Header to hash, by algorithm; each has a ``factor`` in algorithms.toml."""
 
@@ -76,14 +77,14 @@ def verifies(algorithm: str, built: bytes, difficulty: float) -> bool:
     return int.from_bytes(HASHES[algorithm](built), "little") <= target
 
 
-class Proof(msgspec.Struct):
+class Proof(msgspec.Struct, array_like=True):
     """What the checked shares of one session say.  ``log10`` holds, by algorithm, the logarithm of the
     product of expected hashes of the shares that verified; ``counts`` their number.
     """
 
     checked: int = 0
-    decided: str | None = None
-    log10: dict[str, float] = {}
+    decided: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(HASHES)})$")] | None = None
+    log10: dict[str, Log10] = {}
     counts: dict[str, int] = {}
     first_ns: int = 0
 

@@ -5,7 +5,7 @@ by whom.  Stamps more than a minute ahead of their receive time are set to it; r
 when they are received say nothing about now and are left out.  Both are counted.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +19,8 @@ from detector.evidence import Connection
 
 TCP: Final = 6
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+# Twice what Config.oldest_s lets through: a minute that old is not told of again.
+RECENT_MINUTES: Final = 2 * 24 * 60
 _SOURCES: Final = {1: "sFlow", 5: "NetFlow v5", 9: "NetFlow v9", 10: "IPFIX", 20: "imported flows"}
 
 _ADDRESSES: Final = ("subscriber", "src", "dst")
@@ -73,20 +75,51 @@ class Sighting(msgspec.Struct, frozen=True):
 
 
 class Recent:
-    """Which things were said not long ago: at most ``most``, the oldest forgotten first."""
+    """Which things were said not long ago: at most ``most``, the oldest forgotten first.
 
-    def __init__(self, most: int) -> None:
-        self._said: dict[Hashable, None] = {}
+    A thing is a tuple: a subscriber, what was said of it, and the minute of the data last.  ``moved`` takes
+    the subscribers of whom something was said or forgotten.
+    """
+
+    def __init__(self, most: int, moved: set[bytes] | None = None) -> None:
+        self.moved: set[bytes] = set() if moved is None else moved
+        self._said: dict[tuple[Any, ...], None] = {}
+        self._of: dict[bytes, dict[tuple[Any, ...], None]] = {}
         self._most = most
 
-    def is_new(self, what: Hashable) -> bool:
+    def is_new(self, what: tuple[Any, ...]) -> bool:
         """Whether it was not said yet; from now on it was."""
         if what in self._said:
             return False
         self._said[what] = None
+        self._of.setdefault(what[0], {})[what] = None
+        self.moved.add(what[0])
         if len(self._said) > self._most:
-            del self._said[next(iter(self._said))]
+            self._forget(next(iter(self._said)))
         return True
+
+    def _forget(self, what: tuple[Any, ...]) -> None:
+        del self._said[what]
+        of = self._of[what[0]]
+        del of[what]
+        if not of:
+            del self._of[what[0]]
+        self.moved.add(what[0])
+
+    def expire(self, watermark_ns: int) -> None:
+        """Forget what was said of minutes so old that their records come no more."""
+        before = watermark_ns // MINUTE_NS - RECENT_MINUTES
+        while self._said and (what := next(iter(self._said)))[-1] < before:
+            self._forget(what)
+
+    def state(self, subscriber: bytes) -> list[tuple[Any, ...]]:
+        """What was said of one subscriber, the oldest first, without its name."""
+        return [what[1:] for what in self._of.get(subscriber, ())]
+
+    def restore(self, subscriber: bytes, said: Iterable[tuple[Any, ...]]) -> None:
+        """Take what was said of one subscriber."""
+        for what in said:
+            self.is_new((subscriber, *what))
 
     def __len__(self) -> int:
         return len(self._said)

@@ -3,16 +3,16 @@
 Everything here is plain values, bounded and aged; what was dropped is counted.
 """
 
-from collections import deque
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Final
 
 import msgspec
 
 from detector.evidence import Connection, Contact, SessionFacts, Shares
-from detector.fusion import Traces
+from detector.fusion import WEIGHTS, Key, Trace, Traces
 from detector.incidents import State
-from detector.measures import Ends, ends_of
+from detector.measures import Both, Ends, ends_of
 
 FOLDED_KINDS: Final = 16
 NEVER_FIRST: Final = 1 << 62
@@ -47,6 +47,58 @@ class Record(msgspec.Struct, kw_only=True):
     def all_sessions(self) -> list[SessionFacts]:
         """Every session of this opening, folded ones included."""
         return [*self.folded.values(), *self.sessions.values()]
+
+
+class Kept(msgspec.Struct, array_like=True, kw_only=True):
+    """A record as a state record carries it: what is named by its own fields stands without a name."""
+
+    traces: list[tuple[Key, Trace]]
+    vetoed: list[tuple[Connection, int]]
+    sessions: list[SessionFacts]
+    folded: list[tuple[str, SessionFacts]]
+    folded_bytes: Both
+    contacts: list[Contact]
+    told: list[SessionFacts]
+    told_bytes: list[tuple[Ends, tuple[int, int]]]
+    state: State
+    opening: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+    first_ns: int
+    last_ns: int
+    touched_ns: int
+
+    @classmethod
+    def of(cls, record: Record) -> "Kept":
+        """It shares its values with the record."""
+        return cls(
+            traces=[*record.traces.seen.items()], vetoed=[*record.traces.vetoed.items()],
+            sessions=[*record.sessions.values()], folded=[*record.folded.items()],
+            folded_bytes=record.folded_bytes, contacts=[*record.contacts.values()],
+            told=[*record.told.values()], told_bytes=[*record.told_bytes.items()],
+            state=record.state, opening=record.opening, first_ns=record.first_ns, last_ns=record.last_ns,
+            touched_ns=record.touched_ns,
+        )  # fmt: skip
+
+    def record(self, subscriber: bytes, limits: "Limits") -> Record:
+        """The record that it is of, within the bounds, without evidence that has no weight any more."""
+        most = limits.sessions_per_subscriber
+        traces = [(key, trace) for key, trace in self.traces if key[0] in WEIGHTS]
+        return Record(
+            subscriber=subscriber,
+            traces=Traces(
+                dict(traces[-limits.traces_per_subscriber :]),
+                dict(self.vetoed[-limits.traces_per_subscriber :]),
+            ),
+            sessions={s.connection: s for s in self.sessions[-most:]},
+            folded=dict(self.folded[:FOLDED_KINDS]), folded_bytes=self.folded_bytes,
+            contacts={_ends(c): c for c in self.contacts[-limits.contacts_per_subscriber :]},
+            told={s.connection: s for s in self.told[-most:]}, told_bytes=dict(self.told_bytes[-most:]),
+            state=self.state, opening=self.opening, first_ns=self.first_ns, last_ns=self.last_ns,
+            touched_ns=self.touched_ns,
+        )  # fmt: skip
+
+
+def _ends(contact: Contact) -> Ends:
+    return ends_of(contact.client, contact.server, contact.connection.protocol)
 
 
 Bound = Annotated[int, msgspec.Meta(ge=1, le=10**8)]
@@ -106,13 +158,27 @@ def merged(old: SessionFacts, new: SessionFacts) -> SessionFacts:
     return out
 
 
-class Store:
-    """Records by subscriber, in the order in which they were last touched."""
+class Resolved(msgspec.Struct, frozen=True):
+    """A closed incident, in the order of closing: when, its id, whose, and its document."""
 
-    def __init__(self, limits: Limits) -> None:
+    at_ns: int
+    id: str
+    subscriber: bytes
+    document: Any
+
+
+class Store:
+    """Records by subscriber, in the order in which they were last touched; closed incidents.
+
+    ``moved`` takes the subscribers of whom what is kept changed.
+    """
+
+    def __init__(self, limits: Limits, moved: set[bytes] | None = None) -> None:
         self._limits = limits
         self.records: dict[bytes, Record] = {}
-        self.resolved: deque[tuple[int, Any]] = deque(maxlen=limits.resolved_incidents)
+        self.resolved: list[Resolved] = []
+        self._resolved_of: dict[bytes, list[Resolved]] = {}
+        self.moved: set[bytes] = set() if moved is None else moved
         self.dropped = Dropped()
 
     def __iter__(self) -> Iterator[Record]:
@@ -120,14 +186,25 @@ class Store:
 
     def touch(self, subscriber: bytes) -> tuple[Record, Record | None]:
         """The record of a subscriber, made on first use, and the one that had to make room for it."""
+        self.moved.add(subscriber)
         record, gone = self.records.pop(subscriber, None), None
         if record is None:
             record = Record(subscriber=subscriber)
-            if len(self.records) >= self._limits.subscribers:
-                gone = self.records.pop(self._least())
-                self.dropped.subscribers += 1
+            gone = self._room()
         self.records[subscriber] = record
         return record, gone
+
+    def _room(self) -> Record | None:
+        """The record that had to go for one more."""
+        if len(self.records) < self._limits.subscribers:
+            return None
+        self.dropped.subscribers += 1
+        return self.forget(self._least())
+
+    def forget(self, subscriber: bytes) -> Record:
+        """Let go of a record."""
+        self.moved.add(subscriber)
+        return self.records.pop(subscriber)
 
     def _least(self) -> bytes:
         """Whom to forget: the quietest of the 64 that were touched longest ago."""
@@ -156,20 +233,52 @@ class Store:
 
     def keep_contact(self, record: Record, contact: Contact) -> None:
         """Remember a connection with a known endpoint; the one met longest ago makes room."""
-        ends = ends_of(contact.client, contact.server, contact.connection.protocol)
+        ends = _ends(contact)
         record.contacts.pop(ends, None)
         record.contacts[ends] = contact
         if len(record.contacts) > self._limits.contacts_per_subscriber:
             del record.contacts[next(iter(record.contacts))]
             self.dropped.contacts += 1
 
-    def keep_resolved(self, document: msgspec.Struct, at_ns: int) -> None:
+    def keep_resolved(self, subscriber: bytes, document: Any, at_ns: int) -> None:
         """Remember a closed incident; the oldest makes room."""
-        if len(self.resolved) == self.resolved.maxlen:
+        made = Resolved(at_ns, document.id, subscriber, document)
+        insort(self.resolved, made, key=_order)
+        insort(self._resolved_of.setdefault(subscriber, []), made, key=_order)
+        self.moved.add(subscriber)
+        if len(self.resolved) > self._limits.resolved_incidents:
             self.dropped.resolved += 1
-        self.resolved.append((at_ns, document))
+            self._forget_oldest(1)
 
     def forget_resolved(self, before_ns: int) -> None:
         """Forget incidents that were closed before then."""
-        while self.resolved and self.resolved[0][0] < before_ns:
-            self.resolved.popleft()
+        self._forget_oldest(bisect_left(self.resolved, before_ns, key=lambda r: r.at_ns))
+
+    def _forget_oldest(self, count: int) -> None:
+        for gone in self.resolved[:count]:
+            of = self._resolved_of[gone.subscriber]
+            of.remove(gone)
+            if not of:
+                del self._resolved_of[gone.subscriber]
+            self.moved.add(gone.subscriber)
+        del self.resolved[:count]
+
+    def state(self, subscriber: bytes) -> tuple[Kept | None, list[tuple[int, Any]]]:
+        """What a state record of the subscriber carries: its record, and its closed incidents."""
+        record = self.records.get(subscriber)
+        closed = [(r.at_ns, r.document) for r in self._resolved_of.get(subscriber, ())]
+        return None if record is None else Kept.of(record), closed
+
+    def restore(self, subscriber: bytes, kept: Kept | None, closed: Iterable[tuple[int, Any]]) -> None:
+        """Take a subscriber's state, in place of what is known of it."""
+        self.records.pop(subscriber, None)
+        if kept is not None:
+            self._room()
+            self.records[subscriber] = kept.record(subscriber, self._limits)
+        for at_ns, document in closed:
+            self.keep_resolved(subscriber, document, at_ns)
+        self.moved.add(subscriber)
+
+
+def _order(resolved: Resolved) -> tuple[int, str]:
+    return resolved.at_ns, resolved.id

@@ -4,16 +4,18 @@ A track is plain values, so that a state record can carry it.  Direction 0 is lo
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 
 from collectors import wire
 from collectors.streams import END, GAP, START
 from detector.dialects.lines import Assembler, Refusal
-from detector.ledger import FAR_BYTES, HALF, WRAP, Session
+from detector.evidence import Address
+from detector.ledger import FAR_BYTES, HALF, WRAP, Pending, Session, Side
 
 TCP = 6
-Ends = tuple[tuple[bytes, int], tuple[bytes, int], int, int]
+Ends = tuple[tuple[Address, int], tuple[Address, int], int, int]
 """Low end, high end, protocol, copy."""
 PLAIN = frozenset({0, START})
 """Flags of a chunk of which nothing else is to be noted."""
@@ -30,7 +32,7 @@ class Chunk(msgspec.Struct, gc=False):
     data: bytes
 
 
-class Direction(msgspec.Struct):
+class Direction(msgspec.Struct, array_like=True):
     """One direction.  ``base`` is the sequence number of offset 0; ``first`` that of the first byte seen,
     ``reached`` the next expected, ``ack`` the newest acknowledgement of the other direction; ``acked`` is
     set once the other direction acknowledged a byte that was seen; ``plain`` tells whether it began with a
@@ -46,18 +48,18 @@ class Direction(msgspec.Struct):
     plain: bool | None = None
 
 
-class Waiting(msgspec.Struct):
+class Waiting(msgspec.Struct, array_like=True):
     """A sight that needs both directions acknowledged, kept until they are; bounded by its key."""
 
-    kind: str
+    kind: Annotated[str, msgspec.Meta(pattern="^(mining_session|share_accepted|share_verified)$")]
     rule: str
-    details: tuple[str, ...]
+    details: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     first_ns: int
     last_ns: int
     count: int
 
 
-class Track(msgspec.Struct):
+class Track(msgspec.Struct, array_like=True):
     """One connection of one subscriber.  ``both_acked``: each direction acknowledged payload bytes of the
     other.  ``turned``: the client said more, knowing what the server said, which the body of a form does
     not.  ``touched`` is the number of the subscriber's row that came last, to find the longest silent."""
@@ -66,13 +68,69 @@ class Track(msgspec.Struct):
     first_ns: int
     last_ns: int
     session: Session = msgspec.field(default_factory=Session)
-    sides: list[Direction] = msgspec.field(default_factory=lambda: [Direction(), Direction()])
-    vetoed: int | None = None
+    sides: Annotated[list[Direction], msgspec.Meta(min_length=2, max_length=2)] = msgspec.field(
+        default_factory=lambda: [Direction(), Direction()]
+    )
+    vetoed: Side | None = None
     gaps: bool = False
     waiting: list[Waiting] = []
     both_acked: bool = False
     turned: bool = False
     touched: int = 0
+
+
+class State(msgspec.Struct, array_like=True):
+    """All that is known of one subscriber's connections, in plain values."""
+
+    tracks: list[tuple[Ends, Track]] = []
+    opened: list[tuple[Ends, tuple[int, int]]] = []
+
+
+class Book:
+    """One subscriber's tracks; of each pair of ends the next opening number and when the last was given;
+    and the number of its rows."""
+
+    __slots__ = ("opened", "rows", "tracks")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.tracks: dict[Ends, Track] = {}
+        self.opened: dict[Ends, tuple[int, int]] = {}
+
+    def state(self) -> State:
+        """What a state record carries.  It shares its values with the book."""
+        return State([(ends, _named(track)) for ends, track in self.tracks.items()], [*self.opened.items()])
+
+    def restore(self, state: State, tracks: int, opened: int) -> None:
+        """Take a state, at most so many of its tracks and opening numbers: the newest."""
+        newest = sorted(state.tracks, key=lambda t: t[1].touched)[-tracks:] if tracks else []
+        kept = {id(track) for _, track in newest}
+        self.tracks.update((ends, _joined(track)) for ends, track in state.tracks if id(track) in kept)
+        self.opened.update(state.opened[-opened:])
+        self.rows = max((track.touched for track in self.tracks.values()), default=0)
+
+
+def _is_tabled(session: Session, request: Pending) -> bool:
+    return request.known is not None and request.known is session.jobs.get(request.job)
+
+
+def _named(track: Track) -> Track:
+    """The track with requests that name jobs of the table rather than hold them: what happens to a job of
+    the table must go on happening to theirs, and a job is long."""
+    session = track.session
+    if not any(_is_tabled(session, p) for p in session.pending):
+        return track
+    replace = msgspec.structs.replace
+    pending = [replace(p, known=None, tabled=True) if _is_tabled(session, p) else p for p in session.pending]
+    return replace(track, session=replace(session, pending=pending))
+
+
+def _joined(track: Track) -> Track:
+    """The track that was named so, as it was."""
+    for request in track.session.pending:
+        if request.tabled:
+            request.known, request.tabled = track.session.jobs.get(request.job), False
+    return track
 
 
 def is_new(track: Track, way: int, chunk: Chunk) -> bool:

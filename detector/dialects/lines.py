@@ -6,7 +6,7 @@ refused with a reason; a chunk never is.
 
 import re
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -77,7 +77,7 @@ def _plain(found: re.Match[bytes]) -> bytes:
     return said if said[:1] == b"\\" and len(said) == 2 else b"?" if said[:1] == b"\\" else b" "
 
 
-class Assembler(msgspec.Struct):
+class Assembler(msgspec.Struct, array_like=True):
     """The unfinished line of one direction: plain values, so that a state record can carry it.
 
     ``skipping`` is set while the rest of a line that will not be kept goes by: one that is too long, or
@@ -91,7 +91,7 @@ class Assembler(msgspec.Struct):
     (``heads``).
     """
 
-    tail: bytes = b""
+    tail: Annotated[bytes, msgspec.Meta(max_length=MAX_LINE_BYTES)] = b""
     skipping: bool = False
     last: bytes = b""
     prose: int = 0

@@ -1,45 +1,53 @@
 """What a parser hands to a session: plain values, so that a state record can carry them."""
 
+from typing import Annotated
+
 import msgspec
 
+Difficulty = Annotated[float, msgspec.Meta(ge=1e-31, le=1e40)]
+"""As ``difficulty.number`` lets through, and products of it: finite, not 0."""
+Hex8 = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{8}$")]
+Version = Annotated[str, msgspec.Meta(pattern="^([0-9a-fA-F]{8})?$")]
+Mask = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 
-class Work(msgspec.Struct):
+
+class Work(msgspec.Struct, array_like=True):
     """What a Bitcoin-family header is built from (mining.notify), hex as sent."""
 
     previous: str
     coinbase1: str
     coinbase2: str
     branches: list[str]
-    version: str
+    version: Hex8
     bits: str
     extranonce1: str
 
 
-class Job(msgspec.Struct):
+class Job(msgspec.Struct, array_like=True):
     """One job.  ``hashes`` is the expected number of hashes of a share of it, where the job itself tells;
     ``difficulty`` is the one in force where it takes the algorithm's factor to know.
     """
 
     id: str
-    difficulty: float | None = None
-    hashes: float | None = None
+    difficulty: Difficulty | None = None
+    hashes: Difficulty | None = None
     algorithm: str | None = None
     work: Work | None = None
 
 
-class InForce(msgspec.Struct):
+class InForce(msgspec.Struct, array_like=True):
     """What the pool set for the jobs to come.  ``mask`` holds at once (BIP 310)."""
 
-    difficulty: float | None = None
+    difficulty: Difficulty | None = None
     extranonce1: str | None = None
-    mask: int | None = None
+    mask: Mask | None = None
 
 
-class Submit(msgspec.Struct):
+class Submit(msgspec.Struct, array_like=True):
     """One share as sent: hex fields of a Bitcoin-family submit, empty in the other families."""
 
     extranonce2: str
     ntime: str
     nonce: str
-    version: str
-    mask: int | None
+    version: Version
+    mask: Mask | None

@@ -32,10 +32,11 @@ class Stats(msgspec.Struct):
 class EndpointObserver:
     """Sees with whom subscribers speak.  ``step`` is its verb."""
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, moved: set[bytes] | None = None) -> None:
+        """``moved`` takes the subscribers of whom what is kept changed."""
         self.config = config or Config()
         self.stats = Stats()
-        self._told = Recent(self.config.remembered)
+        self.told = Recent(self.config.remembered, moved)
 
     def step(self, sightings: list[Sighting]) -> Seen:
         """Take the sightings of one batch.  Several exporters tell of one connection: once counts."""
@@ -46,7 +47,7 @@ class EndpointObserver:
                 self.stats.no_data += 1
                 continue
             key = (sight.subscriber, sight.connection, _kind(sight), sight.last_ns // MINUTE_NS)
-            if key in fresh or self._told.is_new(key):
+            if key in fresh or self.told.is_new(key):
                 fresh.setdefault(key, []).append(sight)
             else:
                 self.stats.repeated += 1

@@ -65,8 +65,12 @@ class NameObserver:
         find: Callable[[str], Pool | None],
         resolutions: Resolutions,
         config: Config | None = None,
+        moved: set[bytes] | None = None,
     ) -> None:
-        """Raises ConfigError on a resolver or own host that is no address."""
+        """``moved`` takes the subscribers of whom what is kept changed.
+
+        Raises ConfigError on a resolver or own host that is no address.
+        """
         self.config = config or Config()
         self.stats = Stats()
         self._find = find
@@ -74,7 +78,7 @@ class NameObserver:
         self._resolvers = _addresses(self.config.resolvers, "resolvers")
         self._own = _addresses(self.config.own_hosts, "own_hosts")
         self._changes: list[Entry] = []
-        self._told = Recent(self.config.remembered)
+        self.told = Recent(self.config.remembered, moved)
 
     def step(self, rows: wire.Batch) -> Seen:
         """Take one batch of NAMES, whose stamps are not ahead of their receive time."""
@@ -121,7 +125,7 @@ class NameObserver:
         server = (row["address"] or bytes(16), port)
         client = (row["subscriber"], 0)
         connection = Connection(min(client, server), max(client, server), row["protocol"] or TCP)
-        if not self._told.is_new((row["subscriber"], connection, kind, pool.domain, at_ns // MINUTE_NS)):
+        if not self.told.is_new((row["subscriber"], connection, kind, pool.domain, at_ns // MINUTE_NS)):
             self.stats.repeated += 1
             return []
         self.stats.told += 1

@@ -17,7 +17,21 @@ from detector.evidence import Connection, Evidence, Seen, SessionFacts, Veto
 from detector.ledger import hashes
 from detector.observers import words
 from detector.sessions import Arrival, Engine, Sight
-from detector.tracks import TCP, Chunk, Ends, Track, Waiting, chunks, covers, is_new, is_sure, is_web, place
+from detector.tracks import (
+    TCP,
+    Book,
+    Chunk,
+    Ends,
+    State,
+    Track,
+    Waiting,
+    chunks,
+    covers,
+    is_new,
+    is_sure,
+    is_web,
+    place,
+)
 
 Bound = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
@@ -52,25 +66,6 @@ class Stats(msgspec.Struct):
     forgotten: int = 0
     refused: dict[str, int] = {}
     dropped: dict[str, int] = {}
-
-
-class State(msgspec.Struct):
-    """All that is known of one subscriber's connections, in plain values."""
-
-    tracks: list[tuple[Ends, Track]] = []
-    opened: list[tuple[Ends, tuple[int, int]]] = []
-
-
-class _Book:
-    """One subscriber's tracks; of each pair of ends the next opening number and when the last was given;
-    and the number of its rows."""
-
-    __slots__ = ("opened", "rows", "tracks")
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.tracks: dict[Ends, Track] = {}
-        self.opened: dict[Ends, tuple[int, int]] = {}
 
 
 class _Tale(msgspec.Struct):
@@ -110,11 +105,13 @@ class _Step:
 class PayloadObserver:
     """Sees mining in what is said.  ``step`` is its verb."""
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, moved: set[bytes] | None = None) -> None:
+        """``moved`` takes the subscribers of whom what is kept changed."""
         self.config = config or Config()
+        self.moved: set[bytes] = set() if moved is None else moved
         self._engine = Engine(self.config.verified_shares)
         self.stats = Stats(dropped=self._engine.dropped)
-        self._books: dict[bytes, _Book] = {}
+        self._books: dict[bytes, Book] = {}
 
     # -- the verb ----------------------------------------------------------------------------------
 
@@ -143,17 +140,19 @@ class PayloadObserver:
             step = steps[id(track)] = _Step(subscriber, ends, track)
         return step
 
-    def _book(self, subscriber: bytes) -> _Book:
+    def _book(self, subscriber: bytes) -> Book:
+        self.moved.add(subscriber)
         book = self._books.pop(subscriber, None)
         if book is None:
-            book = _Book()
+            book = Book()
             if len(self._books) >= self.config.max_subscribers:
-                gone = self._books.pop(next(iter(self._books)))
-                self.stats.evicted += len(gone.tracks)
+                gone = next(iter(self._books))
+                self.moved.add(gone)
+                self.stats.evicted += len(self._books.pop(gone).tracks)
         self._books[subscriber] = book
         return book
 
-    def _number(self, book: _Book, ends: Ends, t_ns: int) -> int:
+    def _number(self, book: Book, ends: Ends, t_ns: int) -> int:
         number, _ = book.opened.pop(ends, (0, 0))
         book.opened[ends] = number + 1, t_ns
         if len(book.opened) > self.config.max_remembered:
@@ -161,7 +160,7 @@ class PayloadObserver:
             self.stats.forgotten += 1
         return number
 
-    def _begin(self, book: _Book, ends: Ends, chunk: Chunk) -> Track:
+    def _begin(self, book: Book, ends: Ends, chunk: Chunk) -> Track:
         number = self._number(book, ends, chunk.t_ns)
         if len(book.tracks) >= self.config.max_connections and ends not in book.tracks:
             del book.tracks[min(book.tracks, key=lambda e: book.tracks[e].touched)]
@@ -331,8 +330,11 @@ class PayloadObserver:
                 del book.tracks[ends]
             self.stats.expired += len(gone)
             old = watermark_ns - self.config.remembered_s * SECOND_NS
-            for ends in [e for e, (_, at) in book.opened.items() if at < old and e not in book.tracks]:
+            over = [e for e, (_, at) in book.opened.items() if at < old and e not in book.tracks]
+            for ends in over:
                 del book.opened[ends]
+            if gone or over:
+                self.moved.add(subscriber)
             if not book.tracks and not book.opened:
                 del self._books[subscriber]
 
@@ -340,16 +342,12 @@ class PayloadObserver:
         """What a state record of the subscriber carries; msgspec.msgpack encodes it.  It shares its values
         with the observer: encode it before the next step."""
         book = self._books.get(subscriber)
-        if book is None:
-            return State()
-        return State(list(book.tracks.items()), list(book.opened.items()))
+        return State() if book is None else book.state()
 
     def restore(self, subscriber: bytes, state: State) -> None:
-        """Take a subscriber's state, in place of what is known of it."""
-        book = self._books[subscriber] = _Book()
-        book.tracks.update(state.tracks)
-        book.opened.update(state.opened)
-        book.rows = max((track.touched for track in book.tracks.values()), default=0)
+        """Take a subscriber's state, as much of it as the bounds let in, in place of what is known of it."""
+        self._books.pop(subscriber, None)
+        self._book(subscriber).restore(state, self.config.max_connections, self.config.max_remembered)
 
 
 def _count(sight: Sight) -> int:

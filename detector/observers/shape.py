@@ -9,17 +9,21 @@ Figures (docs of real sessions): 0.08 to 1.2 kbit/s a connection, 10 where work 
 bytes a packet up, 80 to 540 down.
 """
 
+from typing import Annotated
+
 import msgspec
 
 from detector.clock import SECOND_NS
-from detector.evidence import Connection, Evidence, Seen
+from detector.evidence import Address, Connection, Evidence, Seen
 from detector.observers import words
 from detector.poolnames import WEB_PORTS
 from detector.sightings import MINUTE_NS, Recent, Sighting
 
 HOUR_NS = 3600 * SECOND_NS
+MOST = 1 << 62
+"""Counts stay there: a state record holds 64 bits."""
 
-Ends = tuple[bytes, int, int]
+Ends = tuple[Address, int, int]
 """Address, port, protocol of the endpoint."""
 
 
@@ -56,13 +60,13 @@ class Stats(msgspec.Struct):
     expired: int = 0
 
 
-class Talk(msgspec.Struct):
+class Talk(msgspec.Struct, array_like=True):
     """What was counted of one connection, or of all with one endpoint: per source packets and bytes up,
     packets and bytes down.  Sources tell of the same packets: per direction the fullest one counts."""
 
     first_ns: int
     last_ns: int
-    counts: dict[str, list[int]] = {}
+    counts: dict[str, Annotated[list[int], msgspec.Meta(min_length=4, max_length=4)]] = {}
 
     def add(self, sight: Sighting, most: int) -> None:
         """Count one record; a source beyond the bound is left out."""
@@ -74,7 +78,7 @@ class Talk(msgspec.Struct):
                 return
             counts = self.counts[sight.source] = [0, 0, 0, 0]
         for i, value in enumerate((*sight.up, *sight.down)):
-            counts[i] += value
+            counts[i] = min(counts[i] + value, MOST)
 
     def fullest(self) -> tuple[int, int, int, int]:
         """Packets and bytes up, packets and bytes down."""
@@ -83,7 +87,7 @@ class Talk(msgspec.Struct):
         return up[0], up[1], down[2], down[3]
 
 
-class Pair(msgspec.Struct):
+class Pair(msgspec.Struct, array_like=True):
     """One subscriber and one endpoint: distinct hours of stamps and of receipt, and what was counted."""
 
     all: Talk
@@ -93,7 +97,7 @@ class Pair(msgspec.Struct):
     talks: dict[Connection, Talk] = {}
 
 
-class State(msgspec.Struct):
+class State(msgspec.Struct, array_like=True):
     """All that is known of one subscriber's endpoints, in plain values."""
 
     pairs: list[tuple[Ends, Pair]] = []
@@ -102,11 +106,13 @@ class State(msgspec.Struct):
 class ShapeObserver:
     """Sees how subscribers behave with known endpoints.  ``step`` is its verb."""
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, moved: set[bytes] | None = None) -> None:
+        """``moved`` takes the subscribers of whom what is kept changed."""
         self.config = config or Config()
         self.stats = Stats()
+        self.moved: set[bytes] = set() if moved is None else moved
         self._books: dict[bytes, dict[Ends, Pair]] = {}
-        self._told = Recent(self.config.remembered)
+        self.told = Recent(self.config.remembered, moved)
 
     def step(self, sightings: list[Sighting]) -> Seen:
         """Take the sightings of one batch."""
@@ -143,12 +149,7 @@ class ShapeObserver:
     # -- what is kept ------------------------------------------------------------------------------
 
     def _pair(self, sight: Sighting) -> Pair:
-        book = self._books.pop(sight.subscriber, None)
-        if book is None:
-            book = {}
-            if len(self._books) >= self.config.subscribers:
-                self.stats.evicted += len(self._books.pop(next(iter(self._books))))
-        self._books[sight.subscriber] = book
+        book = self._book(sight.subscriber)
         ends = (*sight.endpoint, sight.connection.protocol)
         pair = book.pop(ends, None)
         if pair is None:
@@ -158,6 +159,18 @@ class ShapeObserver:
                 self.stats.evicted += 1
         book[ends] = pair
         return pair
+
+    def _book(self, subscriber: bytes) -> dict[Ends, Pair]:
+        self.moved.add(subscriber)
+        book = self._books.pop(subscriber, None)
+        if book is None:
+            book = {}
+            if len(self._books) >= self.config.subscribers:
+                gone = next(iter(self._books))
+                self.stats.evicted += len(self._books.pop(gone))
+                self.moved.add(gone)
+        self._books[subscriber] = book
+        return book
 
     def _count(self, pair: Pair, sight: Sighting) -> Talk:
         day_ns = self.config.within_hours * HOUR_NS
@@ -224,7 +237,7 @@ class ShapeObserver:
 
     def _say(self, kind: str, rule: str, sight: Sighting, talk: Talk, why: str) -> list[Evidence]:
         key = (sight.subscriber, sight.connection, kind, sight.last_ns // MINUTE_NS)
-        if not self._told.is_new(key):
+        if not self.told.is_new(key):
             return []
         name = words.clean(sight.entry.name or "a learned endpoint")
         return [
@@ -245,9 +258,11 @@ class ShapeObserver:
             gone = [ends for ends, pair in book.items() if pair.all.last_ns < before]
             for ends in gone:
                 del book[ends]
+                self.moved.add(subscriber)
             self.stats.expired += len(gone)
             if not book:
                 del self._books[subscriber]
+        self.told.expire(watermark_ns)
 
     def state(self, subscriber: bytes) -> State:
         """What a state record of the subscriber carries; msgspec.msgpack encodes it.  It shares its values
@@ -255,5 +270,10 @@ class ShapeObserver:
         return State(list(self._books.get(subscriber, {}).items()))
 
     def restore(self, subscriber: bytes, state: State) -> None:
-        """Take a subscriber's state, in place of what is known of it."""
-        self._books[subscriber] = dict(state.pairs)
+        """Take a subscriber's state, as much of it as the bounds let in, in place of what is known of it."""
+        book = self._book(subscriber)
+        book.clear()
+        book.update(state.pairs[-self.config.endpoints :])
+        for pair in book.values():
+            for connection in list(pair.talks)[: -self.config.connections]:
+                del pair.talks[connection]

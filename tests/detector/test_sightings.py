@@ -114,7 +114,7 @@ def test_rows_may_be_a_slice_and_may_be_none():
 
 def test_what_was_said_is_remembered_within_a_bound():
     recent = Recent(2)
-    assert [recent.is_new(x) for x in (1, 1, 2, 3, 1)] == [True, False, True, True, True]
+    assert [recent.is_new((b"", x)) for x in (1, 1, 2, 3, 1)] == [True, False, True, True, True]
     assert len(recent) == 2
 
 

@@ -90,7 +90,7 @@ def test_what_is_remembered_is_bounded():
     observer = EndpointObserver(Config(remembered=4))
     for i in range(20):
         observer.step(sightings.find(flows({"src_port": 1000 + i})))
-    assert len(observer._told) == 4
+    assert len(observer.told) == 4
 
 
 @given(st.lists(st.sampled_from([3333, 443, 80]), min_size=1, max_size=6), st.data())
