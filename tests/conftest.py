@@ -10,11 +10,13 @@ import pytest
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if {"kafka", "brokers"} & set(getattr(item, "fixturenames", ())):
+        if {"kafka", "kafka_distribution"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
 
 
-def need_kafka() -> None:
+@pytest.fixture(scope="session")
+def kafka_distribution() -> None:
+    """Once a run: without a network Maven takes its time to say so."""
     try:
         broker.distribution()
     except broker.UnavailableError as problem:
@@ -22,20 +24,19 @@ def need_kafka() -> None:
 
 
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[broker.Broker | broker.Elsewhere]:
+def kafka(request: pytest.FixtureRequest) -> Iterator[broker.Broker | broker.Elsewhere]:
     """A broker for the whole run; only ``address`` may be used, and only topics under ``prefix``."""
     if address := os.environ.get("POOLWATCH_TEST_KAFKA"):
         yield broker.Elsewhere(address)
         return
-    need_kafka()
+    request.getfixturevalue("kafka_distribution")
     with broker.Broker() as running:
         yield running
 
 
 @pytest.fixture
-def brokers() -> Iterator[Callable[..., broker.Broker]]:
+def brokers(kafka_distribution: None) -> Iterator[Callable[..., broker.Broker]]:
     """Make brokers to stop, kill or pause: ``brokers({"message.max.bytes": "9000"}, start=False)``."""
-    need_kafka()
     with ExitStack() as stack:
 
         def make(properties: Mapping[str, str] | None = None, *, start: bool = True) -> broker.Broker:

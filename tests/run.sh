@@ -9,7 +9,8 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
 
-declare -A serves=([tshark]=tshark [promtool]=prometheus [softflowd]=softflowd [dnsmasq]=dnsmasq-base)
+declare -A serves=([tshark]=tshark [promtool]=prometheus [softflowd]=softflowd [dnsmasq]=dnsmasq-base
+    [java]=default-jre-headless [mvn]=maven)
 
 install_tools() {
     local missing=() command sudo=
@@ -32,4 +33,6 @@ install=0
 install_tools
 setup requirements-test.lock
 cd "$root"
+# Apache Kafka from Maven Central, once per machine.
+"$venv/bin/python" tests/helpers/broker.py --fetch || say "what needs Kafka is skipped"
 exec "$venv/bin/python" -m pytest -ra "$@"

@@ -27,6 +27,7 @@ from typing import Self
 from kafkadist import (
     Distribution,
     UnavailableError,
+    check_java,
     copy_storage,
     fetch,
     format_storage,
@@ -61,6 +62,10 @@ PROPERTIES = {
     "share.coordinator.state.topic.min.isr": "1",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "500",
+    # A killed broker is let in again when its session is over: after 12 s by default, 3 s so.  The price: a
+    # pause of more than 2 s is followed by some 5 ms without a leader, which clients bridge by themselves.
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "500",
     # The default, 128 MiB, is taken from the heap at once.
     "log.cleaner.dedupe.buffer.size": "4194304",
 }
@@ -71,6 +76,8 @@ def distribution() -> Distribution:
     """Make everything a start needs, once per machine.  Raises UnavailableError."""
     made = locate()
     if not made.archive.exists():
+        print(f"poolwatch: making {made.folder} ready", file=sys.stderr)
+        check_java(made)
         with locked():
             fetch(made)
             format_storage(made)

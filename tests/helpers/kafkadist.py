@@ -83,20 +83,26 @@ def locked() -> Iterator[None]:
 
 
 def run_tool(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    except subprocess.TimeoutExpired as late:
+        raise UnavailableError(str(late)[:600]) from late
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise UnavailableError(f"{Path(command[0]).name} failed: " + " | ".join(lines[:4])[:600])
+
+
+def check_java(made: Distribution) -> None:
+    version = subprocess.run([made.java, "-version"], capture_output=True, text=True, check=False).stderr
+    major = re.search(r'version "(\d+)', version)
+    if major is None or int(major[1]) < 17:
+        raise UnavailableError(f"Kafka needs Java 17 or newer, {made.java} says {version.strip()[:60]}")
 
 
 def fetch(made: Distribution) -> None:
     """Bring the jars, all or none."""
     if made.libs.exists():
         return
-    version = subprocess.run([made.java, "-version"], capture_output=True, text=True, check=False).stderr
-    major = re.search(r'version "(\d+)', version)
-    if major is None or int(major[1]) < 17:
-        raise UnavailableError(f"Kafka needs Java 17, {made.java} is {version.splitlines()[0:1]}")
     maven = shutil.which("mvn")
     if maven is None:
         raise UnavailableError(f"the jars are not in {made.libs} and mvn was not found: install maven")

@@ -151,7 +151,7 @@ def test_a_start_that_fails_shows_the_log(brokers):
         brokers({"num.io.threads": "none"})
 
 
-def test_no_broker_outlives_the_process_that_started_it(kafka):
+def test_no_broker_outlives_the_process_that_started_it(kafka_distribution):
     main = Path(broker.__file__)
     with subprocess.Popen([sys.executable, main], stdout=subprocess.PIPE, text=True) as started:
         address = started.stdout.readline().strip()
