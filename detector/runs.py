@@ -84,7 +84,7 @@ class Line:
         self._detector = detector
         self._sink = sink
         self._refused = 0
-        self.bus = MemoryBus(detector.config.bus.capacity)
+        self.bus = MemoryBus(detector.config.embedded.capacity)
         self.engine = detector.engine()
         self.run: Run = detector.totals.start(self.engine, name)
 
@@ -92,7 +92,7 @@ class Line:
         """A flow collector that publishes on this line's bus."""
         detector = self._detector
         return NetflowCollector(
-            detector.config.collectors.netflow, detector.home, detector.config.bus.partitions,
+            detector.config.collectors.netflow, detector.home, detector.config.embedded.partitions,
             self.bus.publish, detector.netflow,
         )  # fmt: skip
 
@@ -144,7 +144,7 @@ class Replay:
         self._collector = Collector(
             detector.config.collectors.packets,
             detector.home,
-            detector.config.bus.partitions,
+            detector.config.embedded.partitions,
             self._line.bus.publish,
             detector.packets,
             detector.wanted,
