@@ -1,0 +1,118 @@
+"""Give up what is not needed any more: the user root, and all capabilities but CAP_NET_RAW.
+
+Capabilities belong to threads (capabilities(7)): call ``drop`` once sockets and files are open and before
+threads are started, which then begin with what is left.  Numbers: linux/capability.h, linux/prctl.h.  Where
+there are no capabilities (macOS, the BSDs) only the user is changed.
+"""
+
+import ctypes
+import os
+import pwd
+import struct
+import sys
+from typing import Any, Final, NamedTuple
+
+from collectors.errors import ConfigError
+
+NET_RAW: Final = 13
+_SETPCAP: Final = 8
+_VERSION_3: Final = 0x20080522
+_PR_SET_KEEPCAPS: Final = 8
+_PR_CAPBSET_READ: Final = 23
+_PR_CAPBSET_DROP: Final = 24
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_MOST: Final = 64
+
+
+class Left(NamedTuple):
+    """What a process is after ``drop``: user and capability numbers."""
+
+    user: str
+    capabilities: frozenset[int]
+
+
+def drop(user: str, keep: frozenset[int] = frozenset({NET_RAW})) -> Left:
+    """Become ``user`` if we are root (empty: do not), and lose every capability that is not in ``keep``.
+
+    There is no way back: set-user-ID programs and file capabilities give nothing any more.  Raises
+    ConfigError where there is no such user, before anything was changed, and OSError where we cannot.
+    """
+    entry = _entry(user) if user and os.geteuid() == 0 else None
+    libc = _libc()
+    held = _permitted(libc)
+    if _SETPCAP in held:
+        _bound(libc, keep)
+    if entry is not None:
+        if libc is not None:
+            _prctl(libc, _PR_SET_KEEPCAPS, 1)
+        os.setgroups([])
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+        if libc is not None:
+            _prctl(libc, _PR_SET_KEEPCAPS, 0)
+    if libc is not None:
+        libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        _set(libc, held & keep)
+        _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    return Left(_name(), _permitted(libc))
+
+
+def _entry(user: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigError(f"user {user!r}: there is none") from None
+
+
+def _name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def _fail() -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code))
+
+
+def _prctl(libc: Any, option: int, value: int) -> None:
+    if libc.prctl(option, value, 0, 0, 0) < 0:
+        raise _fail()
+
+
+def _header() -> Any:
+    return ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0))
+
+
+def _permitted(libc: Any) -> frozenset[int]:
+    """Ours, by capget(2): effective, permitted and inheritable, low halves before high halves."""
+    if libc is None:
+        return frozenset()
+    data = ctypes.create_string_buffer(24)
+    if libc.capget(_header(), data) < 0:
+        raise _fail()
+    _, low, _, _, high, _ = struct.unpack("=6I", data.raw)
+    bits = low | high << 32
+    return frozenset(n for n in range(_MOST) if bits >> n & 1)
+
+
+def _set(libc: Any, kept: frozenset[int]) -> None:
+    """Effective and permitted become ``kept``; nothing is inheritable."""
+    bits = sum(1 << n for n in kept)
+    low, high = bits & 0xFFFFFFFF, bits >> 32
+    data = ctypes.create_string_buffer(struct.pack("=6I", low, low, 0, high, high, 0))
+    if libc.capset(_header(), data) < 0:
+        raise _fail()
+
+
+def _bound(libc: Any, keep: frozenset[int]) -> None:
+    for n in range(_MOST):
+        if n not in keep and libc.prctl(_PR_CAPBSET_READ, n, 0, 0, 0) == 1:
+            _prctl(libc, _PR_CAPBSET_DROP, n)
