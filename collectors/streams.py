@@ -140,16 +140,22 @@ NAMES: Final = (
 
 ENDPOINTS: Final = (
     Column("address", "text", "", "IP address"),
-    Column("port", "number", "", "port; 0 for any listed port"),
+    Column("port", "number", "", "port; 0 for any of its ports"),
     Column("protocol", "number", "", "IP protocol number"),
     Column("origin", "text", "", "listed, resolved, learned or refuted"),
     Column("name", "text", "", "host name", nullable=True),
     Column("operator", "text", "", "pool operator", nullable=True),
     Column("coins", "list", "", "tickers"),
     Column("tls", "text", "", "yes, no or unknown"),
-    Column("first", "time", "", "first seen"),
-    Column("last", "time", "", "last renewed"),
-    Column("expires", "time", "", "forgotten after", nullable=True),
+    Column("kind", "text", "", "pool, solo, marketplace, proxy or browser-miner"),
+    Column("weak", "number", "", "1 where the address alone says little"),
+    Column("ports", "list", "", "its ports, where port is 0"),
+    Column("only", "list", "", "addresses of the subscribers for whom it counts; empty is everybody"),
+    Column("first", "time", "", "first seen, in UTC with nine digits of a second"),
+    Column("last", "time", "", "last renewed, likewise"),
+    Column("expires", "time", "", "forgotten after, likewise", nullable=True),
+    Column("generation", "number", "", "1, and one more each time it was forgotten and found again"),
+    Column("history", "list", "", "name, first and last of the times it was known before, newest last"),
     Column("why", "text", "", "what it rests on"),
 )
 

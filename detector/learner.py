@@ -7,11 +7,13 @@ own subscribers only.  Only payload renews; a refutation withdraws, and holds of
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
 from detector.clock import MINUTE_NS
 from detector.endpoints import HOUR_NS, LEARNED, REFUTED, Endpoints, Entry
+from detector.entries import only_of
 from detector.evidence import SessionFacts
 from detector.networks import SharedNetworks
 from detector.poolnames import NEVER_PORTS
@@ -26,7 +28,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     holds_s: int = 48 * 3600
     refuted_s: int = 7 * 24 * 3600
-    own_subscribers: int = 16  # of one neighbourhood, until a second one has seen the endpoint
     routable: tuple[str, ...] = ()
 
 
@@ -45,9 +46,23 @@ class Stats(msgspec.Struct):
     held_off: int = 0
 
 
-def neighbourhood(subscriber: bytes) -> bytes:
-    """The /24 of an IPv4 subscriber, the /48 of an IPv6 one."""
-    return subscriber[:15] if subscriber[:12] == bytes(10) + b"\xff\xff" else subscriber[:6]
+def teaches(port: int) -> bool:
+    """Whether sessions at a port may teach at all."""
+    return port not in PROXY_PORTS and port not in NEVER_PORTS
+
+
+def unfit(
+    address: bytes,
+    home_test: Callable[[bytes], bool],
+    routable: Callable[[bytes], bool],
+    shared: Callable[[bytes], object],
+) -> Literal["home", "unroutable", "shared"] | None:
+    """Why an address can be no learned endpoint; None where it can.  ``shared`` finds its shared network."""
+    if home_test(address):
+        return "home"
+    if not routable(address):
+        return "unroutable"
+    return "shared" if shared(address) is not None else None
 
 
 class Learner:
@@ -82,10 +97,12 @@ class Learner:
         if not confirmed or facts.shares.accepted < 1 or facts.role != "miner" or facts.copy:
             self.stats.unconfirmed += 1
             return []
-        if proxied is None or port in PROXY_PORTS or port in NEVER_PORTS:
+        if proxied is None or not teaches(port):
             self.stats.proxied += 1
             return []
-        if not self._fit(address, home_test):
+        why = unfit(address, home_test, self._routable, self._shared.find)
+        if why is not None:
+            setattr(self.stats, why, getattr(self.stats, why) + 1)
             return []
         held = self._endpoints.get(address, port, facts.connection.protocol, REFUTED)
         if held is not None and (held.expires_ns is None or at_ns <= held.expires_ns):
@@ -93,23 +110,13 @@ class Learner:
             return []
         return self._learn(facts, min(at_ns, facts.last_ns))
 
-    def _fit(self, address: bytes, home_test: Callable[[bytes], bool]) -> bool:
-        if home_test(address):
-            self.stats.home += 1
-        elif not self._routable(address):
-            self.stats.unroutable += 1
-        elif self._shared.find(address) is not None:
-            self.stats.shared += 1
-        else:
-            return True
-        return False
-
     def _learn(self, facts: SessionFacts, at_ns: int) -> list[Entry]:
         address, port = facts.server
         old = self._endpoints.get(address, port, facts.connection.protocol, LEARNED)
         if old is not None and old.expires_ns is not None and at_ns > old.expires_ns:
             old = None
-        only = self._only(old, facts.subscriber)
+        mine = (facts.subscriber,)
+        only = mine if old is None else only_of(old.only, mine, self._endpoints.limits.own_subscribers)
         if old is not None and old.only == only and at_ns < old.last_ns + MINUTE_NS:
             return []
         if old is None:
@@ -118,30 +125,19 @@ class Learner:
             self.stats.promoted += 1
         else:
             self.stats.renewed += 1
-        where = "of two neighbourhoods" if not only else "of one neighbourhood"
         made = Entry(
             address=address, port=port, protocol=facts.connection.protocol, origin=LEARNED,
             coins=(facts.coin,) if facts.coin else (), only=only, first_ns=at_ns, last_ns=at_ns,
             expires_ns=at_ns + self.config.holds_s * 10**9,
-            why=f"it accepted shares of subscribers {where} ({facts.dialect})",
+            why=f"it accepted shares of a subscriber ({facts.dialect})",
         )  # fmt: skip
         return [self._endpoints.put(made)]
 
-    def _only(self, old: Entry | None, subscriber: bytes) -> tuple[bytes, ...]:
-        """For whom it counts; () is everybody."""
-        if old is None:
-            return (subscriber,)
-        if not old.only or any(neighbourhood(s) != neighbourhood(subscriber) for s in old.only):
-            return ()
-        if subscriber in old.only:
-            return old.only
-        return (*old.only, subscriber)[-self.config.own_subscribers :]
-
     def refute(self, address: bytes, port: int, protocol: int, why: str, at_ns: int) -> list[Entry]:
         """Withdraw what was learned of an endpoint, and hold off learning it again."""
-        gone = self._endpoints.withdraw(address, port, protocol, LEARNED)
+        known = any(e.origin == LEARNED for e in self._endpoints.at(address, port, protocol))
         held = self._endpoints.get(address, port, protocol, REFUTED)
-        if gone is None and held is not None and at_ns < held.last_ns + HOUR_NS:
+        if not known and held is not None and at_ns < held.last_ns + HOUR_NS:
             return []
         self.stats.refuted += 1
         made = Entry(

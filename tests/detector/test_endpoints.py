@@ -157,3 +157,35 @@ def test_state_goes_round():
     other.restore(msgspec.msgpack.decode(blob, type=list[Entry]))
     assert list(other) == list(index)
     assert matched(other, [((2, 3333), (9, 3333), 6)]) == matched(index, [((2, 3333), (9, 3333), 6)])
+
+
+def test_only_what_is_new_is_let_through_the_sieve_and_many_at_a_time():
+    index = Endpoints()
+    for n in range(1, 100):
+        index.put(entry(n))
+        index.put(entry(n, last_ns=1))
+    assert index._sieve.used == 0
+    assert matched(index, [((99, 3333), (0, 1), 6)])
+    assert (index._sieve.used, index.stats.rebuilt) == (99, 1)
+
+
+def test_a_refutation_that_is_forgotten_takes_with_it_what_it_held_off():
+    index = Endpoints(limits=Limits(keep_ns=0))
+    index.put(entry(origin="learned"))
+    index.put(entry(origin="refuted", expires_ns=HOUR_NS))
+    assert index.stats.withdrawn == 1
+    assert index.at(address(1), 3333, 6) == ()
+    assert [e.origin for e in index] == ["refuted"]
+    other = Endpoints()
+    other.restore(index.state())
+    assert [e.origin for e in other] == ["refuted"]
+    assert index.expire(HOUR_NS + 1) == 1
+    assert len(index) == 0
+
+
+def test_what_is_seen_after_a_refutation_has_expired_is_told():
+    index = Endpoints()
+    index.put(entry(origin="refuted", expires_ns=HOUR_NS))
+    index.put(entry(origin="learned", first_ns=2 * HOUR_NS, last_ns=2 * HOUR_NS))
+    assert [e.origin for e in index.at(address(1), 3333, 6)] == ["learned"]
+    assert matched(index, [((1, 3333), (2, 1), 6)])

@@ -5,8 +5,9 @@ from flowrows import HOUR, NOON, SECOND, packed
 
 from detector import networks
 from detector.endpoints import Endpoints
+from detector.entries import neighbourhood
 from detector.evidence import Connection, SessionFacts, Shares
-from detector.learner import Learner, neighbourhood
+from detector.learner import Learner
 
 POOL = (packed("51.15.2.3"), 4444)
 
