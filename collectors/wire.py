@@ -191,6 +191,11 @@ def clamped(rows: Batch, name: str, latest: int, instead: int) -> tuple[Batch, i
     return rows.set_column(place, rows.schema.field(place), made), count
 
 
+def chosen(rows: Batch, keep: np.ndarray) -> Batch:
+    """The rows where ``keep`` (n,) bool is set, in their order."""
+    return rows.filter(pa.array(keep))
+
+
 def texts(rows: Batch, name: str) -> list[str | None]:
     """A text column as Python strings: for streams of few rows only."""
     return rows.column(name).to_pylist()

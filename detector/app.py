@@ -25,14 +25,16 @@ from collectors.packet.names import NameFilter
 from detector import networks, poolfiles
 from detector.attribution import Places
 from detector.config import Config
+from detector.endpoints import Endpoints
 from detector.engine import Engine, Knowledge
 from detector.errors import ConfigError, InputError
 from detector.exporters.http import Http
 from detector.exporters.jsonl import JsonLines
 from detector.exporters.prometheus import Exporter
 from detector.metrics import Complaints, Deliveries, Pace
+from detector.reading import captures, printable
 from detector.redact import PLAIN, Names, Redactor
-from detector.runs import LiveFlows, Replay, printable
+from detector.runs import LiveFlows, Replay
 from detector.totals import Totals
 
 __all__ = [
@@ -45,8 +47,6 @@ __all__ = [
     "printable",
     "warm_kernels",
 ]
-
-CAPTURE_SUFFIXES = (".pcap", ".pcapng", ".cap", ".pcap.gz", ".pcapng.gz", ".cap.gz")
 
 
 class Detector:
@@ -80,14 +80,21 @@ class Detector:
         self.guard = Lock()
         registry.register(Exporter(self.totals, version("poolwatch"), self.guard))
 
-    def engine(self) -> Engine:
-        """A fresh engine: its own clock, its own state."""
+    def endpoints(self) -> Endpoints:
+        """A fresh index of endpoints, which knows the list."""
+        return Endpoints(self.pools.listed(), self.config.detector.endpoints)
+
+    def engine(self, index: Endpoints | None = None) -> Engine:
+        """A fresh engine: its own clock, its own state.  With an ``index`` that it shares, its state is to be
+        written."""
         return Engine(
             self._engine,
             place_of=self._places.find,
             names=self._names,
             prefix6=self.config.subscriber_prefix_ipv6,
             knowledge=self.knowledge,
+            index=index,
+            durable=index is not None,
         )
 
 
@@ -108,20 +115,6 @@ def _names(config: Config) -> Names:
     if not key.strip():
         raise ConfigError(f"output.redact_key_file: {path} is empty")
     return Redactor(key)
-
-
-def captures(paths: Iterable[str]) -> list[str]:
-    """Files as named; of a folder the captures in it, in order of name.  ``-`` is standard input."""
-    out: list[str] = []
-    for given in paths:
-        if given == "-" or not Path(given).is_dir():
-            out.append(given)
-        else:
-            found = sorted(
-                p for p in Path(given).iterdir() if p.name.endswith(CAPTURE_SUFFIXES) and p.is_file()
-            )
-            out += [str(p) for p in found]
-    return out
 
 
 def warm_kernels(say: Callable[[str], None]) -> None:

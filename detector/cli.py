@@ -56,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     live.add_argument(
         "--seconds", type=float, metavar="N", help="end after N seconds and print the incidents"
     )
+    detect = sub.add_parser("detect", help="judge what collectors put on Kafka: one member of the group")
+    detect.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
     pools = sub.add_parser("pools", help="the table of pool endpoints")
     does = pools.add_subparsers(dest="what", metavar="WHAT", required=True)
     listing = does.add_parser("list", help="print the rows")
@@ -69,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     resolving.add_argument("--server", action="append", metavar="ADDRESS", help="instead of resolver.servers")
     check = sub.add_parser("check", help="build everything from the configuration and stop")
     show = sub.add_parser("config", help="print the merged configuration as TOML")
-    for command in (scan, run, check, show, live, listing, checking, importing, resolving):
+    for command in (scan, run, check, show, live, detect, listing, checking, importing, resolving):
         command.add_argument("--config", metavar="FILE", help="TOML file (default: $POOLWATCH_CONFIG)")
     return out
 
@@ -90,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         commands: dict[str, Callable[[argparse.Namespace], int]] = {
             "scan": _scan, "run": _run, "check": _check, "config": _config,
-            "flows": _flows, "collect": _collect, "pools": _pools,
+            "flows": _flows, "collect": _collect, "detect": _detect, "pools": _pools,
         }  # fmt: skip
         return commands[options.command](options)
     except ConfigError as error:
@@ -211,6 +213,13 @@ def _collect(options: argparse.Namespace) -> int:
     from detector.live import collect_flows
 
     return collect_flows(load(options.config), options, _say, _print_table, _on_stop)
+
+
+def _detect(options: argparse.Namespace) -> int:
+    from detector.config import load
+    from detector.member import serve
+
+    return serve(load(options.config), options, _say, _on_stop)
 
 
 def _pools(options: argparse.Namespace) -> int:

@@ -72,3 +72,9 @@ class Pace:
             buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
             registry=registry,
         )
+
+    def took(self, stream: str, rows: int, seconds: float) -> None:
+        """One message was taken in."""
+        self.batch_seconds.observe(seconds)
+        self.messages.labels(stream).inc()
+        self.rows.labels(stream).inc(rows)

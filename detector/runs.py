@@ -1,74 +1,25 @@
 """One run of data, wired: a file that is replayed, or exports as they are received."""
 
-import os
-import select
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Thread
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from collectors.app import exports
 from collectors.bus import MemoryBus
-from collectors.errors import DecodeError
 from collectors.netflow.collector import Collector as NetflowCollector
 from collectors.netflow.datagrams import Datagram
-from collectors.packet import pcapfile
 from collectors.packet.collector import Collector
 from collectors.packet.collector import Metrics as PacketMetrics
 from detector import resolver
 from detector.engine import Told
-from detector.errors import InputError
 from detector.exporters.jsonl import JsonLines
 from detector.exporters.report import FileReport, ScanIncident
+from detector.reading import Reading, printable
 from detector.totals import Run
 
 if TYPE_CHECKING:
     from detector.app import Detector, Service
-
-STEP_S = 0.05
-PACKETS, FLOWS = "packets", "flows"
-BLANK_BLOCKS = 8
-WAIT_S = 0.25
-
-
-def printable(path: str) -> str:
-    """A file's name as text: bytes that are no UTF-8 are shown as the replacement character."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
-def _open(path: str) -> IO[bytes]:
-    try:
-        if path == "-":
-            return os.fdopen(os.dup(sys.__stdin__.fileno()), "rb")  # type: ignore[union-attr]
-        return Path(path).open("rb")
-    except (OSError, AttributeError, ValueError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-class Tally:
-    """What the frames of one file add up to."""
-
-    def __init__(self) -> None:
-        self.frames = 0
-        self.bytes = 0
-        self.first_ns: int | None = None
-        self.last_ns = 0
-
-    def add(self, block: pcapfile.Block) -> None:
-        """Count one block."""
-        if not block.t_ns.size:
-            return
-        self.frames += block.t_ns.size
-        self.bytes += int(block.length.sum())
-        first, last = int(block.t_ns.min()), int(block.t_ns.max())
-        self.last_ns = last if self.first_ns is None else max(self.last_ns, last)
-        self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
 
 
 def _refusals(metrics: PacketMetrics) -> dict[str, int]:
@@ -103,9 +54,7 @@ class Line:
             started = time.perf_counter()
             with self._detector.guard:
                 self._tell(self.engine.step(message))
-            pace.batch_seconds.observe(time.perf_counter() - started)
-            pace.messages.labels(message.stream).inc()
-            pace.rows.labels(message.stream).inc(message.rows.num_rows)
+            pace.took(message.stream, message.rows.num_rows, time.perf_counter() - started)
             flows += message.rows.num_rows if message.stream == "flows" else 0
         if self.bus.refused > self._refused:
             pace.bus_refused.inc(self.bus.refused - self._refused)
@@ -128,11 +77,8 @@ class Line:
 
 
 class Replay:
-    """One file through collectors, bus and engine: a run of its own.
-
-    ``kind`` says what is read of it: packets, flows (exports on any port), or whatever it holds: packets, and
-    exports on the known ports, which are no longer looked for once ``BLANK_BLOCKS`` blocks had none.
-    """
+    """One file through collectors, bus and engine: a run of its own.  ``reading.Reading`` says what ``kind``
+    is."""
 
     def __init__(
         self, detector: "Detector", path: str, sink: JsonLines | None = None, kind: str = "any"
@@ -141,7 +87,7 @@ class Replay:
         self._path = path
         self._line = Line(detector, path, sink)
         self._line.bus.spill = self._drain
-        self._collector = Collector(
+        collector = Collector(
             detector.config.collectors.packets,
             detector.home,
             detector.config.embedded.partitions,
@@ -149,11 +95,7 @@ class Replay:
             detector.packets,
             detector.wanted,
         )
-        # Made when the first export is found: most captures have none.
-        self._exports: NetflowCollector | None = None
-        self._kind = kind
-        self._blank_blocks = 0
-        self._tally = Tally()
+        self._reading = Reading(path, kind, collector, self._line.flow_collector)
         self._flows = 0
         self._refused = _refusals(detector.packets)
 
@@ -164,27 +106,7 @@ class Replay:
 
         Raises InputError where nothing of it could be read.
         """
-        with _open(self._path) as file:
-            try:
-
-                def waiting() -> bool:
-                    progress(_position(file))
-                    return stopped()
-
-                for block in _paced(pcapfile.blocks(_Interruptible(file, stopped)), pace, waiting):
-                    self._tally.add(block)
-                    self._feed(block)
-                    self._drain()
-                    self._detector.complaints.say(self._path, _refusals(self._detector.packets))
-                    progress(_position(file))
-                    if stopped():
-                        break
-            except (DecodeError, OSError) as error:
-                raise InputError(f"{self._path}: {error}") from None
-        if self._kind != FLOWS:
-            self._collector.finish()
-        if self._exports is not None:
-            self._exports.finish()
+        self._reading.run(stopped, progress, pace, self._fed)
         self._drain()
         with self._detector.guard:
             self._line.finish()
@@ -192,85 +114,33 @@ class Replay:
             self._line.run.end()
         return report
 
-    def _feed(self, block: pcapfile.Block) -> None:
-        """Frames to the packet collector, and what exports they carry to the flow collector."""
-        if self._kind != FLOWS:
-            self._collector.feed(block)
-        if self._kind == PACKETS or self._blank_blocks >= BLANK_BLOCKS:
-            return
-        found = exports(block, any_port=self._kind == FLOWS)
-        self._blank_blocks = 0 if len(found) else self._blank_blocks + (self._kind != FLOWS)
-        if len(found):
-            if self._exports is None:
-                self._exports = self._line.flow_collector()
-            self._exports.feed(found)
+    def _fed(self) -> None:
+        self._drain()
+        self._detector.complaints.say(self._path, _refusals(self._detector.packets))
 
     def _drain(self) -> None:
         self._flows += self._line.drain()
 
     def _report(self) -> FileReport:
-        first_ns = self._tally.first_ns or 0
-        seconds = (self._tally.last_ns - first_ns) / 1e9
+        tally = self._reading.tally
+        first_ns = tally.first_ns or 0
+        seconds = (tally.last_ns - first_ns) / 1e9
         mining = sum(d.bytes.up + d.bytes.down for d in self._line.run.documents() if d.role != "pool")
         refused = _refusals(self._detector.packets)
         return FileReport(
             path=printable(self._path),
-            packets=self._tally.frames,
+            packets=tally.frames,
             flows=self._flows,
-            bytes=self._tally.bytes,
+            bytes=tally.bytes,
             refused={r: n - self._refused[r] for r, n in refused.items() if n > self._refused[r]},
             first_ns=first_ns,
-            last_ns=self._tally.last_ns,
+            last_ns=tally.last_ns,
             mining_mbps=mining * 8 / 1e6 / seconds if seconds else 0.0,
         )
 
     def found(self) -> list[ScanIncident]:
         """The incidents of this file."""
         return [ScanIncident(printable(self._path), d) for d in self._line.run.documents()]
-
-
-class _Interruptible:
-    """A file that is read as far as it comes, and is at its end once ``stopped`` says so: a live pipe may be
-    silent for long."""
-
-    def __init__(self, file: IO[bytes], stopped: Callable[[], bool]) -> None:
-        self._file = file
-        self._stopped = stopped
-        self._waits = not file.seekable()
-
-    def read(self, n: int) -> bytes:
-        """Up to ``n`` octets, as soon as there are any; none at the end."""
-        while self._waits and not self._stopped():
-            if select.select([self._file], [], [], WAIT_S)[0]:
-                return self._file.read1(n)  # type: ignore[attr-defined]
-        return b"" if self._stopped() else self._file.read(n)
-
-
-def _position(file: IO[bytes]) -> int:
-    try:
-        return file.tell()
-    except OSError:
-        return 0
-
-
-def _paced(
-    blocks: Iterable[pcapfile.Block], pace: float, stopped: Callable[[], bool]
-) -> Iterator[pcapfile.Block]:
-    """Blocks no faster than ``pace`` seconds of the data in a second, cut into steps of ``STEP_S``."""
-    began = time.monotonic()
-    first: int | None = None
-    for block in blocks:
-        if not pace or not block.t_ns.size:
-            yield block
-            continue
-        first = int(block.t_ns[0]) if first is None else first
-        step = (block.t_ns - first) // max(1, int(STEP_S * 1e9 * pace))
-        edges = [0, *(np.flatnonzero(np.diff(step)) + 1).tolist(), block.t_ns.size]
-        for a, b in pairwise(edges):
-            due = began + (int(block.t_ns[a]) - first) / 1e9 / pace
-            while (left := due - time.monotonic()) > 0 and not stopped():
-                time.sleep(min(left, STEP_S))
-            yield block.part(a, b)
 
 
 class LiveFlows:

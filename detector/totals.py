@@ -42,8 +42,9 @@ def counts_of(engine: Engine) -> Counter[CountKey]:
 class Run:
     """One engine while it runs; its documents and counts once it has ended."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, *, live: bool = False) -> None:
         self.name = name
+        self.live = live
         self.engine: Engine | None = engine
         self._documents: list[Incident] = []
         self.minute: Counter[Label] = Counter()
@@ -80,12 +81,34 @@ class Totals:
         self.bytes: Counter[Label] = Counter()
         self.bytes_by_place: Counter[PlaceLabel] = Counter()
         self.transitions: Counter[str] = Counter()
+        self._counts: Counter[CountKey] = Counter()
+        self._evidence: Counter[tuple[str, str]] = Counter()
 
-    def start(self, engine: Engine, name: str) -> Run:
-        """A new run begins."""
-        run = Run(engine, name)
+    def start(self, engine: Engine, name: str, *, live: bool = False) -> Run:
+        """A new run begins: of a replay, or of live links."""
+        run = Run(engine, name, live=live)
         self.runs.append(run)
         return run
+
+    def drop(self, run: Run) -> None:
+        """Forget a run: its partition was given to another, or its replay is over.  Its counts stay."""
+        self.runs.remove(run)
+        self._counts.update(run.counts())
+        self._evidence.update(run.evidence())
+
+    def counts(self) -> Counter[CountKey]:
+        """Counters of all engines, by metric name."""
+        out = Counter(self._counts)
+        for run in self.runs:
+            out.update(run.counts())
+        return out
+
+    def evidence(self) -> Counter[tuple[str, str]]:
+        """How often each kind and rule spoke."""
+        out = Counter(self._evidence)
+        for run in self.runs:
+            out.update(run.evidence())
+        return out
 
     def take(self, run: Run, told: Told) -> None:
         """Add what one step told."""
@@ -102,9 +125,11 @@ class Totals:
         return [d for run in self.runs for d in run.documents()]
 
     def watermark_ns(self) -> int | None:
-        """The least advanced watermark of the engines that run."""
-        running = [run.engine.watermark.value_ns for run in self.runs if run.engine is not None]
-        return min(running, default=None)
+        """The least advanced watermark of the engines that run; of those of live links where there are any
+        that have heard a clock."""
+        running = [(run.live, run.engine.watermark.value_ns) for run in self.runs if run.engine is not None]
+        live = [at for is_live, at in running if is_live and at > 0]
+        return min(live or [at for _, at in running], default=None)
 
     def minute(self) -> tuple[Counter[Label], float | None]:
         """Bytes of each run's latest closed minute, and when the newest of those ended (Unix s)."""

@@ -150,17 +150,13 @@ class Exporter(Collector):
         yield self._counter(
             "incident_transitions", "Incident transitions, by new state.", ("to",), transitions
         )
-        evidence: Counter[tuple[str, str]] = Counter()
-        for run in self._totals.runs:
-            evidence.update(run.evidence())
-        known = {key: n for key, n in evidence.items() if key[0] in WEIGHTS}
+        known = {key: n for key, n in self._totals.evidence().items() if key[0] in WEIGHTS}
         yield self._counter("evidence", "Observations, by kind and rule.", ("kind", "rule"), known)
 
     def _counts(self) -> Iterator[Metric]:
         sums: Counter[CountKey] = Counter({("payload_refused", str(r)): 0 for r in Refusal})
         sums.update(ZERO)
-        for run in self._totals.runs:
-            sums.update(run.counts())
+        sums.update(self._totals.counts())
         for name in sorted({name for name, _ in sums}):
             reasons = {reason: n for (of, reason), n in sums.items() if of == name}
             text = f"Detector core: {name.replace('_', ' ')}."

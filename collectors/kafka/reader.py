@@ -1,0 +1,217 @@
+"""Reading topics: as one of a group, partition by partition, or one topic whole.
+
+Records in Kafka's words come out as ``Fetched``; offsets, assignments and lag are by stream and partition
+number.  The client's threads stay inside; call every method from one thread.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from collectors.errors import ConfigError, InputError
+from collectors.kafka.clients import (
+    ConsumerRebalanceListener,
+    KafkaConsumer,
+    OffsetAndMetadata,
+    TopicPartition,
+    errors,
+)
+
+FETCH_WAIT_S: Final = 0.5
+PATIENCE_S: Final = 60.0
+
+
+class Fetched(NamedTuple):
+    """One record.  ``t_ms`` is the stamp that its sender or the broker gave it."""
+
+    stream: str
+    partition: int
+    offset: int
+    t_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+def _told(stream: str, record: Any) -> Fetched:
+    return Fetched(
+        stream, record.partition, record.offset, record.timestamp, record.key, record.value,
+        record.headers or [],
+    )  # fmt: skip
+
+
+class _Listener(ConsumerRebalanceListener):
+    """Notes what the group decides.  The client calls it while ``poll`` waits."""
+
+    def __init__(self, reader: "GroupReader", leave: Callable[[], None], lose: Callable[[], None]) -> None:
+        self._reader = reader
+        self._leave = leave
+        self._lose = lose
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        if revoked:
+            self._leave()
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._reader.given(assigned)
+
+    def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
+        del lost
+        self._lose()
+
+
+class GroupReader:
+    """A member of a group that reads the same partition numbers of several topics.
+
+    ``topics`` is {stream: topic}.  ``leave`` is called before partitions are given up, while they still are
+    ours; ``lose`` when they are gone already.
+    """
+
+    def __init__(
+        self,
+        consumer: KafkaConsumer,
+        topics: Mapping[str, str],
+        leave: Callable[[], None],
+        lose: Callable[[], None],
+    ) -> None:
+        self._consumer = consumer
+        self._topics = dict(topics)
+        self._streams = {topic: stream for stream, topic in topics.items()}
+        self._given: set[TopicPartition] | None = None
+        self._paused: set[TopicPartition] = set()
+        self.corrupt = 0
+        consumer.subscribe(list(self._streams), listener=_Listener(self, leave, lose))
+
+    def given(self, assigned: set[TopicPartition]) -> None:
+        """Note an assignment; the next call of ``assigned`` tells it."""
+        self._given = set(assigned)
+
+    def poll(self, wait_s: float, most: int) -> list[Fetched]:
+        """At most ``most`` records, those of a partition in order; waits up to ``wait_s`` for the first.
+
+        Of an assignment that came meanwhile nothing is told before ``assigned`` was asked.  A record batch
+        whose checksum is wrong is passed over, and counted in ``corrupt``.
+        """
+        try:
+            found = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=most)
+        except errors.CorruptRecordError:
+            self._skip_corrupt()
+            return []
+        if self._given is not None:
+            return []
+        return [_told(self._streams[tp.topic], r) for tp, records in found.items() for r in records]
+
+    def _skip_corrupt(self) -> None:
+        """Go one record on wherever a fetch fails: the client does not say where it was."""
+        self.corrupt += 1
+        for tp in self._consumer.assignment():
+            one = self._consumer.position(tp)
+            if one < (self._consumer.highwater(tp) or 0):
+                self._consumer.seek(tp, one + 1)
+                return
+
+    def assigned(self) -> set[int] | None:
+        """The partition numbers of a new assignment, None where it is the same as before.
+
+        Raises ConfigError where the topics' numbers differ: states could not be kept by number.
+        """
+        if self._given is None:
+            return None
+        given, self._given = self._given, None
+        self._paused.clear()
+        numbers = {t: {tp.partition for tp in given if tp.topic == t} for t in self._streams}
+        one, *others = numbers.values()
+        if any(other != one for other in others):
+            told = ", ".join(f"{topic} {sorted(found)}" for topic, found in sorted(numbers.items()))
+            raise ConfigError(f"the group gave different partitions of topics that belong together: {told}")
+        return one
+
+    def seek(self, partition: int, offsets: Mapping[str, int]) -> None:
+        """Go on at these offsets, by stream."""
+        for stream, offset in offsets.items():
+            self._consumer.seek(TopicPartition(self._topics[stream], partition), offset)
+
+    def hold(self, stream: str, partition: int, held: bool) -> None:
+        """Do not fetch for now, or fetch again."""
+        tp = TopicPartition(self._topics[stream], partition)
+        if held and tp not in self._paused:
+            self._paused.add(tp)
+            self._consumer.pause(tp)
+        elif not held and tp in self._paused:
+            self._paused.discard(tp)
+            self._consumer.resume(tp)
+
+    def ends(self) -> dict[tuple[str, int], int]:
+        """The newest offset that is known of each partition we read, by (stream, number)."""
+        found = ((tp, self._consumer.highwater(tp)) for tp in self._consumer.assignment())
+        return {(self._streams[tp.topic], tp.partition): end for tp, end in found if end is not None}
+
+    def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Tell the group how far we are, for its tools; nobody starts from there."""
+        self._consumer.commit_async(
+            {
+                TopicPartition(self._topics[stream], partition): OffsetAndMetadata(offset, "", -1)
+                for (stream, partition), offset in offsets.items()
+            }
+        )
+
+    def close(self) -> None:
+        """Leave the group; ``leave`` is called first."""
+        try:
+            self._consumer.close(autocommit=False, timeout_ms=10_000)
+        except errors.KafkaError as error:
+            raise InputError(f"leaving the group: {error}") from None
+
+
+class TopicReader:
+    """Reads one topic from its beginning, and what is added later.  It belongs to no group."""
+
+    def __init__(self, consumer: KafkaConsumer, stream: str, topic: str) -> None:
+        self._consumer = consumer
+        self._stream = stream
+        self._topic = topic
+
+    def _all(self, partitions: Iterable[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, p) for p in partitions]
+
+    def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """The offset behind the last record of each partition."""
+        try:
+            found = self._consumer.end_offsets(self._all(partitions))
+        except errors.KafkaError as error:
+            raise InputError(f"{self._topic}: {error}") from None
+        return {tp.partition: end for tp, end in found.items()}
+
+    def whole(
+        self, partitions: Iterable[int], turned: Callable[[], None] = lambda: None
+    ) -> Iterator[Fetched]:
+        """Every record that the partitions hold now, oldest first.  ``turned`` is called now and then.
+
+        Raises InputError where the broker does not answer for a minute.
+        """
+        wanted = self._all(partitions)
+        if not wanted:
+            return
+        ends = self.ends(partitions)
+        self._consumer.assign(wanted)
+        self._consumer.seek_to_beginning(*wanted)
+        left = {tp for tp in wanted if self._consumer.position(tp) < ends[tp.partition]}
+        waited_s = 0.0
+        while left:
+            found = self._consumer.poll(timeout_ms=int(FETCH_WAIT_S * 1000), max_records=5000)
+            waited_s = 0.0 if found else waited_s + FETCH_WAIT_S
+            if waited_s > PATIENCE_S:
+                raise InputError(f"{self._topic}: no answer for {PATIENCE_S:.0f} s")
+            for records in found.values():
+                yield from (_told(self._stream, r) for r in records)
+            # Where the last records were compacted away the position goes past them all the same.
+            left = {tp for tp in left if self._consumer.position(tp) < ends[tp.partition]}
+            turned()
+
+    def more(self) -> list[Fetched]:
+        """What has been added since; does not wait."""
+        found = self._consumer.poll(timeout_ms=0, max_records=5000)
+        return [_told(self._stream, r) for records in found.values() for r in records]
+
+    def close(self) -> None:
+        """Close the client."""
+        self._consumer.close(autocommit=False, timeout_ms=5_000)

@@ -1,0 +1,162 @@
+"""Collectors, topics and detectors on a real Kafka, for tests and benchmarks."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from collectors import subscribers
+from collectors.app import exports
+from collectors.kafka import clients, topics
+from collectors.kafka.config import Config as KafkaConfig
+from collectors.kafka.reader import TopicReader
+from collectors.kafka.sender import Sender
+from collectors.netflow.collector import Collector as FlowCollector
+from collectors.netflow.collector import Config as FlowConfig
+from collectors.netflow.metrics import Metrics as FlowMetrics
+from collectors.packet import pcapfile
+from collectors.packet.collector import Collector, Config, Metrics
+from detector.intake import INPUTS
+
+MAIN = "from detector.cli import main; raise SystemExit(main())"
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Site:
+    """One set of topics on a broker, and who uses them."""
+
+    def __init__(self, address: str, prefix: str, partitions: int = 8, **more: object) -> None:
+        self.config = KafkaConfig(
+            bootstrap_servers=(address,), topic_prefix=prefix, partitions=partitions, replication=1,
+            group=f"{prefix}detectors", session_timeout_ms=1000, state_write_ms=50, **more,
+        )  # fmt: skip
+
+    def create(self) -> "Site":
+        with clients.admin(self.config) as admin:
+            topics.create(admin, self.config)
+        return self
+
+    @contextmanager
+    def sender(self):
+        with Sender(self.config, CollectorRegistry()) as sender:
+            yield sender
+
+    def publish(self, paths: Iterable[Path], kind: str = "packets", home=None) -> None:
+        """Each file is a run of its own, as ``poolwatch collect packets FILE`` and ``flows FILE`` do it."""
+        home = home or subscribers.home()
+        with self.sender() as sender:
+            for path in paths:
+                feed = sender.feed(path.name, blocking=True)
+                registry = CollectorRegistry()
+                packets = Collector(
+                    Config(id="tap"), home, sender.partitions, feed.publish, Metrics(registry)
+                )
+                flows = FlowCollector(
+                    FlowConfig(id="router"), home, sender.partitions, feed.publish, FlowMetrics(registry)
+                )
+                for block in pcapfile.blocks(io.BytesIO(path.read_bytes())):
+                    if kind == "flows":
+                        flows.feed(exports(block, any_port=True))
+                    else:
+                        packets.feed(block)
+                (flows if kind == "flows" else packets).finish()
+                feed.end()
+
+    def environment(self) -> dict[str, str]:
+        """What makes ``poolwatch`` use this site."""
+        kafka = self.config
+        told = {
+            "BUS": "kafka", "KAFKA__BOOTSTRAP_SERVERS": ",".join(kafka.bootstrap_servers),
+            "KAFKA__TOPIC_PREFIX": kafka.topic_prefix, "KAFKA__PARTITIONS": str(kafka.partitions),
+            "KAFKA__REPLICATION": "1", "KAFKA__GROUP": kafka.group,
+            "KAFKA__SESSION_TIMEOUT_MS": str(kafka.session_timeout_ms),
+            "KAFKA__STATE_WRITE_MS": str(kafka.state_write_ms),
+        }  # fmt: skip
+        return {**os.environ, **{f"POOLWATCH_{k}": v for k, v in told.items()}}
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
+        """A ``poolwatch`` process."""
+        return subprocess.Popen(
+            [sys.executable, "-c", MAIN, *arguments], cwd=ROOT, text=True,
+            env={**self.environment(), **environment}, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    # -- what is there -----------------------------------------------------------------------------
+
+    def ends(self) -> dict[tuple[str, int], int]:
+        """How much collectors have put there."""
+        consumer = clients.consumer(self.config)
+        try:
+            return {
+                (stream, p): end
+                for stream in INPUTS
+                for p, end in TopicReader(consumer, stream, topics.topic(self.config, stream))
+                .ends(range(self.config.partitions))
+                .items()
+            }
+        finally:
+            consumer.close()
+
+    def committed(self) -> dict[tuple[str, int], int]:
+        """How much detectors say that they have judged and written."""
+        names = {topics.topic(self.config, stream): stream for stream in INPUTS}
+        consumer = clients.consumer(self.config, group_id=self.config.group)
+        try:
+            at = {
+                (stream, p): clients.TopicPartition(topic, p)
+                for topic, stream in names.items()
+                for p in range(self.config.partitions)
+            }
+            return {place: consumer.committed(tp) or 0 for place, tp in at.items()}
+        finally:
+            consumer.close()
+
+    def wait_judged(self, timeout_s: float = 60, alive: Iterable[subprocess.Popen] = ()) -> None:
+        """Until all that is there has been judged, and what came of it written."""
+        end = time.monotonic() + timeout_s
+        ends = self.ends()
+        while (behind := {k: (v, ends[k]) for k, v in self.committed().items() if v < ends[k]}):
+            assert time.monotonic() < end, f"not judged: {behind}"
+            for process in alive:
+                assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+
+    def records(self, stream: str) -> list:
+        """All records of an output, in their partitions' order."""
+        consumer = clients.consumer(self.config)
+        reader = TopicReader(consumer, stream, topics.topic(self.config, stream))
+        try:
+            return list(reader.whole(range(self.config.partitions)))
+        finally:
+            reader.close()
+
+    def incidents(self) -> list[dict]:
+        """The latest document of each incident."""
+        latest: Mapping[bytes, bytes] = {r.key: r.value for r in self.records("incidents")}
+        return sorted((json.loads(v) for v in latest.values()), key=lambda d: (d["subscriber"], d["id"]))
+
+    def alerts(self) -> list[str]:
+        """Distinct alerts."""
+        return sorted({r.key.decode().rpartition("/")[2] for r in self.records("alerts")})
+
+
+def stop(process: subprocess.Popen, timeout_s: float = 30) -> str:
+    """End a process cleanly; what it said."""
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, said
+    return said
+
+
+def plain(document: object) -> dict:
+    """A document as JSON tells it."""
+    return json.loads(msgspec.json.encode(document))
