@@ -112,6 +112,8 @@ def newest(periods: Iterable[Period], most: int) -> tuple[Period, ...]:
 
 def canonical(entry: Entry, limits: Limits) -> Entry:
     """An entry within the bounds, its sets in one order."""
+    if len(entry.coins) < 2 and len(entry.only) < 2 and not entry.history:
+        return entry
     coins = tuple(sorted(set(entry.coins))[:MOST_COINS])
     only = only_of(entry.only, entry.only, limits.own_subscribers)
     history = newest(entry.history, limits.history) if entry.history else ()
