@@ -1,0 +1,185 @@
+"""One file through the collectors: its frames to the one of packets, the exports they carry to the other.
+
+A path in; calls of collectors that somebody else has wired out.
+"""
+
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from collectors.app import exports
+from collectors.errors import DecodeError
+from collectors.netflow.collector import Collector as NetflowCollector
+from collectors.packet import pcapfile
+from collectors.packet.collector import Collector
+from detector.errors import InputError
+
+STEP_S = 0.05
+PACKETS, FLOWS = "packets", "flows"
+BLANK_BLOCKS = 8
+WAIT_S = 0.25
+CAPTURE_SUFFIXES = (".pcap", ".pcapng", ".cap", ".pcap.gz", ".pcapng.gz", ".cap.gz")
+
+
+def captures(paths: Iterable[str]) -> list[str]:
+    """Files as named; of a folder the captures in it, in order of name.  ``-`` is standard input."""
+    out: list[str] = []
+    for given in paths:
+        if given == "-" or not Path(given).is_dir():
+            out.append(given)
+        else:
+            found = sorted(
+                p for p in Path(given).iterdir() if p.name.endswith(CAPTURE_SUFFIXES) and p.is_file()
+            )
+            out += [str(p) for p in found]
+    return out
+
+
+def printable(path: str) -> str:
+    """A file's name as text: bytes that are no UTF-8 are shown as the replacement character."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+class Tally:
+    """What the frames of one file add up to."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.bytes = 0
+        self.first_ns: int | None = None
+        self.last_ns = 0
+
+    def add(self, block: pcapfile.Block) -> None:
+        """Count one block."""
+        if not block.t_ns.size:
+            return
+        self.frames += block.t_ns.size
+        self.bytes += int(block.length.sum())
+        first, last = int(block.t_ns.min()), int(block.t_ns.max())
+        self.last_ns = last if self.first_ns is None else max(self.last_ns, last)
+        self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
+
+
+class Reading:
+    """One file, read once.  ``kind`` says what is read of it: packets, flows (exports on any port), or
+    whatever it holds: packets, and exports on the known ports, which are no longer looked for once
+    ``BLANK_BLOCKS`` blocks had none.
+
+    ``flow_collector`` makes the collector of exports when the first one is found: most captures have none.
+    """
+
+    def __init__(
+        self, path: str, kind: str, packets: Collector, flow_collector: Callable[[], NetflowCollector]
+    ) -> None:
+        self._path = path
+        self._kind = kind
+        self._packets = packets
+        self._flow_collector = flow_collector
+        self._exports: NetflowCollector | None = None
+        self._blank_blocks = 0
+        self.tally = Tally()
+
+    def run(
+        self,
+        stopped: Callable[[], bool],
+        progress: Callable[[int], None],
+        pace: float = 0,
+        fed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Read to the end, or until ``stopped``, and finish the collectors.
+
+        ``progress`` is told the octets read so far, ``fed`` is called after each block.  Raises InputError
+        where nothing could be read.
+        """
+        with _open(self._path) as file:
+            try:
+
+                def waiting() -> bool:
+                    progress(_position(file))
+                    return stopped()
+
+                for block in _paced(pcapfile.blocks(_Interruptible(file, stopped)), pace, waiting):
+                    self.tally.add(block)
+                    self._feed(block)
+                    fed()
+                    progress(_position(file))
+                    if stopped():
+                        break
+            except (DecodeError, OSError) as error:
+                raise InputError(f"{self._path}: {error}") from None
+        if self._kind != FLOWS:
+            self._packets.finish()
+        if self._exports is not None:
+            self._exports.finish()
+
+    def _feed(self, block: pcapfile.Block) -> None:
+        if self._kind != FLOWS:
+            self._packets.feed(block)
+        if self._kind == PACKETS or self._blank_blocks >= BLANK_BLOCKS:
+            return
+        found = exports(block, any_port=self._kind == FLOWS)
+        self._blank_blocks = 0 if len(found) else self._blank_blocks + (self._kind != FLOWS)
+        if len(found):
+            if self._exports is None:
+                self._exports = self._flow_collector()
+            self._exports.feed(found)
+
+
+def _open(path: str) -> IO[bytes]:
+    try:
+        if path == "-":
+            return os.fdopen(os.dup(sys.__stdin__.fileno()), "rb")  # type: ignore[union-attr]
+        return Path(path).open("rb")
+    except (OSError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+class _Interruptible:
+    """A file that is read as far as it comes, and is at its end once ``stopped`` says so: a live pipe may be
+    silent for long."""
+
+    def __init__(self, file: IO[bytes], stopped: Callable[[], bool]) -> None:
+        self._file = file
+        self._stopped = stopped
+        self._waits = not file.seekable()
+
+    def read(self, n: int) -> bytes:
+        """Up to ``n`` octets, as soon as there are any; none at the end."""
+        while self._waits and not self._stopped():
+            if select.select([self._file], [], [], WAIT_S)[0]:
+                return self._file.read1(n)  # type: ignore[attr-defined]
+        return b"" if self._stopped() else self._file.read(n)
+
+
+def _position(file: IO[bytes]) -> int:
+    try:
+        return file.tell()
+    except OSError:
+        return 0
+
+
+def _paced(
+    blocks: Iterable[pcapfile.Block], pace: float, stopped: Callable[[], bool]
+) -> Iterator[pcapfile.Block]:
+    """Blocks no faster than ``pace`` seconds of the data in a second, cut into steps of ``STEP_S``."""
+    began = time.monotonic()
+    first: int | None = None
+    for block in blocks:
+        if not pace or not block.t_ns.size:
+            yield block
+            continue
+        first = int(block.t_ns[0]) if first is None else first
+        step = (block.t_ns - first) // max(1, int(STEP_S * 1e9 * pace))
+        edges = [0, *(np.flatnonzero(np.diff(step)) + 1).tolist(), block.t_ns.size]
+        for a, b in pairwise(edges):
+            due = began + (int(block.t_ns[a]) - first) / 1e9 / pace
+            while (left := due - time.monotonic()) > 0 and not stopped():
+                time.sleep(min(left, STEP_S))
+            yield block.part(a, b)
