@@ -102,6 +102,8 @@ class ScapySource(AbstractContextManager["ScapySource"]):
         import scapy.layers.all  # noqa: F401, PLC0415 - it tells scapy of the link types
         from scapy.config import conf  # noqa: PLC0415 - see above
 
+        # It remembers interfaces by their numbers, and those change.
+        conf.ifaces.reload()
         self._links = conf.l2types.layer2num
         self._socket = conf.L2listen(
             iface=self.interface, promisc=self._config.promiscuous, filter=self._config.filter or None
@@ -109,7 +111,6 @@ class ScapySource(AbstractContextManager["ScapySource"]):
         self.up, self.problem = True, ""
 
     def _again(self, wait_s: float) -> bool:
-        from scapy.config import conf  # noqa: PLC0415 - see above
         from scapy.error import Scapy_Exception  # noqa: PLC0415 - see above
 
         if self._now() < self._look_at:
@@ -117,7 +118,6 @@ class ScapySource(AbstractContextManager["ScapySource"]):
             return False
         self._look_at = self._now() + LOOK_S
         try:
-            conf.ifaces.reload()
             self._open()
         except (Scapy_Exception, OSError, ValueError) as error:
             self.problem = str(error)

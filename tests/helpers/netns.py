@@ -10,15 +10,18 @@ what gives CAP_SYS_ADMIN and CAP_NET_ADMIN; ``why_not`` says what is missing.
 import ctypes
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+@cache
 def why_not() -> str:
     """Empty where namespaces can be had."""
     if not shutil.which("ip"):
@@ -61,8 +64,8 @@ def ip(*arguments: str) -> None:
 
 
 def veth(one: str, other: str) -> None:
-    """Two interfaces with a wire between them, up, and silent: no address, no IPv6 of their own."""
-    ip("link", "add", one, "type", "veth", "peer", "name", other)
+    """Two interfaces with a wire between them, up, and silent: no address; frames may be 64 KiB long."""
+    ip("link", "add", one, "mtu", "65535", "type", "veth", "peer", "name", other, "mtu", "65535")
     for name in (one, other):
         up(name)
 
@@ -81,3 +84,10 @@ def down(name: str) -> None:
 
 def delete(name: str) -> None:
     ip("link", "del", name)
+
+
+def sender(name: str) -> socket.socket:
+    """A socket whose ``send`` puts a frame on the wire at ``name``."""
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    opened.bind((name, 0))
+    return opened
