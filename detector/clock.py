@@ -12,7 +12,7 @@ MINUTE_NS: Final = 60_000_000_000
 SECOND_NS: Final = 1_000_000_000
 
 
-class Source(msgspec.Struct, array_like=True):
+class Source(msgspec.Struct, array_like=True, gc=False):
     """The last that was heard of one source of rows."""
 
     newest_ns: int
@@ -20,7 +20,7 @@ class Source(msgspec.Struct, array_like=True):
     received_ns: int
 
 
-class Heard(msgspec.Struct, array_like=True):
+class Heard(msgspec.Struct, array_like=True, gc=False):
     """All that a watermark has heard, in plain values; the source heard longest ago first."""
 
     value_ns: int

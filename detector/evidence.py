@@ -25,7 +25,7 @@ class Group(StrEnum):
     BEHAVIOUR = "behaviour"
 
 
-class Connection(msgspec.Struct, frozen=True, order=True, array_like=True):
+class Connection(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
     """The two ends of a connection, ``low`` the lesser (address, port), so that both directions agree.
 
     ``opened`` tells apart connections that reuse a port: it counts up per pair of ends.
@@ -70,7 +70,7 @@ class Shares(msgspec.Struct, kw_only=True):
     verified: int = 0
 
 
-class SessionFacts(msgspec.Struct, kw_only=True, array_like=True):
+class SessionFacts(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     """All that one mining connection has told so far.  A later one of the same connection replaces it.
 
     ``hashes`` is the sum over accepted shares of the expected hashes of a share at the difficulty in force
@@ -103,7 +103,7 @@ class SessionFacts(msgspec.Struct, kw_only=True, array_like=True):
     last_ns: int
 
 
-class Contact(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Contact(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """A connection of a subscriber with a known endpoint: ``name``, ``operator`` and ``coins`` are the
     endpoint's; ``weak`` where its address alone says little."""
 

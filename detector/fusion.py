@@ -33,7 +33,7 @@ WEIGHTS: Final = {w.id: w for w in rows("weights", "weight", Weight)}
 PRIOR: Final = log(1e-4 / (1 - 1e-4))
 
 
-class Trace(msgspec.Struct, array_like=True):
+class Trace(msgspec.Struct, array_like=True, gc=False):
     """All that was seen of one kind and rule on one connection: ``count`` times from first to last."""
 
     first_ns: int

@@ -31,7 +31,7 @@ Side = Annotated[int, msgspec.Meta(ge=0, le=1)]
 Told = Annotated[list[str], msgspec.Meta(max_length=MAX_NAMES)]
 
 
-class Sum(msgspec.Struct, array_like=True):
+class Sum(msgspec.Struct, array_like=True, gc=False):
     """Accepted shares of one algorithm: ``total`` is of hashes, or of difficulties where only the
     algorithm will tell the hashes."""
 
@@ -44,7 +44,7 @@ class Sum(msgspec.Struct, array_like=True):
         self.shares += 1
 
 
-class Pending(msgspec.Struct, array_like=True):
+class Pending(msgspec.Struct, array_like=True, gc=False):
     """A request that waits for its reply.  ``end`` is the sequence number just behind it, where known.
 
     For a submit: worker, job and what was in force for that job when the share was sent.
@@ -65,7 +65,7 @@ class Pending(msgspec.Struct, array_like=True):
     tabled: bool = False
 
 
-class Held(msgspec.Struct, array_like=True):
+class Held(msgspec.Struct, array_like=True, gc=False):
     """A reply that came before its request: two collectors, one direction each."""
 
     id: str | int | None
@@ -79,7 +79,7 @@ DROPS: Final = ("jobs", "pending", "held", "names", "sums", "unpaired", "wrong_s
 """What is counted of what went: bounds, replies that answer nothing, client's words from the server."""
 
 
-class Session(msgspec.Struct, array_like=True):
+class Session(msgspec.Struct, array_like=True, gc=False):
     """All that one connection has told.  ``client`` is the direction whose source is the miner, 0 or 1, and
     ``lead`` how many more messages decide so than the other way, at most MOST_LEAD, 0 where it is a guess;
     ``heard`` counts the client's messages; ``mining`` tells which directions sent a mining method, or

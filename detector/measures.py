@@ -32,7 +32,7 @@ def ends_of(a: tuple[bytes, int], b: tuple[bytes, int], protocol: int) -> Ends:
     return (a, b, protocol) if a <= b else (b, a, protocol)
 
 
-class Link(msgspec.Struct, array_like=True):
+class Link(msgspec.Struct, array_like=True, gc=False):
     """Bytes of one connection: per minute, per source, [low to high, high to low].
 
     Minutes older than the retention are folded into ``folded``; ``told`` is what was already published;

@@ -77,7 +77,7 @@ def verifies(algorithm: str, built: bytes, difficulty: float) -> bool:
     return int.from_bytes(HASHES[algorithm](built), "little") <= target
 
 
-class Proof(msgspec.Struct, array_like=True):
+class Proof(msgspec.Struct, array_like=True, gc=False):
     """What the checked shares of one session say.  ``log10`` holds, by algorithm, the logarithm of the
     product of expected hashes of the shares that verified; ``counts`` their number.
     """

@@ -120,13 +120,12 @@ def _packed(given: Any) -> bytes:
 
 
 def _bounded(given: Any) -> Any:
-    if isinstance(given, list | tuple):
-        return [_bounded(one) for one in given]
+    if isinstance(given, tuple):
+        return tuple(map(_bounded, given))
+    if isinstance(given, list):
+        return [*map(_bounded, given)]
     if isinstance(given, dict):
-        return {
-            tuple(_bounded(name)) if isinstance(name, tuple) else _bounded(name): _bounded(value)
-            for name, value in given.items()
-        }
+        return {_bounded(name): _bounded(value) for name, value in given.items()}
     return max(-INT64, min(given, INT64 - 1)) if type(given) is int else given
 
 

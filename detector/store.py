@@ -49,7 +49,7 @@ class Record(msgspec.Struct, kw_only=True):
         return [*self.folded.values(), *self.sessions.values()]
 
 
-class Kept(msgspec.Struct, array_like=True, kw_only=True):
+class Kept(msgspec.Struct, array_like=True, gc=False, kw_only=True):
     """A record as a state record carries it: what is named by its own fields stands without a name."""
 
     traces: list[tuple[Key, Trace]]

@@ -32,7 +32,7 @@ class Chunk(msgspec.Struct, gc=False):
     data: bytes
 
 
-class Direction(msgspec.Struct, array_like=True):
+class Direction(msgspec.Struct, array_like=True, gc=False):
     """One direction.  ``base`` is the sequence number of offset 0; ``first`` that of the first byte seen,
     ``reached`` the next expected, ``ack`` the newest acknowledgement of the other direction; ``acked`` is
     set once the other direction acknowledged a byte that was seen; ``plain`` tells whether it began with a
@@ -48,7 +48,7 @@ class Direction(msgspec.Struct, array_like=True):
     plain: bool | None = None
 
 
-class Waiting(msgspec.Struct, array_like=True):
+class Waiting(msgspec.Struct, array_like=True, gc=False):
     """A sight that needs both directions acknowledged, kept until they are; bounded by its key."""
 
     kind: Annotated[str, msgspec.Meta(pattern="^(mining_session|share_accepted|share_verified)$")]
@@ -59,7 +59,7 @@ class Waiting(msgspec.Struct, array_like=True):
     count: int
 
 
-class Track(msgspec.Struct, array_like=True):
+class Track(msgspec.Struct, array_like=True, gc=False):
     """One connection of one subscriber.  ``both_acked``: each direction acknowledged payload bytes of the
     other.  ``turned``: the client said more, knowing what the server said, which the body of a form does
     not.  ``touched`` is the number of the subscriber's row that came last, to find the longest silent."""
@@ -79,7 +79,7 @@ class Track(msgspec.Struct, array_like=True):
     touched: int = 0
 
 
-class State(msgspec.Struct, array_like=True):
+class State(msgspec.Struct, array_like=True, gc=False):
     """All that is known of one subscriber's connections, in plain values."""
 
     tracks: list[tuple[Ends, Track]] = []

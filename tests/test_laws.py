@@ -4,6 +4,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+import crashes
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -125,6 +126,15 @@ def test_flows_before_payloads_or_after_give_the_same():
         given_order = [without_clock(m) for m in messages(name)]
         for first in ("flows", "payloads"):
             assert judged(sorted(given_order, key=lambda m: m.stream != first))[0] == plain(name)[0]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_an_engine_that_dies_anywhere_and_is_restored_gives_the_same(data):
+    name = data.draw(st.sampled_from(NAMES))
+    parts = [part for m in messages(name) for part in cut(m, data.draw(cuts))]
+    deaths = data.draw(st.sets(st.integers(1, len(parts)), max_size=8))
+    assert crashes.lived(parts, deaths) == crashes.lived(messages(name))
 
 
 def test_a_file_read_in_small_pieces_gives_the_same():

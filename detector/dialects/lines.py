@@ -77,7 +77,7 @@ def _plain(found: re.Match[bytes]) -> bytes:
     return said if said[:1] == b"\\" and len(said) == 2 else b"?" if said[:1] == b"\\" else b" "
 
 
-class Assembler(msgspec.Struct, array_like=True):
+class Assembler(msgspec.Struct, array_like=True, gc=False):
     """The unfinished line of one direction: plain values, so that a state record can carry it.
 
     ``skipping`` is set while the rest of a line that will not be kept goes by: one that is too long, or

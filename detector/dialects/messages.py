@@ -11,7 +11,7 @@ Version = Annotated[str, msgspec.Meta(pattern="^([0-9a-fA-F]{8})?$")]
 Mask = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 
 
-class Work(msgspec.Struct, array_like=True):
+class Work(msgspec.Struct, array_like=True, gc=False):
     """What a Bitcoin-family header is built from (mining.notify), hex as sent."""
 
     previous: str
@@ -23,7 +23,7 @@ class Work(msgspec.Struct, array_like=True):
     extranonce1: str
 
 
-class Job(msgspec.Struct, array_like=True):
+class Job(msgspec.Struct, array_like=True, gc=False):
     """One job.  ``hashes`` is the expected number of hashes of a share of it, where the job itself tells;
     ``difficulty`` is the one in force where it takes the algorithm's factor to know.
     """
@@ -35,7 +35,7 @@ class Job(msgspec.Struct, array_like=True):
     work: Work | None = None
 
 
-class InForce(msgspec.Struct, array_like=True):
+class InForce(msgspec.Struct, array_like=True, gc=False):
     """What the pool set for the jobs to come.  ``mask`` holds at once (BIP 310)."""
 
     difficulty: Difficulty | None = None
@@ -43,7 +43,7 @@ class InForce(msgspec.Struct, array_like=True):
     mask: Mask | None = None
 
 
-class Submit(msgspec.Struct, array_like=True):
+class Submit(msgspec.Struct, array_like=True, gc=False):
     """One share as sent: hex fields of a Bitcoin-family submit, empty in the other families."""
 
     extranonce2: str

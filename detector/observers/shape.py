@@ -60,7 +60,7 @@ class Stats(msgspec.Struct):
     expired: int = 0
 
 
-class Talk(msgspec.Struct, array_like=True):
+class Talk(msgspec.Struct, array_like=True, gc=False):
     """What was counted of one connection, or of all with one endpoint: per source packets and bytes up,
     packets and bytes down.  Sources tell of the same packets: per direction the fullest one counts."""
 
@@ -87,7 +87,7 @@ class Talk(msgspec.Struct, array_like=True):
         return up[0], up[1], down[2], down[3]
 
 
-class Pair(msgspec.Struct, array_like=True):
+class Pair(msgspec.Struct, array_like=True, gc=False):
     """One subscriber and one endpoint: distinct hours of stamps and of receipt, and what was counted."""
 
     all: Talk
@@ -97,7 +97,7 @@ class Pair(msgspec.Struct, array_like=True):
     talks: dict[Connection, Talk] = {}
 
 
-class State(msgspec.Struct, array_like=True):
+class State(msgspec.Struct, array_like=True, gc=False):
     """All that is known of one subscriber's endpoints, in plain values."""
 
     pairs: list[tuple[Ends, Pair]] = []
