@@ -151,9 +151,10 @@ def test_a_start_that_fails_shows_the_log(brokers):
         brokers({"num.io.threads": "none"})
 
 
-def test_no_broker_outlives_the_process_that_started_it(kafka_distribution):
+def test_no_broker_outlives_the_process_that_started_it(kafka_distribution, tmp_path):
     main = Path(broker.__file__)
-    with subprocess.Popen([sys.executable, main], stdout=subprocess.PIPE, text=True) as started:
+    own = os.environ | {"TMPDIR": str(tmp_path)}  # it has no chance to tidy up
+    with subprocess.Popen([sys.executable, main], stdout=subprocess.PIPE, text=True, env=own) as started:
         address = started.stdout.readline().strip()
         create(address, "t")
         started.send_signal(signal.SIGKILL)
