@@ -14,15 +14,12 @@ from pathlib import Path
 from threading import Lock
 
 from msgspec.structs import replace
-from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client import CollectorRegistry
 
 from collectors import jit, subscribers
 from collectors.netflow.collector import warm as warm_netflow
-from collectors.netflow.metrics import Metrics as NetflowMetrics
-from collectors.packet.collector import Metrics as PacketMetrics
 from collectors.packet.collector import warm
-from collectors.packet.names import NameFilter
-from detector import networks, poolfiles
+from detector import networks
 from detector.attribution import Places
 from detector.config import Config
 from detector.endpoints import Endpoints
@@ -35,6 +32,7 @@ from detector.metrics import Complaints, Deliveries, Pace
 from detector.reading import captures, printable
 from detector.redact import PLAIN, Names, Redactor
 from detector.runs import LiveFlows, Replay
+from detector.site import Site
 from detector.totals import Totals
 
 __all__ = [
@@ -53,17 +51,11 @@ class Detector:
     """One process's detector: the parts that all its runs share."""
 
     def __init__(self, config: Config, registry: CollectorRegistry) -> None:
-        disable_created_metrics()
         self.config = config
-        self.pools = poolfiles.load(config.lists.pools, with_shipped=config.lists.shipped_pools)
-        self.home = subscribers.home(
-            config.home_networks,
-            pool_ports=sorted(self.pools.pool_ports),
-            prefix6=config.subscriber_prefix_ipv6,
-        )
+        site = Site(config, registry)
+        self.pools, self.home, self.wanted = site.pools, site.home, site.wanted
+        self.packets, self.netflow = site.packets, site.netflow
         self.knowledge = Knowledge(self.pools, networks.shipped(), partial(subscribers.holds, self.home))
-        # Looked for in DNS answers and TLS hellos; nothing else leaves a collector.
-        self.wanted = NameFilter(self.pools.exact_names, self.pools.suffixes)
         # Whose answers the collector passes on, their answers teach.
         names = config.detector.names
         resolvers = tuple(dict.fromkeys((*names.resolvers, *config.collectors.packets.dns_resolvers)))
@@ -74,8 +66,6 @@ class Detector:
         self._registry = registry
         self.pace = Pace(registry)
         self.deliveries = Deliveries(registry)
-        self.packets = PacketMetrics(registry)
-        self.netflow = NetflowMetrics(registry)
         self.complaints = Complaints(logging.getLogger("poolwatch"))
         self.guard = Lock()
         registry.register(Exporter(self.totals, version("poolwatch"), self.guard))

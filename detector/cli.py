@@ -45,19 +45,43 @@ def parser() -> argparse.ArgumentParser:
     how = flows.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="one JSON object a record")
     how.add_argument("--csv", action="store_true", help="one table under the union of all fields")
-    collect = sub.add_parser(
-        "collect", help="collect live; with the embedded bus the detector is in the same process"
-    )
-    what = collect.add_subparsers(dest="what", metavar="WHAT", required=True)
-    live = what.add_parser("flows", help="NetFlow and IPFIX datagrams over UDP")
-    live.add_argument("--udp", metavar="ADDRESS", default="0.0.0.0", help="address to receive on")
-    live.add_argument("--ports", metavar="N,N", help="instead of collectors.netflow.ports")
-    live.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
-    live.add_argument(
-        "--seconds", type=float, metavar="N", help="end after N seconds and print the incidents"
-    )
+    collecting = _collect_parsers(sub)
     detect = sub.add_parser("detect", help="judge what collectors put on Kafka: one member of the group")
     detect.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
+    tables = (*_pools_parsers(sub), *_topics_parsers(sub))
+    check = sub.add_parser("check", help="build everything from the configuration and stop")
+    show = sub.add_parser("config", help="print the merged configuration as TOML")
+    for command in (scan, run, check, show, detect, *collecting, *tables):
+        command.add_argument("--config", metavar="FILE", help="TOML file (default: $POOLWATCH_CONFIG)")
+    return out
+
+
+def _collect_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.ArgumentParser]:
+    collect = sub.add_parser(
+        "collect", help="collect for Kafka; with the embedded bus the detector is in the same process"
+    )
+    what = collect.add_subparsers(dest="what", metavar="WHAT", required=True)
+    packets = what.add_parser("packets", help="packets of captures")
+    packets.add_argument(
+        "replay", nargs="+", metavar="FILE", help="captures or folders of them; - is standard input"
+    )
+    flows = what.add_parser("flows", help="NetFlow and IPFIX datagrams, over UDP or in captures")
+    flows.add_argument("replay", nargs="*", metavar="FILE", help="captures instead of receiving")
+    flows.add_argument("--udp", metavar="ADDRESS", default="0.0.0.0", help="address to receive on")
+    flows.add_argument("--ports", metavar="N,N", help="instead of collectors.netflow.ports")
+    flows.add_argument("--seconds", type=float, metavar="N", help="receive for N seconds and end")
+    for command in (packets, flows):
+        command.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
+        command.add_argument(
+            "--pace", type=float, metavar="N", help="N seconds of the data a second; 0 is all at once"
+        )
+        command.set_defaults(once=True)
+    packets.set_defaults(kind="packets")
+    flows.set_defaults(kind="flows")
+    return packets, flows
+
+
+def _pools_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.ArgumentParser]:
     pools = sub.add_parser("pools", help="the table of pool endpoints")
     does = pools.add_subparsers(dest="what", metavar="WHAT", required=True)
     listing = does.add_parser("list", help="print the rows")
@@ -69,11 +93,18 @@ def parser() -> argparse.ArgumentParser:
     importing.add_argument("into", metavar="INTO", help="named in lists.pools")
     resolving = does.add_parser("resolve", help="look up the addresses of exact, active names")
     resolving.add_argument("--server", action="append", metavar="ADDRESS", help="instead of resolver.servers")
-    check = sub.add_parser("check", help="build everything from the configuration and stop")
-    show = sub.add_parser("config", help="print the merged configuration as TOML")
-    for command in (scan, run, check, show, live, detect, listing, checking, importing, resolving):
-        command.add_argument("--config", metavar="FILE", help="TOML file (default: $POOLWATCH_CONFIG)")
-    return out
+    return listing, checking, importing, resolving
+
+
+def _topics_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.ArgumentParser]:
+    topics = sub.add_parser("topics", help="the topics on Kafka")
+    does = topics.add_subparsers(dest="what", metavar="WHAT", required=True)
+    creating = does.add_parser("create", help="make those that are missing; none is changed")
+    creating.add_argument("--partitions", type=int, metavar="N", help="instead of kafka.partitions")
+    creating.add_argument("--replication", type=int, metavar="N", help="instead of kafka.replication")
+    checking = does.add_parser("check", help="compare them with the configuration")
+    listing = does.add_parser("list", help="print them")
+    return creating, checking, listing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands: dict[str, Callable[[argparse.Namespace], int]] = {
             "scan": _scan, "run": _run, "check": _check, "config": _config,
             "flows": _flows, "collect": _collect, "detect": _detect, "pools": _pools,
+            "topics": _topics,
         }  # fmt: skip
         return commands[options.command](options)
     except ConfigError as error:
@@ -121,10 +153,13 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from detector import kafkacli
     from detector.app import Service
     from detector.config import load
 
-    Service(load(options.config))
+    config = load(options.config)
+    Service(config)
+    kafkacli.check(config)
     print("configuration is good")
     return DONE
 
@@ -209,10 +244,10 @@ def _flows(options: argparse.Namespace) -> int:
 
 
 def _collect(options: argparse.Namespace) -> int:
+    from detector.collect import collect
     from detector.config import load
-    from detector.live import collect_flows
 
-    return collect_flows(load(options.config), options, _say, _print_table, _on_stop)
+    return collect(load(options.config), options, _say, _print_table, _on_stop)
 
 
 def _detect(options: argparse.Namespace) -> int:
@@ -225,6 +260,13 @@ def _detect(options: argparse.Namespace) -> int:
 def _pools(options: argparse.Namespace) -> int:
     from detector.config import load
     from detector.poolcli import run
+
+    return run(load(options.config), options, print)
+
+
+def _topics(options: argparse.Namespace) -> int:
+    from detector.config import load
+    from detector.kafkacli import run
 
     return run(load(options.config), options, print)
 

@@ -61,9 +61,7 @@ def serve(
 ) -> int:
     """Do the work of ``poolwatch run``; the exit status."""
     kind = options.kind or "any"
-    pace = config.run.pace if options.pace is None else options.pace
-    if not 0 <= pace <= MOST_PACE:
-        raise ConfigError(f"--pace must be from 0 to {MOST_PACE:g}")
+    pace = pace_of(config, options)
     service, stop = _begin(config, options, say, on_stop)
     with service:
         files, found, status = _replay(service, options.replay or config.run.replay, pace, stop, say, kind)
@@ -120,7 +118,7 @@ def collect_flows(
     on_stop: Callable[[Callable[[], None]], None],
 ) -> int:
     """Receive exports over UDP until told to stop; with the embedded bus the detector is in this process."""
-    ports = _ports(options.ports) if options.ports else config.collectors.netflow.ports
+    ports = ports_of(options.ports) if options.ports else config.collectors.netflow.ports
     service, stop = _begin(config, options, say, on_stop)
     with ExitStack() as stack:
         receivers = [stack.enter_context(Receiver(options.udp, port)) for port in ports]
@@ -140,7 +138,16 @@ def collect_flows(
     return 0
 
 
-def _ports(text: str) -> tuple[int, ...]:
+def pace_of(config: Config, options: argparse.Namespace) -> float:
+    """Seconds of the data a second.  Raises ConfigError where that cannot be."""
+    pace = config.run.pace if options.pace is None else options.pace
+    if not 0 <= pace <= MOST_PACE:
+        raise ConfigError(f"--pace must be from 0 to {MOST_PACE:g}")
+    return float(pace)
+
+
+def ports_of(text: str) -> tuple[int, ...]:
+    """Port numbers between commas.  Raises ConfigError on anything else."""
     try:
         ports = tuple(int(part) for part in text.split(","))
     except ValueError:

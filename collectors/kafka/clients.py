@@ -249,6 +249,8 @@ class _Complaints(logging.Handler):
         if self not in log.handlers:
             log.addHandler(self)
             log.propagate = False
+            # A compiled pass holds the interpreter for a tenth of a second: no news.
+            logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
         self.connecting, self.cause = True, ""
 
     def emit(self, record: logging.LogRecord) -> None:

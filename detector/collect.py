@@ -1,0 +1,125 @@
+"""Composition root of ``poolwatch collect``: traffic in, the streams on Kafka out.
+
+With the embedded bus there is nobody else to judge what is collected: ``live`` does both in this process.
+"""
+
+import argparse
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from collectors.kafka.sender import Sender, new_life
+from collectors.netflow.udp import Receiver
+from detector import app, live
+from detector.config import Config
+from detector.errors import InputError
+from detector.exporters.http import Http
+from detector.exporters.report import FileReport, ScanIncident
+from detector.reading import Reading, captures, printable
+from detector.site import Site
+
+LIVE_S = 30
+MOST_NAME = 180
+
+Say = Callable[[str], None]
+Show = Callable[[list[FileReport], list[ScanIncident]], None]
+OnStop = Callable[[Callable[[], None]], None]
+
+
+def collect(config: Config, options: argparse.Namespace, say: Say, show: Show, on_stop: OnStop) -> int:
+    """Do the work of ``poolwatch collect``; the exit status."""
+    pace = live.pace_of(config, options)
+    if config.bus == "embedded":
+        if options.replay:
+            return live.serve(config, options, say, show, on_stop)
+        return live.collect_flows(config, options, say, show, on_stop)
+    station = Station(config, options, say, on_stop)
+    if options.replay:
+        return station.files(options.replay, options.kind, pace)
+    # A live collector of packets will be another method here.
+    ports = live.ports_of(options.ports) if options.ports else config.collectors.netflow.ports
+    return station.flows(options.udp, ports, options.seconds)
+
+
+class Station:
+    """One process of collectors before Kafka.  Making it opens nothing."""
+
+    def __init__(self, config: Config, options: argparse.Namespace, say: Say, on_stop: OnStop) -> None:
+        self._say = say
+        self._stop = threading.Event()
+        self._ready = False
+        self._turned = time.monotonic()
+        registry = CollectorRegistry()
+        self._site = Site(config, registry)
+        self._sender = Sender(config.kafka, registry, stopped=self._stop.is_set)
+        listen = options.listen or config.http.listen
+        self._http = Http(listen, registry, self._is_live, lambda: self._ready)
+        self._serve_files = bool(options.listen)
+        on_stop(self._stop.set)
+
+    def _is_live(self) -> bool:
+        return time.monotonic() - self._turned < LIVE_S
+
+    def files(self, paths: list[str], kind: str, pace: float) -> int:
+        """Send files, each a run of its own, as fast as the brokers take them.  Metrics are served with
+        --listen only: several that read files on one host would want the same port."""
+        status = 0
+        with ExitStack() as stack:
+            stack.enter_context(self._sender)
+            if self._serve_files:
+                stack.enter_context(self._http)
+            app.warm_kernels(self._say)
+            self._ready = True
+            for path in captures(paths):
+                if self._stop.is_set():
+                    break
+                try:
+                    self._file(path, kind, pace)
+                except InputError as error:
+                    self._say(printable(str(error)))
+                    status = 1
+        self._say(self._sender.told())
+        return 1 if self._sender.lost else status
+
+    def _file(self, path: str, kind: str, pace: float) -> None:
+        sender, site = self._sender, self._site
+        life = new_life()
+        name = "stdin" if path == "-" else printable(Path(path).name)[:MOST_NAME]
+        feed = sender.feed(f"{name}@{life}", life, blocking=True)
+        packets = site.packet_collector(sender.partitions, feed.publish)
+        reading = Reading(path, kind, packets, lambda: site.flow_collector(sender.partitions, feed.publish))
+        before = sender.lost
+
+        def stopped() -> bool:
+            self._turned = time.monotonic()
+            return self._stop.is_set() or sender.lost > before
+
+        try:
+            reading.run(stopped, lambda _position: None, pace, sender.alive)
+        finally:
+            feed.end()
+
+    def flows(self, address: str, ports: tuple[int, ...], seconds: float | None) -> int:
+        """Receive exports until told to stop, and send their records; what finds no room is given up."""
+        with ExitStack() as stack:
+            stack.enter_context(self._sender)
+            app.warm_kernels(self._say)
+            receivers = [stack.enter_context(Receiver(address, port)) for port in ports]
+            self._ready = True
+            stack.enter_context(self._http)
+            feed = self._sender.feed()
+            collector = self._site.flow_collector(self._sender.partitions, feed.publish)
+            self._say(f"receiving on {address} UDP {', '.join(str(r.port) for r in receivers)}")
+            ends = time.monotonic() + seconds if seconds else None
+            while not self._stop.is_set() and (ends is None or time.monotonic() < ends):
+                for receiver in receivers:
+                    collector.feed(receiver.receive(0.1 / len(receivers)), time.time_ns())
+                self._sender.alive()
+                self._turned = time.monotonic()
+            collector.finish()
+        self._say(self._sender.told())
+        return 0
