@@ -137,8 +137,10 @@ def walk_block(data, halves, words, size, out):
 def frames(block: np.ndarray, out: Columns) -> Block:
     """The frames of a retired block as a Block of its own, so that the kernel can have its block back.
 
-    The copy costs 5 % of what the collector spends on the same frames.  It saves the rest from knowing when
-    memory is taken back, gives the scanner its padding, and tags are put back where the kernel cannot see.
+    Measured on full blocks of 1 MiB, mean frame 475 octets: 110 ns a frame walked in place, 155 ns with the
+    copy, where the collector takes 2000 ns for the same frame.  For those 45 ns a block is its reader's to
+    keep, the ring is never held up by a slow reader, the scanner has its padding behind the last frame, and
+    a tag is put back where the kernel does not look.
     """
     used = min(int(block[LENGTH : LENGTH + 4].view(np.uint32)[0]), block.size)
     used = max(used, _DESCRIPTION)
