@@ -130,7 +130,9 @@ def decode(stream: str, message: bytes) -> Batch:
             version = (got.metadata or {}).get(b"version", b"?")
             if version != expected.metadata[b"version"]:
                 raise DecodeError(Reason.VERSION, f"{stream} version {version[:16]!r}")
-            if not got.equals(expected, check_metadata=False):
+            if (got.metadata or {}).get(b"stream") != expected.metadata[b"stream"] or not got.equals(
+                expected, check_metadata=False
+            ):
                 raise DecodeError(Reason.SCHEMA, f"columns differ from {stream}'s")
             rows = reader.read_next_batch()
             rows.validate(full=True)

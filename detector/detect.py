@@ -240,7 +240,9 @@ class Detecting:
         fresh = [p for p in self._parts if p not in kept]
         self._restore(fresh, ends)
         for number, part in self._parts.items():
-            self._reader.seek(number, dict(zip(INPUTS, part.offsets, strict=True)))
+            offsets = dict(zip(INPUTS, part.offsets, strict=True))
+            self._reader.seek(number, offsets)
+            self._reader.commit({(stream, number): offset for stream, offset in offsets.items()})
         self._waiting_bytes.clear()
         self._metrics.lag.clear()
         self._metrics.partitions.set(len(self._parts))

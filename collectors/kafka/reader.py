@@ -78,6 +78,8 @@ class GroupReader:
         self._streams = {topic: stream for stream, topic in topics.items()}
         self._given: set[TopicPartition] | None = None
         self._paused: set[TopicPartition] = set()
+        self._uncommitted: dict[TopicPartition, int] = {}
+        self._committing = False
         self.corrupt = 0
         consumer.subscribe(list(self._streams), listener=_Listener(self, leave, lose))
 
@@ -91,6 +93,7 @@ class GroupReader:
         Of an assignment that came meanwhile nothing is told before ``assigned`` was asked.  A record batch
         whose checksum is wrong is passed over, and counted in ``corrupt``.
         """
+        self._commit()
         try:
             found = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=most)
         except errors.CorruptRecordError:
@@ -118,6 +121,7 @@ class GroupReader:
             return None
         given, self._given = self._given, None
         self._paused.clear()
+        self._uncommitted.clear()
         numbers = {t: {tp.partition for tp in given if tp.topic == t} for t in self._streams}
         one, *others = numbers.values()
         if any(other != one for other in others):
@@ -146,20 +150,40 @@ class GroupReader:
         return {(self._streams[tp.topic], tp.partition): end for tp, end in found if end is not None}
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
-        """Tell the group how far we are, for its tools; nobody starts from there."""
-        self._consumer.commit_async(
-            {
-                TopicPartition(self._topics[stream], partition): OffsetAndMetadata(offset, "", -1)
-                for (stream, partition), offset in offsets.items()
-            }
-        )
+        """Tell the group how far we are, for its tools; nobody starts from there.  It is told with the next
+        ``poll``, and again after one that failed."""
+        for (stream, partition), offset in offsets.items():
+            self._uncommitted[TopicPartition(self._topics[stream], partition)] = offset
+
+    def _commit(self) -> None:
+        if not self._uncommitted or self._committing:
+            return
+        sent, self._uncommitted = self._uncommitted, {}
+        self._committing = True
+
+        def told(_offsets: object, answer: object) -> None:
+            self._committing = False
+            if isinstance(answer, Exception):
+                ours = self._consumer.assignment()
+                self._uncommitted = {tp: o for tp, o in sent.items() if tp in ours} | self._uncommitted
+
+        self._consumer.commit_async(_metadata(sent), callback=told)
 
     def close(self) -> None:
         """Leave the group; ``leave`` is called first."""
         try:
+            if self._uncommitted:
+                self._consumer.commit(_metadata(self._uncommitted), timeout_ms=5_000)
+        except errors.KafkaError:
+            pass  # the state says how far we are
+        try:
             self._consumer.close(autocommit=False, timeout_ms=10_000)
         except errors.KafkaError as error:
             raise InputError(f"leaving the group: {error}") from None
+
+
+def _metadata(offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in offsets.items()}
 
 
 class TopicReader:

@@ -4,9 +4,11 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,26 +52,33 @@ class Site:
         with Sender(self.config, CollectorRegistry()) as sender:
             yield sender
 
-    def publish(self, paths: Iterable[Path], kind: str = "packets", home=None) -> None:
+    def publish(self, paths: Iterable[Path], kind: str = "packets", spy=lambda *_: None) -> None:
         """Each file is a run of its own, as ``poolwatch collect packets FILE`` and ``flows FILE`` do it."""
-        home = home or subscribers.home()
         with self.sender() as sender:
             for path in paths:
-                feed = sender.feed(path.name, blocking=True)
-                registry = CollectorRegistry()
-                packets = Collector(
-                    Config(id="tap"), home, sender.partitions, feed.publish, Metrics(registry)
-                )
-                flows = FlowCollector(
-                    FlowConfig(id="router"), home, sender.partitions, feed.publish, FlowMetrics(registry)
-                )
-                for block in pcapfile.blocks(io.BytesIO(path.read_bytes())):
-                    if kind == "flows":
-                        flows.feed(exports(block, any_port=True))
-                    else:
-                        packets.feed(block)
-                (flows if kind == "flows" else packets).finish()
-                feed.end()
+                self.publish_with(sender, path, kind, path.name, spy)
+
+    @staticmethod
+    def publish_with(sender: Sender, path: Path, kind: str, run: str, spy=lambda *_: None) -> None:
+        """One file, as the run ``run``; ``spy`` is told of each message."""
+        feed = sender.feed(run, blocking=True)
+        home, registry = subscribers.home(), CollectorRegistry()
+
+        def publish(*message) -> None:
+            spy(*message)
+            feed.publish(*message)
+
+        if kind == "flows":
+            flows = FlowCollector(FlowConfig(), home, sender.partitions, publish, FlowMetrics(registry))
+        else:
+            packets = Collector(Config(), home, sender.partitions, publish, Metrics(registry))
+        for block in pcapfile.blocks(io.BytesIO(path.read_bytes())):
+            if kind == "flows":
+                flows.feed(exports(block, any_port=True))
+            else:
+                packets.feed(block)
+        (flows if kind == "flows" else packets).finish()
+        feed.end()
 
     def environment(self) -> dict[str, str]:
         """What makes ``poolwatch`` use this site."""
@@ -124,7 +133,7 @@ class Site:
         """Until all that is there has been judged, and what came of it written."""
         end = time.monotonic() + timeout_s
         ends = self.ends()
-        while (behind := {k: (v, ends[k]) for k, v in self.committed().items() if v < ends[k]}):
+        while behind := {k: (v, ends[k]) for k, v in self.committed().items() if v < ends[k]}:
             assert time.monotonic() < end, f"not judged: {behind}"
             for process in alive:
                 assert process.poll() is None, process.communicate()
@@ -160,3 +169,29 @@ def stop(process: subprocess.Popen, timeout_s: float = 30) -> str:
 def plain(document: object) -> dict:
     """A document as JSON tells it."""
     return json.loads(msgspec.json.encode(document))
+
+
+def fields(config: msgspec.Struct) -> dict:
+    return {name: getattr(config, name) for name in config.__struct_fields__}
+
+
+def allow_large(admin: clients.KafkaAdminClient, topic: str) -> None:
+    """Let a topic take messages of 20 MB."""
+    resource = clients.ConfigResource(
+        clients.ConfigResourceType.TOPIC, topic, configs={"max.message.bytes": str(20 << 20)}
+    )
+    admin.alter_configs([resource])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def metrics(port: int, name: str) -> dict[str, float]:
+    """Samples of one metric, by their labels as text."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found = (line.rpartition(" ") for line in lines if line.startswith((name + "{", name + " ")))
+    return {left: float(value) for left, _, value in found}
