@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+from copy import deepcopy
 from functools import cache
 
 import msgspec
@@ -18,6 +19,7 @@ from detector.errors import DecodeError
 from detector.incidents import State
 from detector.judge import Config as JudgeConfig
 from detector.observers.payload import Config as PayloadConfig
+from detector.observers.shape import State as ShapeState
 from detector.state import (
     MAX_STATE_BYTES,
     VERSION,
@@ -152,6 +154,29 @@ def test_every_record_goes_away_after_its_ages():
         running.step(message)
         topics.write(running)
     assert topics.records == kept(running) == {}
+
+
+@pytest.mark.parametrize(
+    "part", ["payload", "shape", "links", "record", "resolved", "endpoints_told", "shape_told", "names_told"]
+)
+def test_each_part_alone_is_told_when_it_ages(part):
+    empty = SubscriberState(
+        payload=PayloadState(), shape=ShapeState(), links=[], record=None, resolved=[], endpoints_told=[],
+        shape_told=[], names_told=[],
+    )  # fmt: skip
+    alone = [
+        msgspec.structs.replace(empty, **{part: getattr(decode(r), part)}) for r in records() if r[0] == 83
+    ]
+    state = next(s for s in reversed(alone) if not s.is_empty())
+    topics = Topics()
+    topics.records[SUBSCRIBER] = encode(state)
+    running = engine()
+    running.restore(SUBSCRIBER, state)
+    for message in silence(NOON, NOON + 40 * DAY, HOUR):
+        running.step(message)
+        topics.write(running)
+        assert kept(running) == topics.records
+    assert not topics.records
 
 
 def test_those_that_a_bound_pushed_out_are_told():
@@ -292,7 +317,7 @@ def test_a_record_with_some_value_replaced_does_no_harm(data):
         for step in path[:-1]:
             place = place[step]
         if isinstance(place, (list, dict)):
-            place[path[-1]] = data.draw(st.sampled_from(NASTY))
+            place[path[-1]] = deepcopy(data.draw(st.sampled_from(NASTY)))
     restored(record[:2] + msgspec.msgpack.encode(tree))
 
 
