@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import zstandard
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition, errors
@@ -19,6 +19,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.future import Future
+from kafka.net.compat import KafkaNetClient
 from kafka.record import default_records, util
 from kafka.structs import OffsetAndMetadata
 
@@ -44,6 +45,8 @@ __all__ = [
     "reaching",
     "settings",
 ]
+
+Made = TypeVar("Made", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 
 # Topics carry this as max.message.bytes: the largest value, and its headers with a clock of each exporter.
 MAX_RECORD_BYTES: Final = wire.MAX_MESSAGE_BYTES + (1 << 20)
@@ -159,7 +162,7 @@ def reading(config: Config, client: str, more: dict[str, Any]) -> dict[str, Any]
 def producer(config: Config, client: str = "poolwatch") -> KafkaProducer:
     """A producer, connected.  Raises what ``reaching`` raises."""
     with reaching(config):
-        made = KafkaProducer(**sending(config, client))
+        made = _connected(KafkaProducer, sending(config, client))
     _forgive(made._transaction_manager)
     return made
 
@@ -167,18 +170,35 @@ def producer(config: Config, client: str = "poolwatch") -> KafkaProducer:
 def consumer(config: Config, client: str = "poolwatch", **more: Any) -> KafkaConsumer:
     """A consumer, connected.  ``more`` goes over what is set here.  Raises what ``reaching`` raises."""
     with reaching(config):
-        return KafkaConsumer(**reading(config, client, more))
+        return _connected(KafkaConsumer, reading(config, client, more))
 
 
 @contextmanager
 def admin(config: Config, client: str = "poolwatch") -> Iterator[KafkaAdminClient]:
     """A client for topics, connected; what it raises inside is told as ``reaching`` tells it."""
     with reaching(config):
-        made = KafkaAdminClient(**settings(config, client))
+        made = _connected(KafkaAdminClient, settings(config, client))
         try:
             yield made
         finally:
             made.close()
+
+
+def _connected(kind: type[Made], given: dict[str, Any]) -> Made:
+    """A client; one that could not connect leaves no thread and no socket behind, as the library would."""
+    networks: list[KafkaNetClient] = []
+
+    def network(**more: Any) -> KafkaNetClient:
+        networks.append(KafkaNetClient(**more))
+        return networks[-1]
+
+    try:
+        return kind(**given, kafka_client=network)
+    except BaseException:
+        for one in networks:
+            one.close()
+            one._manager._net.stop()
+        raise
 
 
 def abandon(made: KafkaProducer, wait_s: float = 2.0) -> None:
