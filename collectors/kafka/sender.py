@@ -142,6 +142,10 @@ class Sender:
         with clients.admin(self._config, f"poolwatch-{self._role}") as admin:
             self.partitions = topics.check(admin, self._config, self._streams)
         self._producer = self._make(self._config, f"poolwatch-{self._role}")
+        # The client asks for a topic's leaders when it first sends there; brokers may be away by then.
+        with clients.reaching(self._config):
+            for stream in self._streams:
+                self._producer.partitions_for(self._topics[stream])
         return self
 
     def __exit__(
