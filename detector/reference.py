@@ -11,6 +11,8 @@ from typing import Any, get_type_hints
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from collectors.kafka.sender import COLLECTED
+from collectors.kafka.sender import Metrics as SenderMetrics
 from collectors.streams import STREAMS
 from detector.app import Detector
 from detector.config import Config
@@ -66,6 +68,7 @@ def metrics() -> Iterator[str]:
     """Every family that ``/metrics`` can show."""
     registry = CollectorRegistry()
     Detector(Config(), registry)
+    SenderMetrics(registry, COLLECTED)
     yield "# Metrics\n"
     rows = []
     for family in registry.collect():
