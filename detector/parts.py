@@ -147,6 +147,7 @@ class Part:
         self._gone += [key(run, subscriber) for subscriber in sorted(self._recorded.pop(run, ()))]
         self._ahead.pop(run, None)
         self._over[run] = None
+        self._idle = IDLE_CALLS
         if len(self._over) > MOST_RUNS:
             del self._over[next(iter(self._over))]
         self._unmake(run, engine)

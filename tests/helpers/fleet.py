@@ -41,6 +41,7 @@ class Site:
             bootstrap_servers=(address,), topic_prefix=prefix, partitions=partitions, replication=1,
             group=f"{prefix}detectors", session_timeout_ms=1000, state_write_ms=50, **more,
         )  # fmt: skip
+        self._asking: clients.KafkaConsumer | None = None
 
     def create(self) -> "Site":
         with clients.admin(self.config) as admin:
@@ -101,33 +102,29 @@ class Site:
 
     # -- what is there -----------------------------------------------------------------------------
 
+    def close(self) -> None:
+        """Let go of what ``ends`` and ``committed`` ask with."""
+        if self._asking is not None:
+            self._asking.close(autocommit=False)
+
+    def _places(self) -> dict[tuple[str, int], clients.TopicPartition]:
+        if self._asking is None:
+            self._asking = clients.consumer(self.config, group_id=self.config.group)
+        return {
+            (stream, p): clients.TopicPartition(topics.topic(self.config, stream), p)
+            for stream in INPUTS
+            for p in range(self.config.partitions)
+        }
+
     def ends(self) -> dict[tuple[str, int], int]:
         """How much collectors have put there."""
-        consumer = clients.consumer(self.config)
-        try:
-            return {
-                (stream, p): end
-                for stream in INPUTS
-                for p, end in TopicReader(consumer, stream, topics.topic(self.config, stream))
-                .ends(range(self.config.partitions))
-                .items()
-            }
-        finally:
-            consumer.close()
+        places = self._places()
+        found = self._asking.end_offsets(list(places.values()))
+        return {place: found[tp] for place, tp in places.items()}
 
     def committed(self) -> dict[tuple[str, int], int]:
         """How much detectors say that they have judged and written."""
-        names = {topics.topic(self.config, stream): stream for stream in INPUTS}
-        consumer = clients.consumer(self.config, group_id=self.config.group)
-        try:
-            at = {
-                (stream, p): clients.TopicPartition(topic, p)
-                for topic, stream in names.items()
-                for p in range(self.config.partitions)
-            }
-            return {place: consumer.committed(tp) or 0 for place, tp in at.items()}
-        finally:
-            consumer.close()
+        return {place: self._asking.committed(tp) or 0 for place, tp in self._places().items()}
 
     def wait_judged(self, timeout_s: float = 60, alive: Iterable[subprocess.Popen] = ()) -> None:
         """Until all that is there has been judged, and what came of it written."""
