@@ -98,9 +98,7 @@ def build(service: app.Service, sender: Sender, partitions: int) -> Detecting:
 
 def _following(detector: app.Detector, index: Endpoints) -> Following:
     config, known = detector.config.detector, detector.knowledge
-    fits = Fits(
-        known.shared, known.is_home, detector.pools.pool_ports, config.resolutions, config.learner
-    )
+    fits = Fits(known.shared, known.is_home, detector.pools.pool_ports, config.resolutions, config.learner)
     return Following(index, fits, Caps.of(config.resolutions, config.learner))
 
 

@@ -216,9 +216,9 @@ class Part:
             self._offsets = dict(zip(INPUTS, whole.offsets, strict=True))
             self.turns.restore(whole.turns)
             known = dict(whole.runs)
-        for run, state in known.items():
+        for run, told in known.items():
             try:
-                self.engine(run).resume(forms.decode_whole(state))
+                self.engine(run).resume(forms.decode_whole(told))
             except DecodeError:
                 self.counts.corrupt += 1
         for one in held:
