@@ -112,7 +112,14 @@ def empty(stream: str) -> Batch:
 
 
 def encode(rows: Batch) -> bytes:
-    """An Arrow IPC stream of one batch; buffers plain, for compression is Kafka's."""
+    """An Arrow IPC stream of one batch; buffers plain, for compression is Kafka's.
+
+    Nullable columns without a value are left out: of a flow's forty columns an exporter fills twenty, and
+    the others would be two thirds of the octets.
+    """
+    places = [i for i, column in enumerate(rows.columns) if column.null_count < rows.num_rows]
+    if rows.num_rows and len(places) < rows.num_columns:
+        rows = rows.select(places)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_batch(rows)
@@ -120,20 +127,16 @@ def encode(rows: Batch) -> bytes:
 
 
 def decode(stream: str, message: bytes) -> Batch:
-    """Read and validate one message.  Raises DecodeError, and nothing else, on bad bytes."""
+    """Read and validate one message; nullable columns that it does not have are null.
+
+    Raises DecodeError, and nothing else, on bad bytes.
+    """
     if len(message) > MAX_MESSAGE_BYTES:
         raise DecodeError(Reason.SIZE, f"{len(message)} bytes, limit {MAX_MESSAGE_BYTES}")
     expected = SCHEMAS[stream]
     try:
         with pa.ipc.open_stream(message) as reader:
-            got = reader.schema
-            version = (got.metadata or {}).get(b"version", b"?")
-            if version != expected.metadata[b"version"]:
-                raise DecodeError(Reason.VERSION, f"{stream} version {version[:16]!r}")
-            if (got.metadata or {}).get(b"stream") != expected.metadata[b"stream"] or not got.equals(
-                expected, check_metadata=False
-            ):
-                raise DecodeError(Reason.SCHEMA, f"columns differ from {stream}'s")
+            _recognised(stream, reader.schema)
             rows = reader.read_next_batch()
             rows.validate(full=True)
     except DecodeError:
@@ -142,10 +145,28 @@ def decode(stream: str, message: bytes) -> Batch:
         raise DecodeError(Reason.CORRUPT, str(error)[:200]) from None
     if rows.num_rows > MAX_ROWS:
         raise DecodeError(Reason.SIZE, f"{rows.num_rows} rows, limit {MAX_ROWS}")
-    for column, array in zip(STREAMS[stream].columns, rows.columns, strict=True):
-        if not column.nullable and array.null_count:
+    given = dict(zip(rows.schema.names, rows.columns, strict=True))
+    for column in STREAMS[stream].columns:
+        if not column.nullable and (column.name not in given or given[column.name].null_count):
             raise DecodeError(Reason.SCHEMA, f"null in {column.name}")
-    return rows
+    if len(given) == len(expected):
+        return rows
+    room = _room(rows.num_rows)
+    arrays = [given.get(f.name, _nulls(f.type, room).slice(0, rows.num_rows)) for f in expected]
+    return pa.RecordBatch.from_arrays(arrays, schema=expected)
+
+
+def _recognised(stream: str, got: pa.Schema) -> None:
+    """Raises DecodeError on another stream's or version's schema, and on columns that are not its own."""
+    expected = SCHEMAS[stream]
+    told = got.metadata or {}
+    if told.get(b"version", b"?") != expected.metadata[b"version"]:
+        raise DecodeError(Reason.VERSION, f"{stream} version {told.get(b'version', b'?')[:16]!r}")
+    names = [name for name in expected.names if name in set(got.names)]
+    if told.get(b"stream") != expected.metadata[b"stream"] or got.names != names:
+        raise DecodeError(Reason.SCHEMA, f"columns differ from {stream}'s")
+    if any(not expected.field(field.name).equals(field, check_metadata=False) for field in got):
+        raise DecodeError(Reason.SCHEMA, f"columns differ from {stream}'s")
 
 
 def values(rows: Batch, name: str) -> np.ndarray:

@@ -35,7 +35,11 @@ def schema() -> Iterator[str]:
     yield "# Streams"
     for s in STREAMS.values():
         yield f"\n## {s.name}\n"
-        form = "Arrow IPC, one record batch a message" if s.format == "arrow" else "JSON"
+        form = (
+            "Arrow IPC, one record batch a message, nullable columns without a value left out"
+            if s.format == "arrow"
+            else "JSON"
+        )
         kept = ", compacted" if s.compacted else ""
         yield f"Topic `{s.topic}`, {form}{kept}; one row is {s.row}; partitioned by {s.partition}.\n"
         yield from _table(

@@ -121,6 +121,42 @@ def test_what_is_not_ours_is_refused_by_name():
     assert refused("payloads", stream_of(holes)) is Reason.SCHEMA
 
 
+@pytest.mark.parametrize("stream", [s.name for s in ARROW])
+def test_columns_without_a_value_are_left_out_and_come_back_null(stream):
+    full = sample(stream)
+    nothing = {c.name for c in STREAMS[stream].columns if c.nullable}
+    made = full
+    for name in nothing:
+        place = made.schema.get_field_index(name)
+        made = made.set_column(place, made.schema.field(place), pa.nulls(3, made.schema.field(place).type))
+    sent = wire.encode(made)
+    assert (len(sent) < len(wire.encode(full))) == bool(nothing)
+    with pa.ipc.open_stream(sent) as reader:
+        assert not nothing & set(reader.schema.names)
+    assert wire.decode(stream, sent).equals(made)
+
+
+@pytest.mark.parametrize("change", ["missing", "twice", "order", "stranger", "stream"])
+def test_a_schema_that_is_not_ours_is_refused(change):
+    rows = sample("names")
+    fields, arrays, metadata = list(rows.schema), list(rows.columns), dict(rows.schema.metadata)
+    if change == "missing":
+        del fields[0], arrays[0]
+    elif change == "twice":
+        fields.append(fields[0])
+        arrays.append(arrays[0])
+    elif change == "order":
+        fields.reverse()
+        arrays.reverse()
+    elif change == "stranger":
+        fields.append(pa.field("other", pa.int8()))
+        arrays.append(pa.array([1, 2, 3], pa.int8()))
+    else:
+        metadata[b"stream"] = b"flows"
+    made = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields, metadata))
+    assert refused("names", wire.encode(made)) is Reason.SCHEMA
+
+
 WHOLE = {s.name: wire.encode(sample(s.name)) for s in ARROW}
 
 
