@@ -197,10 +197,9 @@ INCIDENTS: Final = (
 
 STATE: Final = (
     Column("version", "number", "", "version of the state's form"),
-    Column("subscriber", "text", "", "whose state"),
-    Column("partition", "number", "", "detector partition"),
-    Column("offsets", "object", "", "per input topic, the next offset that is not yet included"),
-    Column("at", "time", "", "the partition's watermark when it was written"),
+    Column("run", "text", "", 'name of the replay, "" for live links'),
+    Column("subscriber", "text", "", "whose state; the record with the key `partition` is of no subscriber"),
+    Column("offsets", "list", "", "of flows, payloads, names: the next offset that is not yet included"),
     Column("state", "object", "", "evidence, sessions, incident and measures of the subscriber"),
 )
 
@@ -213,6 +212,6 @@ STREAMS: Final = {
         Stream("endpoints", 1, "json", "endpoint", True, "what is known of one endpoint", ENDPOINTS),
         Stream("alerts", 1, "json", "subscriber", False, "one transition of one incident", ALERTS),
         Stream("incidents", 1, "json", "subscriber", True, "the latest document of an incident", INCIDENTS),
-        Stream("state", 1, "json", "as its input", True, "the state of one subscriber", STATE),
+        Stream("state", 1, "msgpack", "as its input", True, "the state of one subscriber", STATE),
     )
 }
