@@ -11,7 +11,9 @@ from pathlib import Path
 import broker
 import fleet
 import pytest
+from crashes import said
 from exported import pcap, v5
+from flowrows import SECOND, flows, names
 from prometheus_client import CollectorRegistry
 from zygote import Zygote
 
@@ -253,6 +255,47 @@ def test_killed_anywhere_and_started_again_it_is_always_the_same(kafka, lab, exp
         for at, documents in by_round.items():
             assert not differences((documents, alerts[at]), (wanted, alerts["0"])), f"round {at}"
         site.close()
+
+
+ANSWER = "51.15.2.9"
+LATER = ("198.51.100.80", "198.51.101.9")
+
+
+def visit(at_ns, subscriber):
+    """Data with the address of the answer, by somebody else than who asked."""
+    end_ns = at_ns + 60 * SECOND
+    return flows(
+        {"subscriber": subscriber, "src": subscriber, "dst": ANSWER, "t_first": at_ns, "t_last": end_ns}
+    )
+
+
+def test_what_one_detector_finds_out_of_an_endpoint_all_use(site, detectors, lab, monkeypatch):
+    (lab / "names.csv").write_text(
+        TABLE.splitlines()[0] + "\nNamePool,pool.supportxmr.com,exact,3333,XMR,,pool,active,low,lab,own\n"
+    )
+    monkeypatch.setenv("POOLWATCH_LISTS__POOLS", str(lab / "names.csv"))
+    monkeypatch.setenv("POOLWATCH_DETECTOR__NAMES__RESOLVERS", "192.0.2.53")
+    now = time.time_ns()
+    two = [detectors(), detectors()]
+    with site.sender() as sender:
+        feed = sender.feed()
+        answer = names({"t": now, "address": ANSWER})
+        feed.publish("names", 0, answer, said("names", answer, now).header)
+        assert sender.flush(10) == 0
+        site.wait_judged(60, two)
+        assert b"resolved/51.15.2.9/3333/6" in {r.key for r in site.records("endpoints")}
+        for partition, subscriber in zip((7, 2), LATER, strict=True):
+            if partition == 2:  # and whoever comes later reads them all
+                for process in two:
+                    fleet.stop(process)
+                two = [detectors()]
+            time.sleep(0.5)  # until it is followed
+            rows = visit(now, subscriber)
+            feed.publish("flows", partition, rows, said("flows", rows, now + 61 * SECOND).header)
+            assert sender.flush(10) == 0
+            site.wait_judged(60, two)
+            assert subscriber in {d["subscriber"] for d in site.incidents()}
+    assert all(d["evidence"][0]["kind"] == "resolved_endpoint" for d in site.incidents())
 
 
 def poison(stream, whole):
