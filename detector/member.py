@@ -1,12 +1,13 @@
 """Composition root of ``poolwatch detect``: configuration in, a member of the group of detectors out."""
 
 import argparse
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -17,6 +18,7 @@ from collectors.streams import STREAMS
 from detector import app
 from detector.config import Config
 from detector.detect import Detecting, Metrics
+from detector.document import Incident, Transition
 from detector.endpoints import Endpoints
 from detector.errors import ConfigError
 from detector.exporters.kafka import Records
@@ -60,7 +62,7 @@ def serve(
     with ExitStack() as stack:
         stack.enter_context(sender)
         stack.enter_context(service)
-        member = build(service, sender, partitions)
+        member = build(service, sender, partitions, say)
         open_readers(member, config, stack, partitions)
         say(f"detecting; metrics on http://{config.http.listen}/metrics; Ctrl-C ends it")
         while not stop.is_set():
@@ -74,7 +76,21 @@ def serve(
     return 0
 
 
-def build(service: app.Service, sender: Sender, partitions: int) -> Detecting:
+class Lines:
+    """Tells each transition on a terminal, for whoever started the detector by hand."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def alert(self, made: Transition) -> None:
+        """Say one transition."""
+        self._say(f"{made.at} {made.to}: {made.summary}")
+
+    def incident(self, document: Incident) -> None:
+        """Documents are not shown."""
+
+
+def build(service: app.Service, sender: Sender, partitions: int, say: Callable[[str], None]) -> Detecting:
     """A member that has opened nothing."""
     detector = service.detector
     records = Records(sender.send_json, partitions)
@@ -90,7 +106,9 @@ def build(service: app.Service, sender: Sender, partitions: int) -> Detecting:
         sender.wait(futures, timeout_s)
 
     writer = Writer(send, records.pending, wait, commit, detector.config.kafka.state_write_ms / 1000)
-    also = [service.sink] if service.sink is not None else []
+    also: list[Any] = [service.sink] if service.sink is not None else []
+    if sys.stderr.isatty():
+        also.append(Lines(say))
     indexes = Indexes(detector.endpoints, partial(_following, detector))
     member = Detecting(detector, Metrics(service.registry), records, writer, indexes, also)
     return member
