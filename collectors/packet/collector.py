@@ -1,7 +1,8 @@
 """The packet collector: blocks of frames in; batches of ``flows``, ``payloads`` and ``names`` out.
 
 It runs the compiled pass, reassembles candidates, reads wanted names, gives each row to its home ends and
-publishes per partition.  It opens nothing and reads no clock: time is the newest stamp of the frames.
+publishes per partition.  It opens nothing and reads no clock: time is the newest stamp of the frames; on a
+live link it goes on with the time of receipt while no frame comes.
 """
 
 import io
@@ -21,7 +22,8 @@ from collectors.outlet import Outlet
 from collectors.packet import ageing, flows, names, namesets, naming, payloads, records, tokens
 from collectors.packet.frames import FRAME, REFUSALS, decode_all
 from collectors.packet.pcapfile import Block, blocks
-from collectors.packet.table import CLOCK, FREED, HAND, HIGH, table
+from collectors.packet.sources import nothing
+from collectors.packet.table import CLOCK, DEBT, FREED, HAND, HIGH, table
 
 Seconds = Annotated[int, msgspec.Meta(ge=1, le=86400)]
 Octets = Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)]
@@ -34,6 +36,7 @@ _EVENTS: Final = 8192
 _NAMED: Final = 1024
 _STREAMS: Final = ("flows", "payloads", "names")
 _NOTHING: Final = wire.empty("flows")
+_NO_OCTETS: Final = np.zeros(0, np.uint8)
 _KINDS: Final = ("dns", "tls_server_name")
 
 
@@ -176,6 +179,8 @@ class Collector:
         self._told_ns = 0
         self._sent_ns = 0
         self._received_ns: int | None = None
+        # The table's time when frames came last, and when that was: what passed since has passed for it too.
+        self._heard: tuple[int, int] | None = None
 
     def want(self, wanted: names.NameFilter) -> None:
         """Look for other names from now on.  Raises ConfigError on a resolver that is no address."""
@@ -185,7 +190,10 @@ class Collector:
         self._names.wanted = wanted
 
     def feed(self, block: Block, received_ns: int | None = None) -> None:
-        """Take one block.  ``received_ns`` is when it came; without it, as in a replay, the data's time."""
+        """Take one block.  ``received_ns`` is when it came; without it, as in a replay, the data's time.
+
+        On a live link a block without frames says that the time goes on.
+        """
         self._received_ns = received_ns
         for reason, count in block.refused.items():
             self._metrics.refused.labels(reason).inc(count)
@@ -193,6 +201,8 @@ class Collector:
             self._meter(block, stop)
             self._send_due()
         self._at = 0
+        if received_ns is not None:
+            self._go_on(received_ns, heard=bool(block.t_ns.size))
         self._count()
 
     def finish(self) -> None:
@@ -201,7 +211,7 @@ class Collector:
         state.state[HAND] = 0
         while not done:
             done = flows.flush(state.rows, state.index, state.freed, state.state, state.seed, self._out)
-            self._collect(np.zeros(0, np.uint8))
+            self._collect(_NO_OCTETS)
         self._chunks += self._reassembly.finish()
         self._sightings += self._names.finish()
         self._send(everywhere=True)
@@ -222,6 +232,34 @@ class Collector:
             )  # fmt: skip
             self._collect(block.data)
 
+    def _go_on(self, received_ns: int, *, heard: bool) -> None:
+        """Let a live link's time go on from the last stamp that it had, by as much as went by since: a clock
+        here that is ahead of the one that stamps, or behind it, does no harm.  Before any frame there is no
+        time."""
+        state, clock = self._table, int(self._table.state[CLOCK])
+        if heard:
+            self._heard = clock, received_ns
+        if heard or self._heard is None:
+            return
+        now = self._heard[0] + received_ns - self._heard[1]
+        while clock < now:
+            if (
+                ageing.tick(
+                    now,
+                    state.rows,
+                    state.index,
+                    state.freed,
+                    state.state,
+                    state.seed,
+                    self._limits,
+                    self._out,
+                )
+                and state.state[DEBT] < _SECOND
+            ):
+                clock = now
+            self._collect(_NO_OCTETS)
+        self._send_due()
+
     def _collect(self, data: np.ndarray) -> None:
         """Take over what the compiled pass has written, and empty its outputs."""
         out, clock = self._out, int(self._table.state[CLOCK])
@@ -239,17 +277,23 @@ class Collector:
 
     def _send_due(self) -> None:
         waiting = len(self._chunks) + len(self._sightings) + sum(map(len, self._flows))
-        now = self._newest_ns
-        tell = now - self._told_ns >= _TICK_NS
+        live = self._received_ns is not None
+        now = self._sending_ns()
+        # A wall clock may be set back; then what waits shall not wait until it is there again.
+        tell = abs(now - self._told_ns) >= _TICK_NS and not (live and self._newest_ns == 0)
         # Nobody waits for a replay: there it lingers until the time is told.
-        linger_ns = self._config.batch_linger_ms * 1_000_000 if self._received_ns else _TICK_NS
+        linger_ns = self._config.batch_linger_ms * 1_000_000 if live else _TICK_NS
         if tell or (waiting and now - self._sent_ns >= linger_ns) or waiting >= wire.MAX_ROWS:
             self._send(everywhere=tell)
+
+    def _sending_ns(self) -> int:
+        """What sending goes by: when we are, on a live link; else the data's time."""
+        return self._newest_ns if self._received_ns is None else self._received_ns
 
     def _send(self, *, everywhere: bool) -> None:
         """Publish what waits; ``everywhere``: each partition is told the time, if only by an empty batch."""
         told: set[int] = set()
-        self._sent_ns = self._newest_ns
+        self._sent_ns = self._sending_ns()
         # Records of what has ended come before the time that says so: a clock may jump over a silence.
         held, self._flows = self._flows, []
         if held:
@@ -273,7 +317,7 @@ class Collector:
             for part, batch, span in records.name_batches(seen, owned, self._config.id):
                 self._hand_over("names", part, batch, span)
         if everywhere:
-            self._told_ns = self._newest_ns
+            self._told_ns = self._sending_ns()
             for part in set(range(self._partitions)) - told:
                 now = self._newest_ns
                 self._hand_over("flows", part, _NOTHING, (now, now))
@@ -347,7 +391,8 @@ def warm() -> None:
     ng += struct.pack("<IIIIIII", 6, 64, 0, 0, 0, len(frame), len(frame)) + frame + struct.pack("<I", 64)
     for capture in (pcap, ng):
         for block in blocks(io.BytesIO(capture)):
-            collector.feed(block)
+            collector.feed(block, 1)
+            collector.feed(nothing(), 1 + _SECOND)
             out = np.zeros(block.offset.size, FRAME)
             decode_all(*block.columns[:4], block.link, out, np.zeros(block.offset.size, np.int64))
     collector.finish()

@@ -32,6 +32,10 @@ EVICTED: Final = "evicted"  # connections dropped for want of room
 DROPS: Final = (REPEATED, BEFORE, GIVEN_UP, STRANGE, BOUNDS, AGED, EVICTED)
 
 
+def _size(segments: list[Segment]) -> int:
+    return sum(len(s.data) for s in segments)
+
+
 class Reassembly:
     """All candidate connections.  ``feed`` and ``advance`` answer the chunks that are complete."""
 
@@ -42,6 +46,7 @@ class Reassembly:
         self._tentative: OrderedDict[int, Connection] = OrderedDict()
         self._picked: OrderedDict[int, Connection] = OrderedDict()
         self._held = 0
+        self._rivals = 0  # octets that may be the stream, or strange
         self._now = 0
         self._holes = 0
         self._aged = 0
@@ -53,8 +58,8 @@ class Reassembly:
 
     @property
     def held_bytes(self) -> int:
-        """Octets that wait behind holes."""
-        return self._held
+        """Octets that wait: behind holes, or for it to show whether they are the stream."""
+        return self._held + self._rivals
 
     def feed(self, s: Segment) -> list[Chunk]:
         """Take one segment, in the order of packets.  Returns the chunks that it, or its time, completed."""
@@ -128,6 +133,7 @@ class Reassembly:
         for c in (*self._tentative.values(), *self._picked.values()):
             for d in range(2):
                 self._give_up(c, d, GIVEN_UP, everything=True)
+                self._give_up_rivals(c.ways[d])
         self._tentative.clear()
         self._picked.clear()
         self._due.clear()
@@ -160,6 +166,7 @@ class Reassembly:
     def _forget(self, c: Connection, why: str) -> None:
         self.drops[why] += 1
         for way in c.ways:
+            self._give_up_rivals(way)
             self._held -= way.held_bytes
             way.held_bytes = 0
             way.held = []
@@ -222,9 +229,16 @@ class Reassembly:
         self._bound(c, s.direction)
 
     def _stray(self, c: Connection, way: Way, s: Segment) -> None:
-        """A segment at another place than the stream's; enough of them, and the stream is there."""
-        self.drops[STRANGE] += len(s.data)
-        if not s.data or not way.rival(s):
+        """A segment at another place than the stream's; enough of them, and the stream is there.  Until then
+        it is not counted as strange: a count never goes down."""
+        before = _size(way.rivals)
+        enough = bool(s.data) and way.rival(s)
+        kept = _size(way.rivals)
+        self._rivals += kept - before
+        self.drops[STRANGE] += before + len(s.data) - kept
+        if not enough:
+            if kept > self._bounds.max_bytes or self._rivals > self._bounds.max_bytes_in_all:
+                self._give_up_rivals(way)
             return
         self._give_up(c, s.direction, GIVEN_UP, everything=True)
         first, offset = way.rivals[0], way.place_of(way.rivals[0].seq)
@@ -237,11 +251,18 @@ class Reassembly:
             way.skipped = []
             way.gap = True
         rivals, way.rivals = way.rivals, []
+        self._rivals -= kept
         for rival in rivals:
-            self.drops[STRANGE] -= len(rival.data)
             self._insert(way, way.place_of(rival.seq), rival)
         self._release(c, s.direction)
         self._bound(c, s.direction)
+
+    def _give_up_rivals(self, way: Way) -> None:
+        """What was strange stays so."""
+        size = _size(way.rivals)
+        self._rivals -= size
+        self.drops[STRANGE] += size
+        way.rivals = []
 
     def _begin(self, way: Way, s: Segment) -> None:
         way.known = bool(s.known & 1)

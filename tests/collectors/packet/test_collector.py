@@ -2,11 +2,14 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from collectors import streams, subscribers, wire
-from collectors.packet import payloads
+from collectors.packet import collector, payloads
+from collectors.packet.sources import nothing
 
 A, B = ("10.0.0.1", 40000), ("93.184.216.34", 3333)
 S = 10**9
@@ -247,3 +250,85 @@ def test_any_frames_are_metered_or_refused_and_each_once(make, frames, link):
     got = make.replay(make.read(make.pcap(headed, link=link)))
     refused = sum(n for (name, *_), n in got.moved.items() if name == "refused_total")
     assert got.moved.get(("metered_total",), 0) + refused == len(frames)
+
+
+def test_a_stream_that_turns_out_to_be_elsewhere_lowers_no_counter(make):
+    """Each segment in a block of its own, so that all is counted between them."""
+    frames, seq = talk(make, [(0, LOGIN)]), 1001 + len(LOGIN) + 20_000_000
+    for k in range(20):
+        frames.append((10**6 + k, make.tcp(A, B, seq + 50 * k, 9001, make.ACK, b"x" * 50)))
+    got = make.replay([b for f in frames for b in make.read(make.pcap([f]))])
+    assert stream_of(got.payloads, 40000) == LOGIN + b"x" * 20 * 50
+    assert ("reassembly_drops_total", "strange") not in got.moved
+
+
+class Live:
+    """A collector on a live link: frames and silence in, what was published out."""
+
+    def __init__(self, make, ahead=0, **config):
+        self.make, self.ahead = make, ahead
+        self.published = []
+        self.metrics = collector.Metrics(CollectorRegistry())
+        self.collector = collector.Collector(
+            collector.Config(flow_slots=64, **config), subscribers.home(), 2,
+            lambda *given: self.published.append(given), self.metrics,
+        )  # fmt: skip
+
+    def frames(self, frames):
+        """As they come from a ring: a tenth of a second late, by a clock that is ``ahead`` of theirs."""
+        for block in self.make.read(self.make.pcap(frames)):
+            self.collector.feed(block, int(block.t_ns[-1]) + S // 10 + self.ahead)
+
+    def silence(self, first_s, last_s):
+        for tenth in range(first_s * 10, last_s * 10):
+            self.collector.feed(nothing(), tenth * S // 10 + self.ahead)
+
+    def rows(self, stream):
+        return [row for s, _, batch, _ in self.published if s == stream for row in batch.to_pylist()]
+
+
+@pytest.mark.parametrize("ahead", [0, 7 * 3600 * S, -7 * 3600 * S])
+def test_on_an_idle_link_time_goes_on(make, ahead):
+    live = Live(make, ahead, idle_timeout_s=10, linger_s=10)
+    live.frames(talk(make, [(0, LOGIN), (1, REPLY)], at=100 * S))
+    live.silence(101, 102)
+    assert stream_of(live.rows("payloads"), 40000) == LOGIN  # it lingers no longer than it should
+    assert live.rows("flows") == []
+    live.silence(102, 130)
+    (flow, *_) = live.rows("flows")
+    assert (flow["src_port"], flow["end_reason"]) == (40000, 1)
+    assert live.metrics.table_rows._value.get() == 0
+    clocks = [h.clocks[0].newest_ns for _, p, _, h in live.published if p == 0]
+    assert clocks == sorted(clocks)
+    assert 128 * S < clocks[-1] <= 130 * S
+    assert 25 <= sum(1 for c in clocks if c > 102 * S) <= 60
+    # And it still is the frames' time.
+    before = len(live.published)
+    live.frames(talk(make, [(0, LOGIN)], at=130 * S, src=("10.0.0.1", 40001)))
+    live.silence(131, 132)
+    assert max(h.clocks[0].newest_ns for *_, h in live.published[before:]) <= 132 * S
+
+
+def test_before_the_first_frame_there_is_no_time(make):
+    live = Live(make)
+    live.silence(0, 30)
+    assert live.published == []
+    live.frames(talk(make, [(0, LOGIN)], at=50 * S))
+    assert live.published
+
+
+def test_a_hole_is_given_up_in_silence_and_a_clock_set_back_stops_nothing(make):
+    live = Live(make)
+    frames = talk(make, [(0, LOGIN), (0, LOGIN), (0, LOGIN)], at=100 * S)
+    live.frames([*frames[:4], frames[5]])
+    live.silence(101, 104)
+    assert stream_of(live.rows("payloads"), 40000) == LOGIN * 2
+    live.frames(talk(make, [(0, LOGIN)], at=105 * S, src=("10.0.0.1", 40001)))
+    live.ahead = -50 * S
+    live.silence(106, 108)
+    assert stream_of(live.rows("payloads"), 40001) == LOGIN
+
+
+def test_in_a_replay_a_block_without_frames_is_nothing(make):
+    blocks = make.read(make.pcap(talk(make, [(0, LOGIN), (1, REPLY)], at=100 * S)))
+    assert make.replay([nothing(), *blocks, nothing()]).batches == make.replay(blocks).batches

@@ -340,3 +340,41 @@ def test_any_segments_keep_the_bounds_and_time_may_pass_anywhere(segments, place
     many = payloads.Reassembly(bounds)
     assert many.run(events, np.frombuffer(data, np.uint8)) + many.finish() == whole
     assert many.drops == plain.drops
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 60), st.booleans(), st.booleans()), max_size=60))
+def test_what_was_counted_is_never_taken_back(steps):
+    """Segments near the stream and far from it, some in order, some acknowledged: strange or not, it is for
+    ever, and in the end every octet was published, or counted once."""
+    r = payloads.Reassembly(payloads.Bounds(max_bytes=600, max_bytes_in_all=900))
+    before, near, far, given_octets, out = dict(r.drops), 0, 5 << 20, 0, []
+    for t, (jump, size, is_far, acknowledged) in enumerate(steps):
+        at = far + (jump if jump > 25 else 0) if is_far else near
+        out += r.feed(segment(at, b"x" * size, start=0, t=t * MS))
+        given_octets += size
+        if is_far:
+            far = at + size
+        else:
+            near = at + size
+        if acknowledged:
+            out += r.feed(segment(0, d=1, ack=at + size, t=t * MS))
+        assert all(r.drops[why] >= n for why, n in before.items())
+        before = dict(r.drops)
+    out += r.finish()
+    assert all(r.drops[why] >= n for why, n in before.items())
+    dropped = sum(r.drops[why] for why in (payloads.REPEATED, payloads.BEFORE, payloads.STRANGE))
+    assert sum(len(c.data) for c in out) + dropped == given_octets
+    assert r.held_bytes == 0
+
+
+def test_segments_that_may_be_the_stream_are_held_within_bounds():
+    r = payloads.Reassembly(payloads.Bounds(max_bytes=4000, max_bytes_in_all=20_000))
+    for conn in range(100):
+        r.feed(segment(0, b"x", start=0, conn=conn))
+        r.feed(segment(0, d=1, ack=1, start=0, conn=conn))
+        for k in range(12):
+            r.feed(segment((5 << 20) + 500 * k, bytes(500), start=0, conn=conn))
+            assert r.held_bytes <= 20_500
+    r.finish()
+    assert r.held_bytes == 0
+    assert r.drops[payloads.STRANGE] == 100 * 12 * 500
