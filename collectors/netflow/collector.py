@@ -19,7 +19,7 @@ from collectors.bus import Publisher
 from collectors.errors import ConfigError
 from collectors.netflow import walking
 from collectors.netflow.datagrams import Block, Datagram, block, joined
-from collectors.netflow.decoding import X_LONGEST, X_MOVED, X_NEWEST
+from collectors.netflow.decoding import X_HEARD, X_LONGEST, X_MOVED, X_NEWEST
 from collectors.netflow.holding import Holding
 from collectors.netflow.index import GONE
 from collectors.netflow.knowledge import Knowledge
@@ -178,6 +178,10 @@ class Collector:
             for part in set(range(self._partitions)) - told:
                 self._hand_over(Run(part, 0, 0, self._now_ns, self._now_ns), _NOTHING)
             self._tables.clocks[:, X_MOVED] = 0
+            heard = self._tables.clocks[:, X_HEARD]
+            self._metrics.exporters_heard(
+                (_text(address), int(heard[n])) for address, n in self._tables.exporters.items()
+            )
         self._count()
 
     def _let_in(self, given: Block) -> Block:

@@ -1,6 +1,7 @@
 """The metrics of the flow collector, and the counters of the compiled walk under their names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -16,11 +17,13 @@ KINDS: Final = {
     "options": walking.N_OPTIONS,
 }
 TEMPLATE_EVENTS: Final = ("new", "changed", "withdrawn", "evicted", "aged", "malformed")
+# A label is a series: of more exporters than this only the first are shown by name.
+MOST_NAMED: Final = 512
 NEWCOMERS: Final = ("not_listed", "no_room")
 
 
 class Metrics:
-    """Everything that moves in the flow collector.  No label is an exporter's address: see ``state``."""
+    """Everything that moves in the flow collector."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, told: str, *labels: str) -> Counter:
@@ -51,6 +54,14 @@ class Metrics:
         self.rows = counter("rows", "Rows published.")
         self.batches = counter("batches", "Batches published.")
         self.not_home = counter("not_home", "Records dropped: no home end.")
+        self.socket_drops = counter("socket_drops", "Datagrams that found the socket's buffer full.")
+        self.heard = Gauge(
+            "poolwatch_collector_netflow_exporter_heard_timestamp_seconds",
+            "When an exporter was last heard, Unix time; of the first 512 exporters.",
+            ["exporter"],
+            registry=registry,
+        )
+        self._named: set[str] = set()
         for reason in Reason:  # a series exists, at zero, before its first event
             self.refused.labels(reason)
         for why in NEWCOMERS:
@@ -64,6 +75,15 @@ class Metrics:
                 one.labels(protocol)
             for kind in KINDS:
                 self.records.labels(protocol, kind)
+
+    def exporters_heard(self, heard: Iterable[tuple[str, int]]) -> None:
+        """Show when exporters were last heard (Unix ns); one that is forgotten is no longer shown."""
+        known = dict(islice(heard, MOST_NAMED))
+        for name in self._named - known.keys():
+            self.heard.remove(name)
+        self._named = set(known)
+        for name, at_ns in known.items():
+            self.heard.labels(name).set(at_ns / 1e9)
 
     def walked(self, moved: np.ndarray) -> None:
         """Count what the walk's counters moved by."""

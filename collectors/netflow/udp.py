@@ -35,7 +35,8 @@ class Receiver(AbstractContextManager["Receiver"]):
     """One UDP socket on ``address`` and ``port``, opened on entering.
 
     ``buffer_bytes`` is what is asked for, ``granted_bytes`` what the kernel gave (it is limited by
-    net.core.rmem_max without CAP_NET_ADMIN); ``dropped`` counts datagrams that found the buffer full.
+    net.core.rmem_max without CAP_NET_ADMIN); ``dropped`` counts datagrams that found the buffer full, and
+    ``lost`` is told of each time it grows, and by how much.
     ``reuse`` lets several sockets share the port, so that the kernel spreads exporters over workers.
     """
 
@@ -47,12 +48,14 @@ class Receiver(AbstractContextManager["Receiver"]):
         most: int = 1024,
         reuse: bool = False,
         now_ns: Callable[[], int] = time.time_ns,
+        lost: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._where = (address, port)
         self._buffer_bytes = buffer_bytes
         self._most = most
         self._reuse = reuse
         self._now_ns = now_ns
+        self._lost = lost
         self._socket: socket.socket | None = None
         self.granted_bytes = 0
         self.dropped = 0
@@ -107,7 +110,11 @@ class Receiver(AbstractContextManager["Receiver"]):
             pass
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == _SO_RXQ_OVFL:
-                self.dropped = struct.unpack("=I", data[:4])[0]
+                dropped = struct.unpack("=I", data[:4])[0]
+                # The kernel's count has 32 bits.
+                if more_lost := (dropped - self.dropped) & 0xFFFFFFFF:
+                    self._lost(more_lost)
+                self.dropped = dropped
         return found
 
     def lists(self, stopped: Callable[[], bool], wait_s: float = 0.1) -> Iterator[list[Datagram]]:

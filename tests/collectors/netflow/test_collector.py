@@ -94,6 +94,7 @@ def test_every_metric_that_moves_is_seen(make):
         ("rows_total",): 2,
         ("batches_total",): 9,
         ("not_home_total",): 1,
+        ("exporter_heard_timestamp_seconds", "192.0.2.1"): 1_700_000_001_005_000_000 / 1e9,
     }
 
 
