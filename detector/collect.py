@@ -108,7 +108,8 @@ class Station:
         with ExitStack() as stack:
             stack.enter_context(self._sender)
             app.warm_kernels(self._say)
-            receivers = [stack.enter_context(Receiver(address, port)) for port in ports]
+            lost = self._site.netflow.socket_drops.inc
+            receivers = [stack.enter_context(Receiver(address, port, lost=lost)) for port in ports]
             self._ready = True
             stack.enter_context(self._http)
             feed = self._sender.feed()

@@ -121,7 +121,8 @@ def collect_flows(
     ports = ports_of(options.ports) if options.ports else config.collectors.netflow.ports
     service, stop = _begin(config, options, say, on_stop)
     with ExitStack() as stack:
-        receivers = [stack.enter_context(Receiver(options.udp, port)) for port in ports]
+        lost = service.detector.netflow.socket_drops.inc
+        receivers = [stack.enter_context(Receiver(options.udp, port, lost=lost)) for port in ports]
         stack.enter_context(service)
         live = app.LiveFlows(service)
         say(f"receiving on {options.udp} UDP {', '.join(str(r.port) for r in receivers)}")
