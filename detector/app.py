@@ -29,6 +29,7 @@ from detector.exporters.http import Http
 from detector.exporters.jsonl import JsonLines
 from detector.exporters.prometheus import Exporter
 from detector.metrics import Complaints, Deliveries, Pace
+from detector.notify import Notifier
 from detector.reading import captures, printable
 from detector.redact import PLAIN, Names, Redactor
 from detector.runs import LiveFlows, Replay
@@ -121,6 +122,7 @@ class Service:
         self.loop_turned = time.monotonic()
         self.is_ready = False
         self.http = Http(config.http.listen, self.registry, self._live, lambda: self.is_ready)
+        self.notify = Notifier(self._live, lambda: self.is_ready)
         self.sink = (
             JsonLines(Path(config.output.jsonl), self.detector.deliveries) if config.output.jsonl else None
         )
@@ -133,6 +135,7 @@ class Service:
         if self.sink is not None:
             self._stack.enter_context(self.sink)
         self._stack.enter_context(self.http)
+        self._stack.enter_context(self.notify)
         return self
 
     def __exit__(self, *error: object) -> None:

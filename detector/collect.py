@@ -19,6 +19,7 @@ from detector.config import Config
 from detector.errors import InputError
 from detector.exporters.http import Http
 from detector.exporters.report import FileReport, ScanIncident
+from detector.notify import Notifier
 from detector.reading import Reading, captures, printable
 from detector.site import Site
 
@@ -58,6 +59,7 @@ class Station:
         self._sender = Sender(config.kafka, registry, stopped=self._stop.is_set)
         listen = options.listen or config.http.listen
         self._http = Http(listen, registry, self._is_live, lambda: self._ready)
+        self._notify = Notifier(self._is_live, lambda: self._ready)
         self._serve_files = bool(options.listen)
         on_stop(self._stop.set)
 
@@ -112,15 +114,18 @@ class Station:
             receivers = [stack.enter_context(Receiver(address, port, lost=lost)) for port in ports]
             self._ready = True
             stack.enter_context(self._http)
+            stack.enter_context(self._notify)
             feed = self._sender.feed()
             collector = self._site.flow_collector(self._sender.partitions, feed.publish)
-            self._say(f"receiving on {address} UDP {', '.join(str(r.port) for r in receivers)}")
+            self._notify.status = f"receiving on {address} UDP {', '.join(str(r.port) for r in receivers)}"
+            self._say(self._notify.status)
             ends = time.monotonic() + seconds if seconds else None
             while not self._stop.is_set() and (ends is None or time.monotonic() < ends):
                 for receiver in receivers:
                     collector.feed(receiver.receive(0.1 / len(receivers)), time.time_ns())
                 self._sender.alive()
                 self._turned = time.monotonic()
+            self._notify.stopping()
             collector.finish()
         self._say(self._sender.told())
         return 0

@@ -71,6 +71,7 @@ def serve(
             service.loop_turned = time.monotonic()
             service.is_ready = member.is_ready
         service.is_ready = False
+        service.notify.stopping()
         member.stop()
     say(f"stopped; {sender.told()}")
     return 0
