@@ -16,12 +16,12 @@ from collectors.kafka.reader import Fetched, GroupReader, TopicReader
 from detector import endpointdoc
 from detector.app import Detector
 from detector.engine import Engine
-from detector.errors import DecodeError, Reason
+from detector.errors import DecodeError, InputError, Reason
 from detector.exporters.kafka import Records
 from detector.indexes import LIVE, Indexes
 from detector.intake import INPUTS, Arrival, read
 from detector.metrics import Complaints
-from detector.parts import Counts, Part, Step
+from detector.parts import Counts, Part, Step, garbage_left
 from detector.totals import Run
 from detector.writing import Writer
 
@@ -30,6 +30,7 @@ MOST_FETCHED: Final = 100
 # What may wait for its turn, over all partitions; a topic that runs ahead of the others is not fetched.
 WAITING_BYTES: Final = 256 << 20
 MEASURE_S: Final = 1.0
+MOST_NAME: Final = 256
 
 
 class Metrics:
@@ -49,6 +50,16 @@ class Metrics:
             for reason in Reason:
                 self.refused.labels(stream, reason)
         self.corrupt = counter("bus_corrupt_batches", "Record batches whose checksum was wrong.")
+        self.missed = counter(
+            "bus_messages_missed", "Messages that were removed from the bus before they were judged.",
+            ["stream"],
+        )  # fmt: skip
+        for stream in INPUTS:
+            self.missed.labels(stream)
+        self.followed = counter(
+            "endpoints_followed", "Endpoints that detectors told each other, by what became of them.",
+            ["outcome"],
+        )  # fmt: skip
         self.lag = gauge(
             "bus_lag_messages", "Messages that are on the bus and not judged.", ["stream", "partition"]
         )
@@ -70,8 +81,8 @@ class Metrics:
 class Detecting:
     """The loop and what it holds.  ``turn`` is one cycle; ``stop`` ends it cleanly.
 
-    ``states`` and ``endpoints`` read those topics; ``writer`` is made by the composition root around
-    ``send``; ``now_s`` goes on steadily, ``now_ns`` is Unix time.
+    ``writer`` is made by the composition root around ``send``; ``turned`` is called while something slow goes
+    on, and with each cycle; ``now_s`` goes on steadily, ``now_ns`` is Unix time.
     """
 
     def __init__(
@@ -82,6 +93,7 @@ class Detecting:
         writer: Writer,
         indexes: Indexes,
         also: Sequence[Any] = (),
+        turned: Callable[[], None] = lambda: None,
         now_s: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -91,6 +103,7 @@ class Detecting:
         self._writer = writer
         self._indexes = indexes
         self._also = also
+        self._turned = turned
         self._now_s = now_s
         self._now_ns = now_ns
         self._complaints = Complaints(logging.getLogger("poolwatch"))
@@ -106,7 +119,7 @@ class Detecting:
         self._polled_s: float | None = None
         self._quiet_until_s = 0.0
         self._waiting_bytes: dict[tuple[str, int], int] = {}
-        self._ends: dict[tuple[str, int], int] = {}
+        self._positions: dict[tuple[str, int], int] = {}
         self.is_ready = False
 
     def begin(
@@ -116,12 +129,9 @@ class Detecting:
         self._reader = reader
         self._states = states
         self._endpoints = endpoints
-        for fetched in endpoints.whole(range(partitions), self._turned):
-            self._follow(fetched)
-
-    def _turned(self) -> None:
-        """Something slow goes on."""
-        self.turned_s = self._now_s()
+        with garbage_left():
+            for fetched in endpoints.whole(range(partitions), self._turned):
+                self._follow(fetched)
 
     # -- a cycle -----------------------------------------------------------------------------------
 
@@ -161,18 +171,34 @@ class Detecting:
         part = self._parts.get(partition)
         if part is None:
             return
+        at = stream, partition
+        wanted = self._positions.get(at, 0)
+        if wanted and fetched.offset != wanted:
+            self._jumped(fetched, wanted)
+        self._positions[at] = fetched.offset + 1
         size = len(fetched.value or b"")
         try:
             message = read(stream, partition, fetched.value, fetched.headers)
         except DecodeError as error:
             message = None
-            self._metrics.refused.labels(stream, error.reason).inc()
-            where = f"{stream}/{partition}@{fetched.offset}"
-            self._refused[error.reason] = self._refused.get(error.reason, 0) + 1
-            self._complaints.say(where, {error.reason: self._refused[error.reason]})
+            self._refuse(fetched, error.reason)
         part.turns.put(Arrival(stream, fetched.offset, size, message))
-        at = stream, partition
         self._waiting_bytes[at] = self._waiting_bytes.get(at, 0) + size
+
+    def _refuse(self, fetched: Fetched, reason: str) -> None:
+        self._metrics.refused.labels(fetched.stream, reason).inc()
+        self._complain(fetched, reason)
+
+    def _complain(self, fetched: Fetched, reason: str) -> None:
+        self._refused[reason] = self._refused.get(reason, 0) + 1
+        where = f"{fetched.stream}/{fetched.partition}@{fetched.offset}"
+        self._complaints.say(where, {reason: self._refused[reason]})
+
+    def _jumped(self, fetched: Fetched, wanted: int) -> None:
+        """Messages were removed before we came to them; or the topic was made anew, and the state is of
+        another."""
+        self._metrics.missed.labels(fetched.stream).inc(max(0, fetched.offset - wanted))
+        self._complain(fetched, "missed" if fetched.offset > wanted else "topic_made_anew")
 
     def _judge(self, number: int, part: Part) -> None:
         while (arrival := part.turns.take(self._now_s())) is not None:
@@ -207,14 +233,14 @@ class Detecting:
         """Take in what a detector, perhaps this one, knows of an endpoint."""
         if fetched.value is None:
             return
-        run = next((v.decode("utf-8", "replace") for k, v in fetched.headers if k == "run" and v), LIVE)
+        name = next((v for k, v in fetched.headers if k == "run" and v), b"")
+        run = name.decode("utf-8", "replace") if name else LIVE
         try:
+            if len(run) > MOST_NAME:
+                raise DecodeError(Reason.HEADER, "a run whose name is too long")
             entry = endpointdoc.decode(fetched.value)
         except DecodeError as error:
-            self._metrics.refused.labels("endpoints", error.reason).inc()
-            self._refused[error.reason] = self._refused.get(error.reason, 0) + 1
-            where = f"endpoints/{fetched.partition}@{fetched.offset}"
-            self._complaints.say(where, {error.reason: self._refused[error.reason]})
+            self._refuse(fetched, error.reason)
             return
         self._indexes.follow(run, entry, self._now_ns())
 
@@ -238,13 +264,13 @@ class Detecting:
         self._parked = {}
         self._parts = {p: kept.get(p) or self._part() for p in sorted(given)}
         fresh = [p for p in self._parts if p not in kept]
+        self._without()
         self._restore(fresh, ends)
         for number, part in self._parts.items():
             offsets = dict(zip(INPUTS, part.offsets, strict=True))
+            self._positions |= {(stream, number): offset for stream, offset in offsets.items()}
             self._reader.seek(number, offsets)
             self._reader.commit({(stream, number): offset for stream, offset in offsets.items()})
-        self._waiting_bytes.clear()
-        self._metrics.lag.clear()
         self._metrics.partitions.set(len(self._parts))
         self.is_ready = True
         self._log.info("partitions assigned=%s restored=%s", sorted(given), fresh)
@@ -253,9 +279,11 @@ class Detecting:
         found: dict[int, list[tuple[bytes | None, bytes | None]]] = {p: [] for p in fresh}
         for fetched in self._states.whole(fresh, self._turned):
             found[fetched.partition].append((fetched.key, fetched.value))
-        with self._detector.guard:
+        with garbage_left():
             for number in fresh:
-                self._parts[number].restore(found.pop(number))
+                # One at a time, so that whoever asks for figures meanwhile has his turn.
+                with self._detector.guard:
+                    self._parts[number].restore(found.pop(number))
                 self._writer.ends[number] = ends[number]
                 self._turned()
 
@@ -264,6 +292,8 @@ class Detecting:
 
     def _made(self, run: str) -> Engine:
         engine = self._detector.engine(self._indexes.of(run))
+        if self.is_ready:  # else it is restored, and counts then
+            engine.resolutions.restore()
         self._runs[id(engine)] = self._detector.totals.start(engine, run or "live", live=not run)
         return engine
 
@@ -279,13 +309,37 @@ class Detecting:
 
     def leave(self) -> None:
         """Partitions are about to be given up: write all that we know.  They are kept beside, for the group
-        may give them back."""
+        may give them back.  What cannot be written is forgotten: who comes next reads it again."""
+        try:
+            self._write_all(commit=False)
+        except InputError as error:
+            self._log.warning("partitions given up, state not written: %s", error)
+            return
+        self._parked, self._parts = self._parts, {}
+        self._without()
+
+    def _write_all(self, *, commit: bool) -> None:
+        """Write all states; where that cannot be, forget them, and raise InputError.  After a halt they may
+        be another's: what was not begun to be written is kept, and nothing written."""
         for part in self._parts.values():
             part.turns.clear()
-        if self._now_s() >= self._quiet_until_s:
-            self._writer.flush(self._parts, commit=False)
-        self._parked, self._parts = self._parts, {}
+        if self._now_s() < self._quiet_until_s:
+            if not self._writer.is_idle:
+                self.lose()
+            return
+        try:
+            self._writer.flush(self._parts, commit=commit)
+        except InputError:
+            self.lose()
+            raise
+
+    def _without(self) -> None:
+        """We have no partitions."""
         self.is_ready = False
+        self._positions.clear()
+        self._waiting_bytes.clear()
+        self._metrics.lag.clear()
+        self._metrics.partitions.set(0)
 
     def lose(self) -> None:
         """Partitions were given to others while we did not answer: what we know of them is out of date."""
@@ -293,7 +347,7 @@ class Detecting:
         for part in (*self._parts.values(), *self._parked.values()):
             self._drop(part)
         self._parts, self._parked = {}, {}
-        self.is_ready = False
+        self._without()
 
     def stop(self) -> None:
         """Write all documents and states, tell the group where we are, and leave it."""
@@ -302,9 +356,11 @@ class Detecting:
                 for run, engine in part.engines.items():
                     for document in engine.judge.changed(everything=True):
                         self._records.incident(run, number, document)
-        self._writer.flush(self._parts, commit=True)
-        self._measure()
-        self._reader.close()
+        try:
+            self._write_all(commit=True)
+        finally:
+            self._measure()
+            self._reader.close()
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Tell the group where we are."""
@@ -322,9 +378,10 @@ class Detecting:
         ):  # fmt: skip
             counter.inc(getattr(new, name) - getattr(old, name))
         self._told = msgspec.structs.replace(new)
+        followed = ((m.followed.labels(name), n) for name, n in self._indexes.counts().items())
         for counter, count in (
-            (m.state_records, self._writer.records), (m.state_bytes, self._writer.bytes),
-            (m.corrupt, self._reader.corrupt),
+            *followed, (m.state_records, self._writer.records), (m.state_bytes, self._writer.bytes),
+            (m.corrupt, self._reader.corrupt + self._states.corrupt + self._endpoints.corrupt),
         ):  # fmt: skip
             counter.inc(count - self._shown.get(counter, 0))
             self._shown[counter] = count

@@ -4,6 +4,7 @@ All partitions of one detector share them, and all detectors follow the stream `
 was seen in one partition makes the endpoint known in all.  What a replay finds out stays the replay's own.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -23,6 +24,7 @@ class Indexes:
         self._join = join
         self._indexes: dict[str, tuple[Endpoints, Following]] = {}
         self._waiting: dict[str, list[tuple[Entry, int]]] = {}
+        self._gone: Counter[str] = Counter()
         self.of(LIVE)
 
     def of(self, run: str) -> Endpoints:
@@ -49,5 +51,21 @@ class Indexes:
 
     def drop(self, run: str) -> None:
         """Forget a replay that is over."""
-        if run != LIVE:
-            self._indexes.pop(run, None)
+        gone = self._indexes.pop(run, None) if run != LIVE else None
+        if gone is not None:
+            self._gone.update(_told(gone[1]))
+        self._waiting.pop(run, None)
+
+    def counts(self) -> Counter[str]:
+        """What became of what was followed, by outcome, of all runs so far."""
+        out = Counter(self._gone)
+        for _, following in self._indexes.values():
+            out.update(_told(following))
+        return out
+
+
+def _told(following: Following) -> dict[str, int]:
+    stats = following.stats
+    refused = {f"refused_{reason}": n for reason, n in stats.refused.items()}
+    plain = {"changed": stats.changed, "same": stats.same, "ahead": stats.ahead}
+    return plain | {"shortened": stats.shortened} | refused

@@ -68,8 +68,6 @@ def serve(
         while not stop.is_set():
             member.turn()
             sender.alive()
-            service.loop_turned = time.monotonic()
-            service.is_ready = member.is_ready
         service.is_ready = False
         service.notify.stopping()
         member.stop()
@@ -110,15 +108,21 @@ def build(service: app.Service, sender: Sender, partitions: int, say: Callable[[
     also: list[Any] = [service.sink] if service.sink is not None else []
     if sys.stderr.isatty():
         also.append(Lines(say))
-    indexes = Indexes(detector.endpoints, partial(_following, detector))
-    member = Detecting(detector, Metrics(service.registry), records, writer, indexes, also)
+
+    def turned() -> None:
+        service.loop_turned = time.monotonic()
+        service.is_ready = member.is_ready
+
+    indexes = Indexes(detector.endpoints, _following(detector))
+    member = Detecting(detector, Metrics(service.registry), records, writer, indexes, also, turned)
     return member
 
 
-def _following(detector: app.Detector, index: Endpoints) -> Following:
+def _following(detector: app.Detector) -> Callable[[Endpoints], Following]:
+    """What joins an index to the bus.  What it asks of an entry is made once: that takes 15 ms."""
     config, known = detector.config.detector, detector.knowledge
     fits = Fits(known.shared, known.is_home, detector.pools.pool_ports, config.resolutions, config.learner)
-    return Following(index, fits, Caps.of(config.resolutions, config.learner))
+    return partial(Following, fits=fits, caps=Caps.of(config.resolutions, config.learner))
 
 
 def open_readers(member: Detecting, config: Config, stack: ExitStack, partitions: int) -> None:
@@ -135,4 +139,5 @@ def open_readers(member: Detecting, config: Config, stack: ExitStack, partitions
         max_partition_fetch_bytes=FETCH_BYTES, fetch_max_bytes=FETCH_ALL_BYTES,
     )  # fmt: skip
     reader = GroupReader(group, {s: name[s] for s in INPUTS}, member.leave, member.lose)
+    stack.callback(reader.abandon)
     member.begin(reader, whole["state"], whole["endpoints"], partitions)

@@ -60,13 +60,18 @@ class Writer:
         self.records = 0
         self.bytes = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being written."""
+        return self._snapshot is None and not self._written
+
     def turn(self, parts: Mapping[int, Part], now_s: float) -> None:
         """Go on as far as can be without waiting.  Raises InputError where a record did not arrive."""
         if self._snapshot is not None and _done(self._snapshot.told):
             self._put()
         if self._written and _done([future for _, future in self._written]):
             self._close()
-        if self._snapshot is None and not self._written and now_s - self._taken_s >= self._every_s:
+        if self.is_idle and now_s - self._taken_s >= self._every_s:
             self._taken_s = now_s
             self._take(parts, everything=False)
 
@@ -86,7 +91,7 @@ class Writer:
 
     def forget(self) -> None:
         """Partitions were taken from us: what was not written is the business of another."""
-        self._snapshot, self._written, self._told = None, [], []
+        self._snapshot, self._written, self._told, self._offsets = None, [], [], {}
         self._pending()
         self.ends.clear()
 

@@ -4,7 +4,9 @@ Records in Kafka's words come out as ``Fetched``; offsets, assignments and lag a
 number.  The client's threads stay inside; call every method from one thread.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
 from collectors.errors import ConfigError, InputError
@@ -18,6 +20,8 @@ from collectors.kafka.clients import (
 
 FETCH_WAIT_S: Final = 0.5
 PATIENCE_S: Final = 60.0
+# What the client says of a batch whose checksum is wrong; nothing else of its error tells where it was.
+_CORRUPT: Final = re.compile(r"topic='([^']*)', partition=(\d+)\) at offset (\d+)")
 
 
 class Fetched(NamedTuple):
@@ -49,14 +53,14 @@ class _Listener(ConsumerRebalanceListener):
 
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         if revoked:
-            self._leave()
+            self._reader.call(self._leave)
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self._reader.given(assigned)
 
     def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
         del lost
-        self._lose()
+        self._reader.call(self._lose)
 
 
 class GroupReader:
@@ -80,6 +84,8 @@ class GroupReader:
         self._paused: set[TopicPartition] = set()
         self._uncommitted: dict[TopicPartition, int] = {}
         self._committing = False
+        self._failed: Exception | None = None
+        self._is_over = False
         self.corrupt = 0
         consumer.subscribe(list(self._streams), listener=_Listener(self, leave, lose))
 
@@ -87,30 +93,34 @@ class GroupReader:
         """Note an assignment; the next call of ``assigned`` tells it."""
         self._given = set(assigned)
 
+    def call(self, told: Callable[[], None]) -> None:
+        """Tell of a change.  What that raises the next ``poll`` raises: the client would only log it."""
+        if self._is_over:
+            return
+        try:
+            told()
+        except Exception as error:  # noqa: BLE001 - raised again, where it can end the process
+            self._failed = error
+
     def poll(self, wait_s: float, most: int) -> list[Fetched]:
         """At most ``most`` records, those of a partition in order; waits up to ``wait_s`` for the first.
 
         Of an assignment that came meanwhile nothing is told before ``assigned`` was asked.  A record batch
-        whose checksum is wrong is passed over, and counted in ``corrupt``.
+        whose checksum is wrong is passed over, and counted in ``corrupt``.  Raises InputError where brokers
+        refuse us.
         """
         self._commit()
         try:
-            found = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=most)
-        except errors.CorruptRecordError:
-            self._skip_corrupt()
+            with _reading("the group's topics"):
+                found = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=most)
+        except errors.CorruptRecordError as error:
+            self.corrupt += _skip(self._consumer, error)
             return []
+        if self._failed is not None:
+            raise self._failed
         if self._given is not None:
             return []
         return [_told(self._streams[tp.topic], r) for tp, records in found.items() for r in records]
-
-    def _skip_corrupt(self) -> None:
-        """Go one record on wherever a fetch fails: the client does not say where it was."""
-        self.corrupt += 1
-        for tp in self._consumer.assignment():
-            one = self._consumer.position(tp)
-            if one < (self._consumer.highwater(tp) or 0):
-                self._consumer.seek(tp, one + 1)
-                return
 
     def assigned(self) -> set[int] | None:
         """The partition numbers of a new assignment, None where it is the same as before.
@@ -180,6 +190,40 @@ class GroupReader:
             self._consumer.close(autocommit=False, timeout_ms=10_000)
         except errors.KafkaError as error:
             raise InputError(f"leaving the group: {error}") from None
+        finally:
+            self._is_over = True
+        if self._failed is not None:
+            raise self._failed
+
+    def abandon(self) -> None:
+        """Leave the group without a word to ``leave``, for something else went wrong; not after ``close``."""
+        if not self._is_over:
+            self._is_over = True
+            with suppress(errors.KafkaError):
+                self._consumer.close(autocommit=False, timeout_ms=2_000)
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Say in our words that brokers refuse us."""
+    try:
+        yield
+    except errors.CorruptRecordError:
+        raise
+    except errors.KafkaError as error:
+        raise InputError(f"reading {what}: {error}") from None
+
+
+def _skip(consumer: KafkaConsumer, error: Exception) -> int:
+    """Go one record on where a batch is corrupt; 1, to be counted.  Raises InputError where nobody says
+    which it was: to go on anywhere else would lose what is whole."""
+    found = _CORRUPT.search(str(error))
+    if found is None:
+        raise InputError(f"a record batch is corrupt: {error}")
+    tp = TopicPartition(found[1], int(found[2]))
+    if tp in consumer.assignment():
+        consumer.seek(tp, max(consumer.position(tp), int(found[3])) + 1)
+    return 1
 
 
 def _metadata(offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
@@ -193,6 +237,7 @@ class TopicReader:
         self._consumer = consumer
         self._stream = stream
         self._topic = topic
+        self.corrupt = 0
 
     def _all(self, partitions: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, p) for p in partitions]
@@ -218,23 +263,35 @@ class TopicReader:
         ends = self.ends(partitions)
         self._consumer.assign(wanted)
         self._consumer.seek_to_beginning(*wanted)
-        left = {tp for tp in wanted if self._consumer.position(tp) < ends[tp.partition]}
+        left = self._behind(wanted, ends)
         waited_s = 0.0
         while left:
-            found = self._consumer.poll(timeout_ms=int(FETCH_WAIT_S * 1000), max_records=5000)
+            found = self._poll(FETCH_WAIT_S)
             waited_s = 0.0 if found else waited_s + FETCH_WAIT_S
             if waited_s > PATIENCE_S:
                 raise InputError(f"{self._topic}: no answer for {PATIENCE_S:.0f} s")
             for records in found.values():
                 yield from (_told(self._stream, r) for r in records)
             # Where the last records were compacted away the position goes past them all the same.
-            left = {tp for tp in left if self._consumer.position(tp) < ends[tp.partition]}
+            left = self._behind(left, ends)
             turned()
+
+    def _behind(self, places: Iterable[TopicPartition], ends: Mapping[int, int]) -> list[TopicPartition]:
+        with _reading(self._topic):
+            return [tp for tp in places if self._consumer.position(tp) < ends[tp.partition]]
+
+    def _poll(self, wait_s: float) -> dict[TopicPartition, list[Any]]:
+        try:
+            with _reading(self._topic):
+                found: dict = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=5000)
+                return found
+        except errors.CorruptRecordError as error:
+            self.corrupt += _skip(self._consumer, error)
+            return {}
 
     def more(self) -> list[Fetched]:
         """What has been added since; does not wait."""
-        found = self._consumer.poll(timeout_ms=0, max_records=5000)
-        return [_told(self._stream, r) for records in found.values() for r in records]
+        return [_told(self._stream, r) for records in self._poll(0).values() for r in records]
 
     def close(self) -> None:
         """Close the client."""
