@@ -74,10 +74,10 @@ def test_what_is_wrong_has_a_reason(stream):
     assert refused(beside, value, headers) == Reason.SCHEMA
 
 
-@given(
-    st.sampled_from(INPUTS), st.none() | st.binary(max_size=400),
-    st.lists(st.tuples(st.sampled_from([*Header.__struct_fields__, "x"]), st.none() | st.binary(max_size=40))),
-)  # fmt: skip
+HEADER = st.tuples(st.sampled_from([*Header.__struct_fields__, "x"]), st.none() | st.binary(max_size=40))
+
+
+@given(st.sampled_from(INPUTS), st.none() | st.binary(max_size=400), st.lists(HEADER))
 def test_any_bytes_are_read_or_refused(stream, value, headers):
     try:
         read(stream, 0, value, headers)
