@@ -192,7 +192,8 @@ class Part:
                 kept = engine.state(subscriber)
                 if kept is not None:
                     recorded.add(subscriber)
-                    held = Held(VERSION, run, subscriber, offsets, forms.encode(kept))
+                    included = self._included(run, subscriber)
+                    held = Held(VERSION, run, subscriber, included, forms.encode(kept))
                     out.append(Record(key(run, subscriber), msgspec.msgpack.encode(held)))
                 elif subscriber in recorded:
                     recorded.discard(subscriber)
@@ -204,6 +205,11 @@ class Part:
         partition = Whole(VERSION, offsets, self.turns.state(), self._wholes())
         out.append(Record(WHOLE, msgspec.msgpack.encode(partition)))
         return out + [Record(k, None) for k in gone]
+
+    def _included(self, run: str, subscriber: bytes) -> Offsets:
+        """The offsets that a subscriber's state includes: what it was restored with may be ahead of us."""
+        ahead = self._ahead.get(run, {}).get(subscriber, self.offsets)
+        return tuple(map(max, self.offsets, ahead))  # type: ignore[return-value]
 
     def _wholes(self) -> list[tuple[str, bytes]]:
         """What belongs to no subscriber, by run.  Where it would be too large for a message, replays lose

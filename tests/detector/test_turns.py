@@ -207,7 +207,7 @@ def test_a_run_that_is_over_needs_no_memory_and_a_live_one_is_never_over():
 
 
 def test_invented_turns_cost_a_bounded_time():
-    """A hundred messages, each of an unknown sender and of a turn that never comes, before one that is true."""
+    """A hundred messages, each of an unknown sender and a turn that never comes, before a true one."""
     turns = Turns(patience_s=PATIENCE_S)
     for n in range(100):
         turns.put(arrival("flows", n, f"evil{n}", 1 << 62))
