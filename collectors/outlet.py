@@ -17,6 +17,10 @@ class Outlet:
         self._publish = publish
         self._numbers: dict[tuple[str, int], int] = {}
 
+    def rehome(self, home: str) -> None:
+        """Tell another hash of the home networks from now on."""
+        self._home = home
+
     def send(
         self,
         stream: str,

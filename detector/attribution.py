@@ -46,11 +46,15 @@ class Places:
             base = 0xFFFF << 32 if network.version == 4 else 0
             place = Place(row["unit"] or "", row["sector"] or "", row["city"] or "")
             nets.append((base + int(network.network_address), base + int(network.broadcast_address), place))
+        self._rows = len(nets)
         self._starts: list[int] = [0]
         self._places: list[Place | None] = [None]
         # Wide networks first, so that a narrower one is laid over it.
         for first, last, place in sorted(nets, key=lambda n: n[0] - n[1]):
             self._lay(first, last, place)
+
+    def __len__(self) -> int:
+        return self._rows
 
     def _lay(self, first: int, last: int, place: Place) -> None:
         left = bisect_right(self._starts, first) - 1

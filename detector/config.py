@@ -60,11 +60,47 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Files of the operator's own knowledge: places, and pools beside (or instead of) the shipped ones."""
+    """Files of the operator's own knowledge, read again on SIGHUP: places, pools beside (or instead of) the
+    shipped ones, home networks (instead of ``home_networks``), and who is not to page."""
 
     places: str = ""
+    home_networks: str = ""
+    allow: str = ""
+    maintenance: str = ""
     pools: tuple[str, ...] = ()
     shipped_pools: bool = True
+
+
+class Alertmanager(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where incidents page; without ``urls`` nowhere.  Every one of them is told everything.
+
+    A delivery that fails is tried again after ``retry_first_s``, twice that, and so on up to
+    ``retry_most_s``, at most ``retries`` times; then when the alert is resent, after ``resend_s``, which must
+    be well under Alertmanager's ``resolve_timeout``.  In ``dashboard_url`` and ``runbook_url``
+    ``{alertname}``, ``{subscriber}`` and ``{incident}`` are filled in.
+    """
+
+    urls: tuple[str, ...] = ()
+    replays: bool = False
+    resend_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 60.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
+    retry_first_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 0.5
+    retry_most_s: Annotated[float, msgspec.Meta(gt=0, le=600)] = 5.0
+    retries: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 30
+    batch: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    most_incidents: Positive = 50_000
+    username: str = ""
+    password_file: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    site: str = ""
+    dashboard_url: str = ""
+    runbook_url: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.username) != bool(self.password_file):
+            raise ValueError("username and password_file go together")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -86,6 +122,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     run: Run = Run()
     output: Output = Output()
     lists: Lists = Lists()
+    alertmanager: Alertmanager = Alertmanager()
     resolver: ResolverConfig = ResolverConfig()
 
 

@@ -7,8 +7,11 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 LOG_EVERY_S: Final = 1.0
-SINKS: Final = ("jsonl",)
-OUTCOMES: Final = ("delivered", "failed")
+# What can become of what a sink is handed; Alertmanager's may be tried again, or find no room.
+OUTCOMES: Final = {
+    "jsonl": ("delivered", "failed"),
+    "alertmanager": ("delivered", "retried", "failed", "dropped"),
+}
 
 
 class Deliveries:
@@ -21,8 +24,8 @@ class Deliveries:
             ["sink", "outcome"],
             registry=registry,
         )
-        for sink in SINKS:
-            for outcome in OUTCOMES:
+        for sink, outcomes in OUTCOMES.items():
+            for outcome in outcomes:
                 self._counter.labels(sink, outcome)
 
     def count(self, sink: str, outcome: str) -> None:

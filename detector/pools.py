@@ -35,6 +35,15 @@ class Pools:
         self.rows: tuple[Pool, ...] = tuple(dict.fromkeys(rows))
         self._names = Names(self.rows)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, other: "Pools") -> None:
+        """Have the rows of another table from now on: whoever holds this one has them too."""
+        self.rows, self._names = other.rows, other._names
+        for derived in ("pool_ports", "exact_names", "suffixes", "digest", "counts"):
+            self.__dict__.pop(derived, None)
+
     def find(self, name: str) -> Pool | None:
         """The row of a name: exact, else the longest suffix at a label boundary."""
         return self._names.find(name)

@@ -3,6 +3,9 @@
 Configuration in, collectors around a publisher out.  No engine and no index of pools' addresses is built.
 """
 
+from collections.abc import Callable
+from weakref import WeakSet
+
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from collectors import subscribers
@@ -14,6 +17,9 @@ from collectors.packet.collector import Metrics as PacketMetrics
 from collectors.packet.names import NameFilter
 from detector import poolfiles
 from detector.config import Config
+from detector.errors import ConfigError
+from detector.pools import Pools
+from detector.reload import Reloads, prefixes
 
 
 class Site:
@@ -21,24 +27,79 @@ class Site:
 
     def __init__(self, config: Config, registry: CollectorRegistry) -> None:
         disable_created_metrics()
-        self._config = config.collectors
-        self.pools = poolfiles.load(config.lists.pools, with_shipped=config.lists.shipped_pools)
-        self.home = subscribers.home(
-            config.home_networks,
-            pool_ports=sorted(self.pools.pool_ports),
-            prefix6=config.subscriber_prefix_ipv6,
-        )
-        # Looked for in DNS answers and TLS hellos; nothing else leaves a collector.
-        self.wanted = NameFilter(self.pools.exact_names, self.pools.suffixes)
+        self._config = config
+        self._made: WeakSet[PacketCollector | NetflowCollector] = WeakSet()
+        self.pools = self.read_pools()
+        self.networks = self.read_networks()
+        self._settle()
         self.packets = PacketMetrics(registry)
         self.netflow = NetflowMetrics(registry)
 
     def packet_collector(self, partitions: int, publish: Publisher) -> PacketCollector:
         """A collector of packets that publishes there."""
-        return PacketCollector(
-            self._config.packets, self.home, partitions, publish, self.packets, self.wanted
+        made = PacketCollector(
+            self._config.collectors.packets, self.home, partitions, publish, self.packets, self.wanted
         )
+        self._made.add(made)
+        return made
 
     def flow_collector(self, partitions: int, publish: Publisher) -> NetflowCollector:
         """A collector of exports that publishes there."""
-        return NetflowCollector(self._config.netflow, self.home, partitions, publish, self.netflow)
+        made = NetflowCollector(self._config.collectors.netflow, self.home, partitions, publish, self.netflow)
+        self._made.add(made)
+        return made
+
+    def is_home(self, address: bytes) -> bool:
+        """Whether a 16-byte address is home, by the networks in force."""
+        return subscribers.holds(self.home, address)
+
+    # -- lists that are read again -----------------------------------------------------------------
+
+    def reloads(self, reloads: Reloads, taken: Callable[[], None] = lambda: None) -> None:
+        """Have the lists of collectors reloaded; ``taken`` is called when the pools are others."""
+
+        def take(pools: Pools) -> None:
+            self.take_pools(pools)
+            taken()
+
+        reloads.add("pools", self.pools.rows, self.read_pools, take)
+        if self._config.lists.home_networks:
+            reloads.add("home_networks", self.networks, self.read_networks, self.take_networks)
+
+    def read_pools(self) -> Pools:
+        """The pool table as its files are now."""
+        lists = self._config.lists
+        return poolfiles.load(lists.pools, with_shipped=lists.shipped_pools)
+
+    def read_networks(self) -> tuple[str, ...]:
+        """Home networks as their file is now, else as configured."""
+        path = self._config.lists.home_networks
+        networks = prefixes(path, "lists.home_networks") if path else self._config.home_networks
+        if path and not networks:
+            raise ConfigError(f"lists.home_networks: {path} is empty: then nobody would be home")
+        subscribers.home(networks)
+        return networks
+
+    def take_pools(self, pools: Pools) -> None:
+        """Have other pools: the table that everybody holds is the same one."""
+        self.pools.take(pools)
+        self._settle()
+
+    def take_networks(self, networks: tuple[str, ...]) -> None:
+        """Have other home networks."""
+        self.networks = networks
+        self._settle()
+
+    def _settle(self) -> None:
+        """What follows from lists, for us and for the collectors that run."""
+        self.home = subscribers.home(
+            self.networks,
+            pool_ports=sorted(self.pools.pool_ports),
+            prefix6=self._config.subscriber_prefix_ipv6,
+        )
+        # Looked for in DNS answers and TLS hellos; nothing else leaves a collector.
+        self.wanted = NameFilter(self.pools.exact_names, self.pools.suffixes)
+        for made in list(self._made):
+            made.rehome(self.home)
+            if isinstance(made, PacketCollector):
+                made.want(self.wanted)

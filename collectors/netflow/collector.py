@@ -91,7 +91,6 @@ class Collector:
         metrics: Metrics,
     ) -> None:
         self._config = config
-        self._home = home
         self._partitions = partitions
         self._outlet = Outlet(config.id, home.digest, publish)
         self._metrics = metrics
@@ -115,6 +114,11 @@ class Collector:
         self._first_ns = 0
         self._told_ns = 0
         self._aged_ns = 0
+
+    def rehome(self, home: subscribers.Home) -> None:
+        """Give rows to the ends that are home by these networks from now on."""
+        self._outlet.rehome(home.digest)
+        self._reader.rehome(home)
 
     def feed(self, datagrams: Sequence[Datagram] | Block, now_ns: int | None = None) -> None:
         """Take datagrams, or none.  ``now_ns`` is the time on a live link; without it, the data's."""

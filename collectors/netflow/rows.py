@@ -156,6 +156,10 @@ class Reader:
         self._partitions = partitions
         self._collector = collector
 
+    def rehome(self, home: subscribers.Home) -> None:
+        """Give rows to the ends that are home by these networks from now on."""
+        self._home = home
+
     def read(self, held: Spans) -> Rows:
         """One batch, in the order of partitions."""
         n = held.rows

@@ -189,6 +189,11 @@ class Collector:
         )
         self._names.wanted = wanted
 
+    def rehome(self, home: subscribers.Home) -> None:
+        """Give rows to the ends that are home by these networks from now on."""
+        self._home = home
+        self._outlet.rehome(home.digest)
+
     def feed(self, block: Block, received_ns: int | None = None) -> None:
         """Take one block.  ``received_ns`` is when it came; without it, as in a replay, the data's time.
 

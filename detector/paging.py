@@ -1,0 +1,84 @@
+"""Who is told of incidents, wired: sinks made one, and Alertmanager with the lists that keep it quiet."""
+
+import logging
+import time
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+
+from detector import quiet
+from detector.config import Config
+from detector.delivery import Delivery, Metrics
+from detector.document import Incident, Transition
+from detector.metrics import Deliveries
+from detector.quiet import Allowed, Quiet, Window
+from detector.reload import Reloads, text_of
+
+
+class Sink(Protocol):
+    """Takes what is told of one incident."""
+
+    def alert(self, made: Transition) -> None:
+        """One transition."""
+
+    def incident(self, document: Incident) -> None:
+        """The latest document, after its transition."""
+
+
+class Both:
+    """Several sinks, as one."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        self._sinks = sinks
+
+    def alert(self, made: Transition) -> None:
+        """One transition, to each."""
+        for sink in self._sinks:
+            sink.alert(made)
+
+    def incident(self, document: Incident) -> None:
+        """One document, to each."""
+        for sink in self._sinks:
+            sink.incident(document)
+
+
+def sinks(*given: Sink | None) -> Sink | None:
+    """What is there of these as one sink; None where nothing is."""
+    there = [sink for sink in given if sink is not None]
+    return Both(*there) if len(there) > 1 else next(iter(there), None)
+
+
+def build(
+    config: Config, deliveries: Deliveries, registry: CollectorRegistry, reloads: Reloads
+) -> Delivery | None:
+    """What pages, None where neither servers nor lists are named.  Raises ConfigError on broken lists."""
+    lists = config.lists
+    metrics = Metrics(registry)
+    if not (config.alertmanager.urls or lists.allow or lists.maintenance):
+        return None
+    delivery = Delivery(config.alertmanager, deliveries, metrics)
+
+    def read_allowed() -> tuple[Allowed, ...]:
+        return quiet.allowed(text_of(lists.allow, "lists.allow"), lists.allow) if lists.allow else ()
+
+    def read_windows() -> tuple[Window, ...]:
+        path = lists.maintenance
+        return quiet.windows(text_of(path, "lists.maintenance"), path) if path else ()
+
+    def take(allowed: tuple[Allowed, ...], windows: tuple[Window, ...]) -> None:
+        taken = Quiet(allowed, windows)
+        for remark in quiet.over(taken, time.time_ns()):
+            logging.getLogger("poolwatch").warning("list %s", remark)
+        delivery.hush(taken)
+
+    first = Quiet(read_allowed(), read_windows())
+    take(first.allowed, first.windows)
+    if lists.allow:
+        reloads.add(
+            "allow", first.allowed, read_allowed, lambda rows: take(rows, delivery.board.quiet.windows)
+        )
+    if lists.maintenance:
+        reloads.add(
+            "maintenance", first.windows, read_windows, lambda rows: take(delivery.board.quiet.allowed, rows)
+        )
+    return delivery
