@@ -329,3 +329,30 @@ def test_refused_messages_move_the_offsets_and_nothing_else():
     assert part.step(Arrival("names", 4, 9, None)) is None
     assert part.offsets == (0, 0, 5)
     assert part.engines == {}
+
+
+def test_a_state_that_is_ahead_of_its_partition_says_so_when_it_is_written_again():
+    world = World(random.Random(15))
+    part = world.part
+    seen = [m for m in visits(10**18, 2) if m.rows.num_rows]
+    flows = [m for m in seen if m.stream == "flows"]
+    names = [m for m in seen if m.stream == "names"]
+    begun = part.checkpoint()
+    for n, message in enumerate(flows):
+        part.step(Arrival("flows", n, 1, message))
+    torn = [record for record in part.checkpoint() if record.key != WHOLE]
+    assert torn
+    again = world.made()
+    again.restore([*begun, *torn])
+    assert again.offsets == (0, 0, 0)
+    for n, message in enumerate(names):
+        again.step(Arrival("names", n, 1, message))
+    again.step(Arrival("flows", 0, 1, flows[0]))
+    held = {r.key: msgspec.msgpack.decode(r.value, type=Held) for r in again.checkpoint()[:-1]}
+    both = {r.key for r in torn} & held.keys()
+    assert both
+    assert {held[name].offsets for name in both} == {(len(flows), 0, len(names))}
+    assert again.counts.passed_over == sum(
+        key("", owner.tobytes()) in {r.key for r in torn}
+        for owner in wire.values(flows[0].rows, "subscriber")
+    )
