@@ -8,19 +8,19 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
+from weakref import WeakSet
 
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from collectors import jit, subscribers
+from collectors import jit
 from collectors.netflow.collector import warm as warm_netflow
 from collectors.packet.collector import warm
-from detector import networks
-from detector.attribution import Places
+from detector import networks, paging
+from detector.attribution import Place, Places
 from detector.config import Config
 from detector.endpoints import Endpoints
 from detector.engine import Engine, Knowledge
@@ -32,6 +32,7 @@ from detector.metrics import Complaints, Deliveries, Pace
 from detector.notify import Notifier
 from detector.reading import captures, printable
 from detector.redact import PLAIN, Names, Redactor
+from detector.reload import Reloads
 from detector.runs import LiveFlows, Replay
 from detector.site import Site
 from detector.totals import Totals
@@ -53,16 +54,17 @@ class Detector:
 
     def __init__(self, config: Config, registry: CollectorRegistry) -> None:
         self.config = config
-        site = Site(config, registry)
-        self.pools, self.home, self.wanted = site.pools, site.home, site.wanted
-        self.packets, self.netflow = site.packets, site.netflow
-        self.knowledge = Knowledge(self.pools, networks.shipped(), partial(subscribers.holds, self.home))
+        site = self.site = Site(config, registry)
+        self.pools, self.packets, self.netflow = site.pools, site.packets, site.netflow
+        self.knowledge = Knowledge(self.pools, networks.shipped(), site.is_home)
         # Whose answers the collector passes on, their answers teach.
         names = config.detector.names
         resolvers = tuple(dict.fromkeys((*names.resolvers, *config.collectors.packets.dns_resolvers)))
         self._engine = replace(config.detector, names=replace(names, resolvers=resolvers))
         self.totals = Totals()
-        self._places = Places(_lines(config.lists.places, "lists.places"))
+        self._places = self._read_places()
+        self._indexes: WeakSet[Endpoints] = WeakSet()
+        self.relisted: list[Callable[[], None]] = []
         self._names = _names(config)
         self._registry = registry
         self.pace = Pace(registry)
@@ -73,20 +75,48 @@ class Detector:
 
     def endpoints(self) -> Endpoints:
         """A fresh index of endpoints, which knows the list."""
-        return Endpoints(self.pools.listed(), self.config.detector.endpoints)
+        made = Endpoints(self.pools.listed(), self.config.detector.endpoints)
+        self._indexes.add(made)
+        return made
 
     def engine(self, index: Endpoints | None = None) -> Engine:
         """A fresh engine: its own clock, its own state.  With an ``index`` that it shares, its state is to be
         written."""
-        return Engine(
+        made = Engine(
             self._engine,
-            place_of=self._places.find,
+            place_of=self._place_of,
             names=self._names,
             prefix6=self.config.subscriber_prefix_ipv6,
             knowledge=self.knowledge,
             index=index,
             durable=index is not None,
         )
+        self._indexes.add(made.index)
+        return made
+
+    def _place_of(self, address: bytes) -> Place | None:
+        """By the list in force."""
+        return self._places.find(address)
+
+    # -- lists that are read again -----------------------------------------------------------------
+
+    def reloads(self, reloads: Reloads) -> None:
+        """Have the lists that collectors and engines go by reloaded."""
+        self.site.reloads(reloads, self._relist)
+        if self.config.lists.places:
+            reloads.add("places", range(len(self._places)), self._read_places, self._take_places)
+
+    def _relist(self) -> None:
+        for index in list(self._indexes):
+            index.relist(self.pools.listed())
+        for told in self.relisted:
+            told()
+
+    def _read_places(self) -> Places:
+        return Places(_lines(self.config.lists.places, "lists.places"))
+
+    def _take_places(self, places: Places) -> None:
+        self._places = places
 
 
 def _lines(path: str, key: str) -> Iterable[str]:
@@ -123,17 +153,30 @@ class Service:
         self.is_ready = False
         self.http = Http(config.http.listen, self.registry, self._live, lambda: self.is_ready)
         self.notify = Notifier(self._live, lambda: self.is_ready)
-        self.sink = (
+        self.reloads = Reloads(self.registry, self.detector.guard, self.notify.reloading)
+        self.detector.reloads(self.reloads)
+        self.files = (
             JsonLines(Path(config.output.jsonl), self.detector.deliveries) if config.output.jsonl else None
         )
+        self.paging = paging.build(config, self.detector.deliveries, self.registry, self.reloads)
+        # Replays do not page unless told to.
+        self.live_sink = paging.sinks(self.files, self.paging)
+        self.sink = self.live_sink if config.alertmanager.replays else paging.sinks(self.files)
         self._stack = ExitStack()
 
     def _live(self) -> bool:
         return time.monotonic() - self.loop_turned < 30
 
+    def turn(self) -> None:
+        """The loop goes on: lists are reloaded here, if somebody asked."""
+        self.loop_turned = time.monotonic()
+        self.reloads.turn()
+
     def __enter__(self) -> "Service":
-        if self.sink is not None:
-            self._stack.enter_context(self.sink)
+        if self.files is not None:
+            self._stack.enter_context(self.files)
+        if self.paging is not None:
+            self._stack.enter_context(self.paging)
         self._stack.enter_context(self.http)
         self._stack.enter_context(self.notify)
         return self

@@ -21,6 +21,7 @@ from detector.exporters.http import Http
 from detector.exporters.report import FileReport, ScanIncident
 from detector.notify import Notifier
 from detector.reading import Reading, captures, printable
+from detector.reload import Reloads
 from detector.site import Site
 
 LIVE_S = 30
@@ -61,6 +62,9 @@ class Station:
         self._http = Http(listen, registry, self._is_live, lambda: self._ready)
         self._notify = Notifier(self._is_live, lambda: self._ready)
         self._serve_files = bool(options.listen)
+        self._reloads = Reloads(registry, around=self._notify.reloading)
+        self._site.reloads(self._reloads)
+        self._reloads.listen()
         on_stop(self._stop.set)
 
     def _is_live(self) -> bool:
@@ -98,6 +102,7 @@ class Station:
 
         def stopped() -> bool:
             self._turned = time.monotonic()
+            self._reloads.turn()
             return self._stop.is_set() or sender.lost > before
 
         try:
@@ -125,6 +130,7 @@ class Station:
                     collector.feed(receiver.receive(0.1 / len(receivers)), time.time_ns())
                 self._sender.alive()
                 self._turned = time.monotonic()
+                self._reloads.turn()
             self._notify.stopping()
             collector.finish()
         self._say(self._sender.told())

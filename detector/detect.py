@@ -7,7 +7,7 @@ client's own threads only move bytes.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -21,6 +21,7 @@ from detector.exporters.kafka import Records
 from detector.indexes import LIVE, Indexes
 from detector.intake import INPUTS, Arrival, read
 from detector.metrics import Complaints
+from detector.paging import Beside
 from detector.parts import Counts, Part, Step, garbage_left
 from detector.totals import Run
 from detector.writing import Writer
@@ -92,7 +93,7 @@ class Detecting:
         records: Records,
         writer: Writer,
         indexes: Indexes,
-        also: Sequence[Any] = (),
+        also: Beside,
         turned: Callable[[], None] = lambda: None,
         now_s: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
@@ -217,12 +218,12 @@ class Detecting:
         self._detector.totals.take(run, step.told)
         for made in step.told.transitions:
             self._records.alert(step.run, number, made)
-            for sink in self._also:
+            for sink in self._also.of(step.run, part):
                 sink.alert(made)
         everything = bool(step.told.minutes) or step.over
         for document in step.engine.judge.changed(everything=everything):
             self._records.incident(step.run, number, document)
-            for sink in self._also:
+            for sink in self._also.of(step.run, part):
                 sink.incident(document)
         for entry in step.engine.endpoint_changes():
             self._records.endpoint(step.run, entry)
@@ -284,6 +285,7 @@ class Detecting:
                 # One at a time, so that whoever asks for figures meanwhile has his turn.
                 with self._detector.guard:
                     self._parts[number].restore(found.pop(number))
+                    self._also.restored(self._parts[number])
                 self._writer.ends[number] = ends[number]
                 self._turned()
 
@@ -303,6 +305,7 @@ class Detecting:
             self._indexes.drop(run)
 
     def _drop(self, part: Part) -> None:
+        self._also.left(part)
         with self._detector.guard:
             for run in list(part.engines):
                 part.end(run)

@@ -93,9 +93,13 @@ class Fits:
     ) -> None:
         self._shared = _finder(shared)
         self._is_home = is_home
-        self._pool_ports = pool_ports - NEVER_PORTS
+        self.relist(pool_ports)
         self._answered = Routable((resolutions or ResolutionConfig()).routable)
         self._taught = Routable((learner or LearnerConfig()).routable)
+
+    def relist(self, pool_ports: frozenset[int]) -> None:
+        """Have the ports of another pool table."""
+        self._pool_ports = pool_ports - NEVER_PORTS
 
     def __call__(self, entry: Entry) -> bool:
         """Costs some 8 µs, most of them to ask whether the address is routable."""

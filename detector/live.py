@@ -72,7 +72,7 @@ def serve(
             where = options.listen or config.http.listen
             say(f"replay is over; metrics on http://{where}/metrics; Ctrl-C ends it")
         while not stop.wait(1.0):
-            service.loop_turned = time.monotonic()
+            service.turn()
         for line in summary_lines(summary([f.incident for f in found], files)):
             print(line, file=sys.stderr)  # noqa: T201 - the last words of a service, for whoever stopped it
     return status
@@ -96,7 +96,7 @@ def _replay(
             replay = app.Replay(service.detector, path, service.sink, kind)
 
             def moved(_position: int) -> None:
-                service.loop_turned = time.monotonic()
+                service.turn()
                 screen.draw()
 
             service.is_ready = True
@@ -131,7 +131,7 @@ def collect_flows(
             while not stop.is_set() and (ends is None or time.monotonic() < ends):
                 for receiver in receivers:
                     live.feed(receiver.receive(0.1 / len(receivers)))
-                service.loop_turned = time.monotonic()
+                service.turn()
                 service.is_ready = True
                 screen.draw()
         files, found = live.finish()
@@ -169,6 +169,7 @@ def _begin(
         http = msgspec.structs.replace(config.http, listen=options.listen)
         config = msgspec.structs.replace(config, http=http)
     service = app.Service(config)
+    service.reloads.listen()
     stop = threading.Event()
     on_stop(stop.set)
     app.warm_kernels(say)

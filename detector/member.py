@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ from detector.exporters.kafka import Records
 from detector.following import Caps, Fits, Following
 from detector.indexes import Indexes
 from detector.intake import INPUTS
+from detector.paging import Beside, sinks
 from detector.parts import Record
 from detector.writing import Writer
 
@@ -54,6 +55,7 @@ def serve(
     stop = threading.Event()
     on_stop(stop.set)
     service = app.Service(config)
+    service.reloads.listen()
     sender = Sender(
         config.kafka, service.registry, streams=OUTPUTS, role="detector_output", stopped=stop.is_set
     )
@@ -68,6 +70,7 @@ def serve(
         while not stop.is_set():
             member.turn()
             sender.alive()
+            service.reloads.turn()
         service.is_ready = False
         service.notify.stopping()
         member.stop()
@@ -105,9 +108,8 @@ def build(service: app.Service, sender: Sender, partitions: int, say: Callable[[
         sender.wait(futures, timeout_s)
 
     writer = Writer(send, records.pending, wait, commit, detector.config.kafka.state_write_ms / 1000)
-    also: list[Any] = [service.sink] if service.sink is not None else []
-    if sys.stderr.isatty():
-        also.append(Lines(say))
+    lines = Lines(say) if sys.stderr.isatty() else None
+    also = Beside(sinks(service.files, lines), service.paging)
 
     def turned() -> None:
         service.loop_turned = time.monotonic()
@@ -122,6 +124,7 @@ def _following(detector: app.Detector) -> Callable[[Endpoints], Following]:
     """What joins an index to the bus.  What it asks of an entry is made once: that takes 15 ms."""
     config, known = detector.config.detector, detector.knowledge
     fits = Fits(known.shared, known.is_home, detector.pools.pool_ports, config.resolutions, config.learner)
+    detector.relisted.append(lambda: fits.relist(detector.pools.pool_ports))
     return partial(Following, fits=fits, caps=Caps.of(config.resolutions, config.learner))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
@@ -10,7 +11,9 @@ from detector import quiet
 from detector.config import Config
 from detector.delivery import Delivery, Metrics
 from detector.document import Incident, Transition
+from detector.incidents import OPEN
 from detector.metrics import Deliveries
+from detector.parts import Part
 from detector.quiet import Allowed, Quiet, Window
 from detector.reload import Reloads, text_of
 
@@ -82,3 +85,46 @@ def build(
             "maintenance", first.windows, read_windows, lambda rows: take(delivery.board.quiet.allowed, rows)
         )
     return delivery
+
+
+class Beside:
+    """Who is told beside Kafka what one detector of the group tells: ``always`` of everything, ``paging`` of
+    live links, and of replays only where it was told to.  Who judges a part of the bus owns its incidents."""
+
+    def __init__(self, always: Sink | None, paging: Delivery | None) -> None:
+        self._always = [always] if always is not None else []
+        self._paging = paging
+
+    def of(self, run: str, owner: Hashable) -> Sequence[Sink]:
+        """The sinks of a run ("" is live)."""
+        if self._paging is None or (run and not self._paging.replays):
+            return self._always
+        return [*self._always, _Owned(self._paging, owner)]
+
+    def restored(self, part: Part) -> None:
+        """The part is ours: what fires there is ours to tell again."""
+        for run, engine in part.engines.items():
+            if self._paging is not None and (not run or self._paging.replays):
+                for document in engine.documents():
+                    if document.state in OPEN:
+                        self._paging.incident(document, part)
+
+    def left(self, part: Part) -> None:
+        """The part is another's: nothing of it is told any more, and nothing ended."""
+        if self._paging is not None:
+            self._paging.forget(part)
+
+
+class _Owned:
+    """The pager, told of one part's incidents."""
+
+    def __init__(self, paging: Delivery, owner: Hashable) -> None:
+        self._paging = paging
+        self._owner = owner
+
+    def alert(self, made: Transition) -> None:
+        """Nothing: see ``Delivery.alert``."""
+
+    def incident(self, document: Incident) -> None:
+        """The latest document."""
+        self._paging.incident(document, self._owner)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from collectors.bus import MemoryBus
 from collectors.netflow.collector import Collector as NetflowCollector
 from collectors.netflow.datagrams import Datagram
-from collectors.packet.collector import Collector
 from collectors.packet.collector import Metrics as PacketMetrics
 from detector import resolver
 from detector.engine import Told
-from detector.exporters.jsonl import JsonLines
 from detector.exporters.report import FileReport, ScanIncident
+from detector.paging import Sink
+from detector.pools import Pools
 from detector.reading import Reading, printable
 from detector.totals import Run
 
@@ -31,7 +31,7 @@ def _refusals(metrics: PacketMetrics) -> dict[str, int]:
 class Line:
     """Bus, engine and sink of one run: what comes over the bus is judged, and told."""
 
-    def __init__(self, detector: "Detector", name: str, sink: JsonLines | None) -> None:
+    def __init__(self, detector: "Detector", name: str, sink: Sink | None) -> None:
         self._detector = detector
         self._sink = sink
         self._refused = 0
@@ -42,10 +42,7 @@ class Line:
     def flow_collector(self) -> NetflowCollector:
         """A flow collector that publishes on this line's bus."""
         detector = self._detector
-        return NetflowCollector(
-            detector.config.collectors.netflow, detector.home, detector.config.embedded.partitions,
-            self.bus.publish, detector.netflow,
-        )  # fmt: skip
+        return detector.site.flow_collector(detector.config.embedded.partitions, self.bus.publish)
 
     def drain(self) -> int:
         """Take in all messages that wait; how many flow rows that were."""
@@ -80,20 +77,13 @@ class Replay:
     """One file through collectors, bus and engine: a run of its own.  ``reading.Reading`` says what ``kind``
     is."""
 
-    def __init__(
-        self, detector: "Detector", path: str, sink: JsonLines | None = None, kind: str = "any"
-    ) -> None:
+    def __init__(self, detector: "Detector", path: str, sink: Sink | None = None, kind: str = "any") -> None:
         self._detector = detector
         self._path = path
         self._line = Line(detector, path, sink)
         self._line.bus.spill = self._drain
-        collector = Collector(
-            detector.config.collectors.packets,
-            detector.home,
-            detector.config.embedded.partitions,
-            self._line.bus.publish,
-            detector.packets,
-            detector.wanted,
+        collector = detector.site.packet_collector(
+            detector.config.embedded.partitions, self._line.bus.publish
         )
         self._reading = Reading(path, kind, collector, self._line.flow_collector)
         self._flows = 0
@@ -150,9 +140,9 @@ class LiveFlows:
         detector = service.detector
         config = detector.config
         self._detector = detector
-        self._line = Line(detector, "live flows", service.sink)
+        self._line = Line(detector, "live flows", service.live_sink)
         self._collector = self._line.flow_collector()
-        self._lookups = Lookups(config.resolver, [row.domain for row in detector.pools.resolvable()])
+        self._lookups = Lookups(config.resolver, detector.pools)
         self._began_ns = time.time_ns()
         self._flows = 0
 
@@ -181,10 +171,10 @@ class LiveFlows:
 class Lookups:
     """Addresses of pools, looked up over and over on a thread of its own; only where servers are given."""
 
-    def __init__(self, config: resolver.Config, names: Sequence[str]) -> None:
+    def __init__(self, config: resolver.Config, pools: Pools) -> None:
         """Raises ConfigError on a server that is no address."""
         self._config = config
-        self._names = names
+        self._pools = pools
         self._queue: SimpleQueue[resolver.Resolved] = SimpleQueue()
         for server in config.servers:
             resolver.server(server)
@@ -194,9 +184,8 @@ class Lookups:
     def _run(self) -> None:
         config = self._config
         while True:
-            for one in resolver.resolve(
-                self._names, config.servers, config.rate_per_s, timeout_s=config.timeout_s
-            ):
+            names = [row.domain for row in self._pools.resolvable()]
+            for one in resolver.resolve(names, config.servers, config.rate_per_s, timeout_s=config.timeout_s):
                 self._queue.put(one)
             time.sleep(config.every_s)
 
