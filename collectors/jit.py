@@ -14,11 +14,13 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numba
+import numba.core.caching
 import numba.extending
 
 # For the few places that write LLVM themselves.
@@ -73,6 +75,19 @@ def _version() -> str:
 
 VERSION = _version()
 numba.config.CACHE_DIR = str(cache_dir() / VERSION)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _guarded(_cache: object) -> Iterator[None]:
+    """Around numba's reading and writing of its cache: where privileges were given up since the start it may
+    be out of reach.  What was not loaded until then is compiled in memory."""
+    try:
+        yield
+    except PermissionError:
+        return
+
+
+numba.core.caching.Cache._guard_against_spurious_io_errors = _guarded  # type: ignore[assignment]
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -16,8 +17,9 @@ from weakref import WeakSet
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from collectors import jit
+from collectors import jit, subscribers
 from collectors.netflow.collector import warm as warm_netflow
+from collectors.packet import ring
 from collectors.packet.collector import warm
 from detector import networks, paging
 from detector.attribution import Place, Places
@@ -28,19 +30,21 @@ from detector.errors import ConfigError, InputError
 from detector.exporters.http import Http
 from detector.exporters.jsonl import JsonLines
 from detector.exporters.prometheus import Exporter
+from detector.links import Links
 from detector.metrics import Complaints, Deliveries, Pace
 from detector.notify import Notifier
-from detector.reading import captures, printable
+from detector.reading import Held, captures, printable
 from detector.redact import PLAIN, Names, Redactor
 from detector.reload import Reloads
-from detector.runs import LiveFlows, Replay
+from detector.runs import Live, Replay
 from detector.site import Site
 from detector.totals import Totals
 
 __all__ = [
     "Detector",
+    "Held",
     "InputError",
-    "LiveFlows",
+    "Live",
     "Replay",
     "Service",
     "captures",
@@ -140,7 +144,8 @@ def _names(config: Config) -> Names:
 
 def warm_kernels(say: Callable[[str], None]) -> None:
     """Compile or load every kernel before the first packet."""
-    jit.warm([warm, warm_netflow], say)
+    holds = partial(subscribers.holds, subscribers.home(), bytes(16))
+    jit.warm([warm, warm_netflow, ring.warm, holds], say)
 
 
 class Service:
@@ -162,6 +167,7 @@ class Service:
         # Replays do not page unless told to.
         self.live_sink = paging.sinks(self.files, self.paging)
         self.sink = self.live_sink if config.alertmanager.replays else paging.sinks(self.files)
+        self.links: Links | None = None
         self._stack = ExitStack()
 
     def _live(self) -> bool:
@@ -175,6 +181,10 @@ class Service:
     def __enter__(self) -> "Service":
         if self.files is not None:
             self._stack.enter_context(self.files)
+        if self.links is not None:
+            # Threads are started with what privileges are left.
+            self._stack.enter_context(self.links)
+            self.links.confine()
         if self.paging is not None:
             self._stack.enter_context(self.paging)
         self._stack.enter_context(self.http)

@@ -35,6 +35,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--pace", type=float, metavar="N", help="N seconds of the data a second; 0 is all at once"
     )
+    run.add_argument("--udp", metavar="ADDRESS", help="receive exports there, on --ports")
+    run.add_argument("--ports", metavar="N,N", help="instead of collectors.netflow.ports")
+    run.add_argument(
+        "--try-interface", metavar="NAME", help="capture there if that can be, and no other is named"
+    )
+    _capture_options(run)
     for command in (scan, run):
         command.add_argument(
             "--as", dest="kind", choices=("packets", "flows"),
@@ -61,16 +67,17 @@ def _collect_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.Arg
         "collect", help="collect for Kafka; with the embedded bus the detector is in the same process"
     )
     what = collect.add_subparsers(dest="what", metavar="WHAT", required=True)
-    packets = what.add_parser("packets", help="packets of captures")
+    packets = what.add_parser("packets", help="packets of interfaces, or of captures")
     packets.add_argument(
-        "replay", nargs="+", metavar="FILE", help="captures or folders of them; - is standard input"
+        "replay", nargs="*", metavar="FILE", help="captures or folders of them; - is standard input"
     )
+    _capture_options(packets)
     flows = what.add_parser("flows", help="NetFlow and IPFIX datagrams, over UDP or in captures")
     flows.add_argument("replay", nargs="*", metavar="FILE", help="captures instead of receiving")
     flows.add_argument("--udp", metavar="ADDRESS", default="0.0.0.0", help="address to receive on")
     flows.add_argument("--ports", metavar="N,N", help="instead of collectors.netflow.ports")
-    flows.add_argument("--seconds", type=float, metavar="N", help="receive for N seconds and end")
     for command in (packets, flows):
+        command.add_argument("--seconds", type=float, metavar="N", help="listen for N seconds and end")
         command.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
         command.add_argument(
             "--pace", type=float, metavar="N", help="N seconds of the data a second; 0 is all at once"
@@ -79,6 +86,16 @@ def _collect_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.Arg
     packets.set_defaults(kind="packets")
     flows.set_defaults(kind="flows")
     return packets, flows
+
+
+def _capture_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--interface", action="append", metavar="NAME", help="capture there (repeat it, or put commas)"
+    )
+    command.add_argument("--filter", metavar="EXPRESSION", help="as pcap-filter(7), for the kernel")
+    command.add_argument(
+        "--source", choices=("auto", "afpacket", "scapy"), help="instead of collectors.capture.source"
+    )
 
 
 def _pools_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.ArgumentParser]:

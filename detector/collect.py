@@ -13,12 +13,12 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from collectors.kafka.sender import Sender, new_life
-from collectors.netflow.udp import Receiver
 from detector import app, live
 from detector.config import Config
 from detector.errors import InputError
 from detector.exporters.http import Http
 from detector.exporters.report import FileReport, ScanIncident
+from detector.links import WAIT_S, Inputs, Links, inputs
 from detector.notify import Notifier
 from detector.reading import Reading, captures, printable
 from detector.reload import Reloads
@@ -38,13 +38,12 @@ def collect(config: Config, options: argparse.Namespace, say: Say, show: Show, o
     if config.bus == "embedded":
         if options.replay:
             return live.serve(config, options, say, show, on_stop)
-        return live.collect_flows(config, options, say, show, on_stop)
+        return live.collect_live(config, options, say, show, on_stop)
+    wanted = None if options.replay else inputs(config, options)
     station = Station(config, options, say, on_stop)
-    if options.replay:
+    if wanted is None:
         return station.files(options.replay, options.kind, pace)
-    # A live collector of packets will be another method here.
-    ports = live.ports_of(options.ports) if options.ports else config.collectors.netflow.ports
-    return station.flows(options.udp, ports, options.seconds)
+    return station.live(wanted, options.seconds)
 
 
 class Station:
@@ -55,7 +54,7 @@ class Station:
         self._stop = threading.Event()
         self._ready = False
         self._turned = time.monotonic()
-        registry = CollectorRegistry()
+        self._registry = registry = CollectorRegistry()
         self._site = Site(config, registry)
         self._sender = Sender(config.kafka, registry, stopped=self._stop.is_set)
         listen = options.listen or config.http.listen
@@ -110,28 +109,36 @@ class Station:
         finally:
             feed.end()
 
-    def flows(self, address: str, ports: tuple[int, ...], seconds: float | None) -> int:
-        """Receive exports until told to stop, and send their records; what finds no room is given up."""
+    def live(self, wanted: Inputs, seconds: float | None) -> int:
+        """Capture, or receive exports, until told to stop, and send what that gives; what finds no room is
+        given up."""
+        links = Links(wanted, self._registry, self._site.netflow.socket_drops.inc, self._say)
         with ExitStack() as stack:
             stack.enter_context(self._sender)
             app.warm_kernels(self._say)
-            lost = self._site.netflow.socket_drops.inc
-            receivers = [stack.enter_context(Receiver(address, port, lost=lost)) for port in ports]
+            stack.enter_context(links)
+            links.confine()
             self._ready = True
             stack.enter_context(self._http)
             stack.enter_context(self._notify)
             feed = self._sender.feed()
-            collector = self._site.flow_collector(self._sender.partitions, feed.publish)
-            self._notify.status = f"receiving on {address} UDP {', '.join(str(r.port) for r in receivers)}"
+            partitions = self._sender.partitions
+            # Of the two one is listened to.
+            packets = self._site.packet_collector(partitions, feed.publish)
+            flows = self._site.flow_collector(partitions, feed.publish)
+            self._notify.status = f"receiving on {links}"
             self._say(self._notify.status)
             ends = time.monotonic() + seconds if seconds else None
             while not self._stop.is_set() and (ends is None or time.monotonic() < ends):
-                for receiver in receivers:
-                    collector.feed(receiver.receive(0.1 / len(receivers)), time.time_ns())
+                links.turn(
+                    lambda block: packets.feed(block, time.time_ns()),
+                    lambda found: flows.feed(found, time.time_ns()),
+                    WAIT_S,
+                )
                 self._sender.alive()
                 self._turned = time.monotonic()
                 self._reloads.turn()
             self._notify.stopping()
-            collector.finish()
+            (packets if links.captures else flows).finish()
         self._say(self._sender.told())
         return 0

@@ -10,6 +10,7 @@ from collectors.config import parse
 from collectors.kafka.config import Config as KafkaConfig
 from collectors.netflow.collector import Config as NetflowConfig
 from collectors.packet.collector import Config as PacketConfig
+from collectors.packet.sources import CaptureConfig, Name
 from collectors.subscribers import DEFAULT_HOME
 from detector.engine import Config as EngineConfig
 from detector.errors import ConfigError
@@ -22,6 +23,7 @@ class Collectors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """What feeds the bus."""
 
     packets: PacketConfig = PacketConfig()
+    capture: CaptureConfig = CaptureConfig()
     netflow: NetflowConfig = NetflowConfig()
 
 
@@ -39,13 +41,17 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The all-in-one role: what it replays, and how fast.
+    """The all-in-one role: what it replays, and how fast; what it listens to.
 
     ``pace`` is how many seconds of the data go by in one second; 0 is as fast as possible.
+    ``interfaces`` are captured on, instead of ``collectors.capture.interface``; ``udp`` is the address that
+    receives exports, on ``collectors.netflow.ports``.  Empty: none.
     """
 
     replay: tuple[str, ...] = ("pcaps",)
     pace: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    interfaces: Annotated[tuple[Name, ...], msgspec.Meta(max_length=16)] = ()
+    udp: str = ""
 
 
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

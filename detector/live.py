@@ -1,18 +1,16 @@
-"""``poolwatch run``: replay, a live table, metrics and health, until told to stop."""
+"""``poolwatch run``: replays and live links, a live table, metrics and health, until told to stop."""
 
 import argparse
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 
 import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from collectors.netflow.udp import Receiver
-from detector import app
+from detector import app, links
 from detector.config import Config
 from detector.errors import ConfigError, InputError
 from detector.exporters.report import FileReport, ScanIncident, summary, summary_lines, table
@@ -48,7 +46,9 @@ class Screen:
         self._drawn = now
         runs = self._service.detector.totals.runs
         found = [ScanIncident(run.name, d) for run in runs for d in run.documents()]
-        title = f"{runs[-1].name}: {len(found)} incidents" if runs else "waiting"
+        # A replay while it lasts, else what is live.
+        shown = next((run for run in reversed(runs) if run.engine is not None), runs[-1] if runs else None)
+        title = f"{shown.name}: {len(found)} incidents" if shown else "waiting"
         self._live.update(table(found, title, most=max(5, self._console.height - 6)), refresh=True)
 
 
@@ -60,81 +60,121 @@ def serve(
     on_stop: Callable[[Callable[[], None]], None],
 ) -> int:
     """Do the work of ``poolwatch run``; the exit status."""
-    kind = options.kind or "any"
+    wanted = None if options.once else links.inputs(config, options)
     pace = pace_of(config, options)
+    paths = app.captures(options.replay or config.run.replay)
     service, stop = _begin(config, options, say, on_stop)
+    held = None
+    if wanted:
+        service.links = links.Links(wanted, service.registry, service.detector.netflow.socket_drops.inc, say)
+        # Who we are to be may have no access to them.
+        held = app.Held(paths)
     with service:
-        files, found, status = _replay(service, options.replay or config.run.replay, pace, stop, say, kind)
-        if options.once:
-            show(files, found)
-            return status
-        if not stop.is_set():
-            where = options.listen or config.http.listen
-            say(f"replay is over; metrics on http://{where}/metrics; Ctrl-C ends it")
-        while not stop.wait(1.0):
-            service.turn()
-        for line in summary_lines(summary([f.incident for f in found], files)):
-            print(line, file=sys.stderr)  # noqa: T201 - the last words of a service, for whoever stopped it
+        with Screen(service) as screen:
+            turn = _Turn(service, screen, say)
+            files, found, status = _replay(turn, paths, pace, stop, options.kind or "any", held)
+            if not options.once and not stop.is_set():
+                where = options.listen or config.http.listen
+                say(f"replay is over; metrics on http://{where}/metrics; Ctrl-C ends it")
+            while not options.once and not stop.is_set():
+                turn.wait(stop)
+            service.notify.stopping()
+            more = turn.finish()
+        files, found = files + more[0], found + more[1]
+    if options.once:
+        show(files, found)
+        return status
+    for line in summary_lines(summary([f.incident for f in found], files)):
+        print(line, file=sys.stderr)  # noqa: T201 - the last words of a service, for whoever stopped it
     return status
 
 
+class _Turn:
+    """What the loop does over and over: it hears live links, if any, says that it lives, and draws."""
+
+    def __init__(self, service: app.Service, screen: Screen, say: Callable[[str], None]) -> None:
+        self.say = say
+        self._service = service
+        self._screen = screen
+        self._links = service.links
+        self.live: app.Live | None = None
+        if self._links is not None and (self._links.captures or self._links.receives):
+            name = str(self._links)
+            self.live = app.Live(service, name, captures=self._links.captures, receives=self._links.receives)
+            service.notify.status = f"receiving on {name}"
+            say(service.notify.status)
+
+    def take(self, wait_s: float = 0.0) -> None:
+        """One turn, which waits for frames and datagrams for up to ``wait_s``."""
+        if self.live is not None and self._links is not None:
+            self._links.turn(self.live.frames, self.live.datagrams, wait_s)
+        self._service.turn()
+        self._service.is_ready = True
+        self._screen.draw()
+
+    def wait(self, stop: threading.Event) -> None:
+        """A turn at leisure."""
+        if self.live is None:
+            stop.wait(1.0)
+        self.take(links.WAIT_S)
+
+    def replay(self, path: str, kind: str, held: app.Held | None) -> app.Replay:
+        """A file that is replayed beside them."""
+        beside = self.live.refused if self.live is not None else None
+        return app.Replay(self._service.detector, path, self._service.sink, kind, held, beside)
+
+    def finish(self) -> tuple[list[FileReport], list[ScanIncident]]:
+        """What came of the live links."""
+        return self.live.finish() if self.live is not None else ([], [])
+
+
 def _replay(
-    service: app.Service,
-    paths: tuple[str, ...],
+    turn: _Turn,
+    paths: list[str],
     pace: float,
     stop: threading.Event,
-    say: Callable[[str], None],
     kind: str,
+    held: app.Held | None,
 ) -> tuple[list[FileReport], list[ScanIncident], int]:
     files: list[FileReport] = []
     found: list[ScanIncident] = []
     status = 0
-    with Screen(service) as screen:
-        for path in app.captures(paths):
-            if stop.is_set():
-                break
-            replay = app.Replay(service.detector, path, service.sink, kind)
-
-            def moved(_position: int) -> None:
-                service.turn()
-                screen.draw()
-
-            service.is_ready = True
-            try:
-                files.append(replay.run(stop.is_set, moved, pace))
-                found += replay.found()
-            except InputError as error:
-                say(str(error))
-                status = 1
-    service.is_ready = True
+    for path in paths:
+        if stop.is_set():
+            break
+        turn.take()
+        replay = turn.replay(path, kind, held)
+        try:
+            files.append(replay.run(stop.is_set, lambda _position: turn.take(), pace))
+            found += replay.found()
+        except InputError as error:
+            turn.say(str(error))
+            status = 1
+    if held is not None:
+        held.close()
+    turn.take()
     return files, found, status
 
 
-def collect_flows(
+def collect_live(
     config: Config,
     options: argparse.Namespace,
     say: Callable[[str], None],
     show: Callable[[list[FileReport], list[ScanIncident]], None],
     on_stop: Callable[[Callable[[], None]], None],
 ) -> int:
-    """Receive exports over UDP until told to stop; with the embedded bus the detector is in this process."""
-    ports = ports_of(options.ports) if options.ports else config.collectors.netflow.ports
+    """Capture, or receive exports, until told to stop; the detector is in this process."""
+    wanted = links.inputs(config, options)
     service, stop = _begin(config, options, say, on_stop)
-    with ExitStack() as stack:
-        lost = service.detector.netflow.socket_drops.inc
-        receivers = [stack.enter_context(Receiver(options.udp, port, lost=lost)) for port in ports]
-        stack.enter_context(service)
-        live = app.LiveFlows(service)
-        say(f"receiving on {options.udp} UDP {', '.join(str(r.port) for r in receivers)}")
-        ends = time.monotonic() + options.seconds if options.seconds else None
+    service.links = links.Links(wanted, service.registry, service.detector.netflow.socket_drops.inc, say)
+    with service:
         with Screen(service) as screen:
+            turn = _Turn(service, screen, say)
+            ends = time.monotonic() + options.seconds if options.seconds else None
             while not stop.is_set() and (ends is None or time.monotonic() < ends):
-                for receiver in receivers:
-                    live.feed(receiver.receive(0.1 / len(receivers)))
-                service.turn()
-                service.is_ready = True
-                screen.draw()
-        files, found = live.finish()
+                turn.take(links.WAIT_S)
+            service.notify.stopping()
+        files, found = turn.finish()
     show(files, found)
     return 0
 
@@ -145,17 +185,6 @@ def pace_of(config: Config, options: argparse.Namespace) -> float:
     if not 0 <= pace <= MOST_PACE:
         raise ConfigError(f"--pace must be from 0 to {MOST_PACE:g}")
     return float(pace)
-
-
-def ports_of(text: str) -> tuple[int, ...]:
-    """Port numbers between commas.  Raises ConfigError on anything else."""
-    try:
-        ports = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--ports: {text!r} is no list of port numbers") from None
-    if not all(0 <= port <= 65535 for port in ports):
-        raise ConfigError(f"--ports: {text!r}: a port is 0 to 65535")
-    return ports
 
 
 def _begin(

@@ -8,6 +8,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,7 @@ STEP_S = 0.05
 PACKETS, FLOWS = "packets", "flows"
 BLANK_BLOCKS = 8
 WAIT_S = 0.25
+MOST_HELD = 256
 CAPTURE_SUFFIXES = (".pcap", ".pcapng", ".cap", ".pcap.gz", ".pcapng.gz", ".cap.gz")
 
 
@@ -67,18 +69,45 @@ class Tally:
         self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
 
 
+class Held:
+    """Captures that are opened before they are read, while that is still allowed."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        """Those that cannot be opened now are told of when it is their turn."""
+        self._files: dict[str, IO[bytes]] = {}
+        for path in list(dict.fromkeys(paths))[:MOST_HELD]:
+            with suppress(InputError):
+                self._files[path] = _open(path)
+
+    def take(self, path: str) -> IO[bytes]:
+        """The opened file.  Raises InputError where there is none."""
+        return self._files.pop(path, None) or _open(path)
+
+    def close(self) -> None:
+        """Close what was not taken."""
+        while self._files:
+            self._files.popitem()[1].close()
+
+
 class Reading:
     """One file, read once.  ``kind`` says what is read of it: packets, flows (exports on any port), or
     whatever it holds: packets, and exports on the known ports, which are no longer looked for once
     ``BLANK_BLOCKS`` blocks had none.
 
     ``flow_collector`` makes the collector of exports when the first one is found: most captures have none.
+    ``held`` may have the file open already.
     """
 
     def __init__(
-        self, path: str, kind: str, packets: Collector, flow_collector: Callable[[], NetflowCollector]
+        self,
+        path: str,
+        kind: str,
+        packets: Collector,
+        flow_collector: Callable[[], NetflowCollector],
+        held: Held | None = None,
     ) -> None:
         self._path = path
+        self._held = held
         self._kind = kind
         self._packets = packets
         self._flow_collector = flow_collector
@@ -98,7 +127,7 @@ class Reading:
         ``progress`` is told the octets read so far, ``fed`` is called after each block.  Raises InputError
         where nothing could be read.
         """
-        with _open(self._path) as file:
+        with self._held.take(self._path) if self._held else _open(self._path) as file:
             try:
 
                 def waiting() -> bool:

@@ -1,7 +1,8 @@
-"""One run of data, wired: a file that is replayed, or exports as they are received."""
+"""One run of data, wired: a file that is replayed, or what live links bring."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING
 from collectors.bus import MemoryBus
 from collectors.netflow.collector import Collector as NetflowCollector
 from collectors.netflow.datagrams import Datagram
+from collectors.packet.collector import Collector
 from collectors.packet.collector import Metrics as PacketMetrics
+from collectors.packet.pcapfile import Block
 from detector import resolver
 from detector.engine import Told
 from detector.exporters.report import FileReport, ScanIncident
 from detector.paging import Sink
 from detector.pools import Pools
-from detector.reading import Reading, printable
+from detector.reading import Held, Reading, Tally, printable
 from detector.totals import Run
 
 if TYPE_CHECKING:
@@ -31,13 +34,18 @@ def _refusals(metrics: PacketMetrics) -> dict[str, int]:
 class Line:
     """Bus, engine and sink of one run: what comes over the bus is judged, and told."""
 
-    def __init__(self, detector: "Detector", name: str, sink: Sink | None) -> None:
+    def __init__(self, detector: "Detector", name: str, sink: Sink | None, *, live: bool = False) -> None:
         self._detector = detector
         self._sink = sink
         self._refused = 0
         self.bus = MemoryBus(detector.config.embedded.capacity)
         self.engine = detector.engine()
-        self.run: Run = detector.totals.start(self.engine, name)
+        self.run: Run = detector.totals.start(self.engine, name, live=live)
+
+    def packet_collector(self) -> Collector:
+        """A packet collector that publishes on this line's bus."""
+        detector = self._detector
+        return detector.site.packet_collector(detector.config.embedded.partitions, self.bus.publish)
 
     def flow_collector(self) -> NetflowCollector:
         """A flow collector that publishes on this line's bus."""
@@ -75,19 +83,25 @@ class Line:
 
 class Replay:
     """One file through collectors, bus and engine: a run of its own.  ``reading.Reading`` says what ``kind``
-    is."""
+    is, and what ``held`` is; ``beside`` counts what live links beside it refuse, by reason."""
 
-    def __init__(self, detector: "Detector", path: str, sink: Sink | None = None, kind: str = "any") -> None:
+    def __init__(
+        self,
+        detector: "Detector",
+        path: str,
+        sink: Sink | None = None,
+        kind: str = "any",
+        held: Held | None = None,
+        beside: Mapping[str, int] | None = None,
+    ) -> None:
         self._detector = detector
+        self._beside = {} if beside is None else beside
         self._path = path
         self._line = Line(detector, path, sink)
         self._line.bus.spill = self._drain
-        collector = detector.site.packet_collector(
-            detector.config.embedded.partitions, self._line.bus.publish
-        )
-        self._reading = Reading(path, kind, collector, self._line.flow_collector)
+        self._reading = Reading(path, kind, self._line.packet_collector(), self._line.flow_collector, held)
         self._flows = 0
-        self._refused = _refusals(detector.packets)
+        self._refused = self._refusals()
 
     def run(
         self, stopped: Callable[[], bool], progress: Callable[[int], None], pace: float = 0
@@ -106,7 +120,10 @@ class Replay:
 
     def _fed(self) -> None:
         self._drain()
-        self._detector.complaints.say(self._path, _refusals(self._detector.packets))
+        self._detector.complaints.say(self._path, self._refusals())
+
+    def _refusals(self) -> dict[str, int]:
+        return {r: n - self._beside.get(r, 0) for r, n in _refusals(self._detector.packets).items()}
 
     def _drain(self) -> None:
         self._flows += self._line.drain()
@@ -116,7 +133,7 @@ class Replay:
         first_ns = tally.first_ns or 0
         seconds = (tally.last_ns - first_ns) / 1e9
         mining = sum(d.bytes.up + d.bytes.down for d in self._line.run.documents() if d.role != "pool")
-        refused = _refusals(self._detector.packets)
+        refused = self._refusals()
         return FileReport(
             path=printable(self._path),
             packets=tally.frames,
@@ -133,35 +150,56 @@ class Replay:
         return [ScanIncident(printable(self._path), d) for d in self._line.run.documents()]
 
 
-class LiveFlows:
-    """Exports as they come from the wire, judged in this process."""
+class Live:
+    """What interfaces and routers bring, judged together in this process: bytes that both saw count once."""
 
-    def __init__(self, service: "Service") -> None:
+    def __init__(self, service: "Service", name: str, *, captures: bool, receives: bool) -> None:
         detector = service.detector
-        config = detector.config
         self._detector = detector
-        self._line = Line(detector, "live flows", service.live_sink)
-        self._collector = self._line.flow_collector()
-        self._lookups = Lookups(config.resolver, detector.pools)
+        self._line = Line(detector, f"live {name}", service.live_sink, live=True)
+        self._line.bus.spill = self._drain
+        self._packets = self._line.packet_collector() if captures else None
+        self._exports = self._line.flow_collector() if receives else None
+        self._lookups = Lookups(detector.config.resolver, detector.pools)
         self._began_ns = time.time_ns()
+        self._tally = Tally()
         self._flows = 0
+        self.refused: Counter[str] = Counter()
 
-    def feed(self, datagrams: Sequence[Datagram]) -> None:
+    def frames(self, block: Block) -> None:
+        """Take a block as it came, or one without frames: the time goes on."""
+        if self._packets is None:
+            return
+        before = _refusals(self._detector.packets)
+        self._packets.feed(block, time.time_ns())
+        self.refused.update(
+            {r: n - before[r] for r, n in _refusals(self._detector.packets).items() if n > before[r]}
+        )
+        self._tally.add(block)
+        self._drain()
+
+    def datagrams(self, received: Sequence[Datagram]) -> None:
         """Take what was received, or nothing: the time goes on."""
+        if self._exports is not None:
+            self._exports.feed(received, time.time_ns())
+            self._drain()
+
+    def _drain(self) -> None:
         found = self._lookups.found()
         if found:
             with self._detector.guard:
                 list(resolver.teach(found, self._line.engine.resolutions))
-        self._collector.feed(datagrams, time.time_ns())
         self._flows += self._line.drain()
 
     def finish(self) -> tuple[list[FileReport], list[ScanIncident]]:
         """Publish what waits; what was received, and the incidents."""
-        self._collector.finish()
-        self._flows += self._line.drain()
+        for collector in (self._packets, self._exports):
+            if collector is not None:
+                collector.finish()
+        self._drain()
         report = FileReport(
-            path="live", packets=0, flows=self._flows, bytes=0, refused={}, first_ns=self._began_ns,
-            last_ns=time.time_ns(),
+            path="live", packets=self._tally.frames, flows=self._flows, bytes=self._tally.bytes,
+            refused=dict(self.refused), first_ns=self._began_ns, last_ns=time.time_ns(),
         )  # fmt: skip
         with self._detector.guard:
             self._line.finish()

@@ -71,3 +71,21 @@ def test_a_cache_of_other_sources_is_left_alone_and_old_ones_go(tmp_path):
     ended(start(tmp_path, COMPILES))
     assert sorted(p.name for p in tmp_path.glob("old*")) == ["old0", "old1", "old2"]
     shutil.rmtree(tmp_path)
+
+
+def test_a_cache_that_is_out_of_reach_later_stops_nothing(tmp_path):
+    """As after privileges were given up: the index can be read no more, nor written."""
+    (tmp_path / "mod.py").write_text("from collectors import jit\n@jit.kernel\ndef f(a):\n    return a + 1\n")
+    code = (
+        "import os, sys; sys.path[:0] = [sys.argv[1]]; import mod; from collectors import jit\n"
+        "jit.warm([lambda: mod.f(1)], lambda _: None)\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "else: os.chmod(jit.cache_dir() / jit.VERSION, 0)\n"
+        "assert mod.f(1.5) == 2.5\n"
+    )
+    folder = tmp_path / "cache"
+    folder.mkdir(mode=0o700)
+    environment = os.environ | {"POOLWATCH_CACHE_DIR": str(folder)}
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, cwd=ROOT, timeout=60, check=True
+    )
