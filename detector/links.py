@@ -1,0 +1,232 @@
+"""The live inputs of one process: interfaces and UDP ports, opened together and read in turn.
+
+Configuration and a command line in; blocks of frames and lists of datagrams out, to whoever takes them.
+A shell: it opens the sockets, and gives up the privileges that they needed.
+"""
+
+import argparse
+import importlib
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from collectors import privileges
+from collectors.netflow.datagrams import Datagram
+from collectors.netflow.udp import Receiver
+from collectors.packet import tap
+from collectors.packet.pcapfile import Block
+from collectors.packet.sources import CaptureConfig
+from detector.config import Config
+from detector.errors import ConfigError, InputError
+
+ANY: Final = "0.0.0.0"
+WAIT_S: Final = 0.1
+# With a tap beside them, UDP ports are looked at so often.
+BESIDE_S: Final = 0.02
+# Blocks of a ring, and lists of a port, that are taken before the others have their turn.
+MOST_TURNS: Final = 16
+FULL_LIST: Final = 1024
+LOG_EVERY_S: Final = 10.0
+LATE: Final = ("detector.exporters.report", "encodings.idna", "rich.console", "rich.table", "stringprep")
+
+
+class Inputs(NamedTuple):
+    """What to listen to: interfaces, and exports on the ports of an address ("" is none).  With ``may_fail``
+    the work goes on without capture where that cannot be."""
+
+    capture: CaptureConfig
+    address: str = ""
+    ports: tuple[int, ...] = ()
+    may_fail: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.capture.interface or self.address)
+
+    def __str__(self) -> str:
+        where = [", ".join(self.capture.interface)] if self.capture.interface else []
+        if self.address:
+            where.append(f"{self.address} UDP {', '.join(map(str, self.ports))}")
+        return " and ".join(where)
+
+
+def inputs(config: Config, options: argparse.Namespace) -> Inputs:
+    """What ``poolwatch run``, or a live ``poolwatch collect``, is to listen to.  Raises ConfigError."""
+    kind = options.kind if options.command == "collect" else ""
+    capture, may_fail = CaptureConfig(), False
+    if kind != "flows":
+        capture = _capture(config, options)
+        if options.command == "run" and options.try_interface and not capture.interface:
+            capture, may_fail = _with(capture, interface=[options.try_interface]), True
+    if kind == "packets":
+        if not capture.interface:
+            raise ConfigError("name a FILE, an --interface, or collectors.capture.interface")
+        return Inputs(capture)
+    ports = ports_of(options.ports) if options.ports else config.collectors.netflow.ports
+    return Inputs(capture, options.udp or (config.run.udp if not kind else ANY), ports, may_fail)
+
+
+def _capture(config: Config, options: argparse.Namespace) -> CaptureConfig:
+    """The section of the configuration under what the command line says."""
+    names = [name.strip() for given in options.interface or () for name in given.split(",")]
+    of_run = list(config.run.interfaces) if options.command == "run" else []
+    said = {"source": options.source, "filter": options.filter, "interface": names or of_run}
+    return _with(config.collectors.capture, **{k: v for k, v in said.items() if v})
+
+
+def _with(capture: CaptureConfig, **said: Any) -> CaptureConfig:
+    try:
+        return msgspec.convert(msgspec.to_builtins(capture) | said, CaptureConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"capture: {error}".replace("`$.", "`").replace("`$", "`")) from None
+
+
+def ports_of(text: str) -> tuple[int, ...]:
+    """Port numbers between commas.  Raises ConfigError on anything else."""
+    try:
+        ports = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--ports: {text!r} is no list of port numbers") from None
+    if not all(0 <= port <= 65535 for port in ports):
+        raise ConfigError(f"--ports: {text!r}: a port is 0 to 65535")
+    return ports
+
+
+class Links(AbstractContextManager["Links"]):
+    """The inputs, opened on entering.  ``turn`` is the verb, on one thread."""
+
+    def __init__(
+        self,
+        wanted: Inputs,
+        registry: CollectorRegistry,
+        lost: Callable[[int], None],
+        say: Callable[[str], None],
+    ) -> None:
+        """``lost`` is told of datagrams that the kernel had no room for, ``say`` why there is no capture."""
+        self._wanted = wanted
+        self._say = say
+        self._tap = tap.Tap(wanted.capture, tap.Metrics(registry)) if wanted.capture.interface else None
+        ports = wanted.ports if wanted.address else ()
+        self._receivers = tuple(Receiver(wanted.address, port, lost=lost) for port in ports)
+        self._watched = {s.interface: _Watched() for s in self._tap.sources} if self._tap else {}
+        self._watch_at = 0.0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Links":
+        with ExitStack() as opening:
+            if self._tap is not None:
+                try:
+                    opening.enter_context(self._tap)
+                except (InputError, ConfigError) as error:
+                    self._without(error)
+            for one in self._receivers:
+                opening.enter_context(one)
+            self._stack = opening.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def __str__(self) -> str:
+        capture = self._wanted.capture if self._tap is not None else CaptureConfig()
+        return str(self._wanted._replace(capture=capture, ports=tuple(r.port for r in self._receivers)))
+
+    @property
+    def captures(self) -> bool:
+        """Whether there is an interface among them."""
+        return self._tap is not None
+
+    @property
+    def receives(self) -> bool:
+        """Whether exports are received."""
+        return bool(self._receivers)
+
+    def confine(self) -> None:
+        """Give up every privilege but that of capture, where there is capture.
+
+        Call it when all is open and read, and before threads are started.  Raises InputError or ConfigError
+        where it cannot be done.
+        """
+        if self._tap is None:
+            return
+        _import_late()
+        try:
+            privileges.drop(self._wanted.capture.user)
+        except OSError as error:
+            why = f"cannot give up privileges: {error.strerror}; collectors.capture.user names who to be"
+            self._stack.close()
+            self._without(InputError(why))
+        except ConfigError as error:
+            self._stack.close()
+            self._without(error)
+
+    def _without(self, error: Exception) -> None:
+        """Go on without capture, if that will do."""
+        if not self._wanted.may_fail:
+            raise error
+        self._say(f"nothing is captured: {error}")
+        self._tap = None
+
+    def turn(
+        self, frames: Callable[[Block], None], datagrams: Callable[[list[Datagram]], None], wait_s: float
+    ) -> None:
+        """Hand over what is there, waiting up to ``wait_s`` for it; also nothing, for the time goes on."""
+        if self._tap is not None:
+            wait = min(wait_s, BESIDE_S) if self._receivers else wait_s
+            for _ in range(MOST_TURNS):
+                block = self._tap.read(wait)
+                frames(block)
+                wait = 0.0
+                if not block.offset.size:
+                    break
+            self._watch()
+        wait = 0.0 if self._tap is not None else wait_s / max(1, len(self._receivers))
+        for receiver in self._receivers:
+            for _ in range(MOST_TURNS):
+                found = receiver.receive(wait)
+                datagrams(found)
+                if len(found) < FULL_LIST:
+                    break
+
+    def _watch(self) -> None:
+        """Log what befell an interface."""
+        now = time.monotonic()
+        if self._tap is None or now < self._watch_at:
+            return
+        self._watch_at = now + tap.COUNT_S
+        for one in self._tap.sources:
+            drops = one.statistics()
+            self._watched[one.interface].look(
+                one.interface, up=one.up, problem=one.problem, drops=drops.drops if drops else 0, now=now
+            )
+
+
+def _import_late() -> None:
+    """Import what would be imported when it is needed: who we become may not be able to read it."""
+    for name in LATE:
+        importlib.import_module(name)
+
+
+class _Watched:
+    """What was logged of one interface: each change, and drops once in a while."""
+
+    def __init__(self) -> None:
+        self._up = True
+        self._drops = 0
+        self._logged_at = -LOG_EVERY_S
+        self._log = logging.getLogger("poolwatch")
+
+    def look(self, interface: str, *, up: bool, problem: str, drops: int, now: float) -> None:
+        if up != self._up:
+            self._up = up
+            if up:
+                self._log.warning("interface is back interface=%s", interface)
+            else:
+                self._log.warning("interface is silent interface=%s: %s", interface, problem)
+        if drops > self._drops and now - self._logged_at >= LOG_EVERY_S:
+            self._log.warning("kernel drops frames interface=%s count=%d", interface, drops - self._drops)
+            self._drops, self._logged_at = drops, now
