@@ -4,7 +4,6 @@ Records in Kafka's words come out as ``Fetched``; offsets, assignments and lag a
 number.  The client's threads stay inside; call every method from one thread.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from collectors.errors import ConfigError, InputError
 from collectors.kafka.clients import (
     ConsumerRebalanceListener,
+    CorruptBatchError,
     KafkaConsumer,
     OffsetAndMetadata,
     TopicPartition,
@@ -20,8 +20,6 @@ from collectors.kafka.clients import (
 
 FETCH_WAIT_S: Final = 0.5
 PATIENCE_S: Final = 60.0
-# What the client says of a batch whose checksum is wrong; nothing else of its error tells where it was.
-_CORRUPT: Final = re.compile(r"topic='([^']*)', partition=(\d+)\) at offset (\d+)")
 
 
 class Fetched(NamedTuple):
@@ -106,14 +104,14 @@ class GroupReader:
         """At most ``most`` records, those of a partition in order; waits up to ``wait_s`` for the first.
 
         Of an assignment that came meanwhile nothing is told before ``assigned`` was asked.  A record batch
-        whose checksum is wrong is passed over, and counted in ``corrupt``.  Raises InputError where brokers
+        that is corrupt is passed over, and counted in ``corrupt``.  Raises InputError where brokers
         refuse us.
         """
         self._commit()
         try:
             with _reading("the group's topics"):
                 found = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=most)
-        except errors.CorruptRecordError as error:
+        except CorruptBatchError as error:
             self.corrupt += _skip(self._consumer, error)
             return []
         if self._failed is not None:
@@ -208,21 +206,17 @@ def _reading(what: str) -> Iterator[None]:
     """Say in our words that brokers refuse us."""
     try:
         yield
-    except errors.CorruptRecordError:
+    except CorruptBatchError:
         raise
     except errors.KafkaError as error:
         raise InputError(f"reading {what}: {error}") from None
 
 
-def _skip(consumer: KafkaConsumer, error: Exception) -> int:
-    """Go one record on where a batch is corrupt; 1, to be counted.  Raises InputError where nobody says
-    which it was: to go on anywhere else would lose what is whole."""
-    found = _CORRUPT.search(str(error))
-    if found is None:
-        raise InputError(f"a record batch is corrupt: {error}")
-    tp = TopicPartition(found[1], int(found[2]))
-    if tp in consumer.assignment():
-        consumer.seek(tp, max(consumer.position(tp), int(found[3])) + 1)
+def _skip(consumer: KafkaConsumer, error: CorruptBatchError) -> int:
+    """Go one record on where a batch is corrupt, for nothing else tells how many there are; 1, to be
+    counted."""
+    if error.place in consumer.assignment():
+        consumer.seek(error.place, max(consumer.position(error.place), error.offset) + 1)
     return 1
 
 
@@ -285,7 +279,7 @@ class TopicReader:
             with _reading(self._topic):
                 found: dict = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=5000)
                 return found
-        except errors.CorruptRecordError as error:
+        except CorruptBatchError as error:
             self.corrupt += _skip(self._consumer, error)
             return {}
 

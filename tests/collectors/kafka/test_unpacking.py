@@ -1,0 +1,181 @@
+"""Batches of records as they come from a broker: unpacked within bounds, or told where they cannot be."""
+
+import gzip
+
+import lz4.frame
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from kafka.record.memory_records import MemoryRecords
+
+from collectors.kafka import clients, reader
+from collectors.kafka.clients import CorruptBatchError, Fetcher, TopicPartition, errors
+
+PLACE = TopicPartition("flows", 3)
+CODECS = {"lz4": DefaultRecordBatch.CODEC_LZ4, "zstd": DefaultRecordBatch.CODEC_ZSTD, "none": 0}
+
+
+def batch(codec, values, headers=()):
+    builder = DefaultRecordBatchBuilder(
+        magic=2, compression_type=codec, is_transactional=False, producer_id=-1, producer_epoch=-1,
+        base_sequence=-1, batch_size=1 << 30,
+    )  # fmt: skip
+    for n, value in enumerate(values):
+        builder.append(n, 0, None, value, list(headers))
+    return bytearray(builder.build())
+
+
+def unpacked(data, offset=0):
+    """As the client does it."""
+    part = Fetcher.PartitionRecords(offset, PLACE, MemoryRecords(bytes(data)), check_crcs=False)
+    return [record.value for record in part.take(None)]
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+def test_what_was_packed_is_unpacked(codec):
+    values = [b"a" * 1000, b"", b"bc" * 70_000]
+    assert unpacked(batch(codec, values, [("run", b"x")])) == values
+
+
+def replaced(packed, codec):
+    """A batch whose records are these octets, packed."""
+    data = batch(codec, [b"a" * 5000])
+    head = DefaultRecordBatchBuilder.HEADER_STRUCT.size
+    data[head:] = packed
+    data[8:12] = (len(data) - 12).to_bytes(4, "big")
+    return data
+
+
+def records(size):
+    """Records of one value of zeros, as they lie in a batch that is not packed."""
+    return bytes(batch(0, [bytes(size)])[DefaultRecordBatchBuilder.HEADER_STRUCT.size :])
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["size told", "size not told"])
+def test_zstd_of_other_clients_is_unpacked_and_a_bomb_refused(told):
+    packer = zstandard.ZstdCompressor(write_content_size=told)
+    small = packer.compress(records(100_000)) if told else packed_unsized(records(100_000))
+    assert unpacked(replaced(small, DefaultRecordBatch.CODEC_ZSTD)) == [bytes(100_000)]
+    zeros = bytes(clients.MAX_BATCH_BYTES + 1)
+    bomb = packer.compress(zeros) if told else packed_unsized(zeros)
+    assert len(bomb) < 10_000
+    with pytest.raises(CorruptBatchError, match="more than"):
+        unpacked(replaced(bomb, DefaultRecordBatch.CODEC_ZSTD))
+
+
+def packed_unsized(data):
+    packer = zstandard.ZstdCompressor(write_content_size=False).compressobj()
+    return packer.compress(data) + packer.flush()
+
+
+def test_a_bomb_of_lz4_and_other_compressions_are_refused():
+    bomb = lz4.frame.compress(bytes(clients.MAX_BATCH_BYTES + 1))
+    with pytest.raises(CorruptBatchError, match="more than"):
+        unpacked(replaced(bomb, DefaultRecordBatch.CODEC_LZ4))
+    with pytest.raises(CorruptBatchError, match="nobody here"):
+        unpacked(gzipped())
+
+
+def gzipped():
+    data = replaced(gzip.compress(records(10)), DefaultRecordBatch.CODEC_LZ4)
+    data[22] = DefaultRecordBatch.CODEC_GZIP
+    return data
+
+
+def test_a_header_whose_name_is_no_text_is_told_with_its_place():
+    data = batch(0, [b"x"], [("run", b"y")])
+    data[data.index(b"run")] = 0xFF
+    with pytest.raises(CorruptBatchError) as caught:
+        unpacked(data, offset=0)
+    assert (caught.value.place, caught.value.offset) == (PLACE, 0)
+
+
+@given(st.data())
+def test_any_changed_octet_unpacks_or_is_told(data):
+    codec = data.draw(st.sampled_from(sorted(CODECS.values())))
+    made = batch(codec, [b"a" * 300, b"b"], [("run", b"x")])
+    head = DefaultRecordBatchBuilder.HEADER_STRUCT.size
+    for _ in range(data.draw(st.integers(1, 3))):
+        made[data.draw(st.integers(head, len(made) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        unpacked(made)
+    except CorruptBatchError:
+        return
+
+
+class Consumer:
+    """As much of a consumer as a reader needs."""
+
+    def __init__(self, answers):
+        self.answers, self.places = answers, {PLACE: 40, TopicPartition("names", 3): 7}
+        self.closed = 0
+
+    def subscribe(self, topics, listener):
+        self.listener = listener
+
+    def poll(self, timeout_ms, max_records):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        if callable(answer):
+            answer()
+            return {}
+        return answer
+
+    def assignment(self):
+        return set(self.places)
+
+    def position(self, place):
+        return self.places[place]
+
+    def seek(self, place, offset):
+        self.places[place] = offset
+
+    def close(self, **_):
+        self.closed += 1
+        self.listener.on_partitions_revoked({PLACE})
+
+
+def group(consumer, leave=lambda: None):
+    return reader.GroupReader(consumer, {"flows": "flows", "names": "names"}, leave, lambda: None)
+
+
+def test_a_corrupt_batch_costs_its_own_partition_one_record_at_a_time():
+    consumer = Consumer([CorruptBatchError(PLACE, at, ValueError("x")) for at in (40, 40, 45)])
+    made = group(consumer)
+    for place in (41, 42, 46):
+        assert made.poll(0.1, 10) == []
+        assert consumer.places == {PLACE: place, TopicPartition("names", 3): 7}
+    assert made.corrupt == 3
+
+
+def test_brokers_that_refuse_us_are_told_in_our_words():
+    made = group(Consumer([errors.TopicAuthorizationFailedError({"flows"})]))
+    with pytest.raises(reader.InputError, match="reading the group's topics"):
+        made.poll(0.1, 10)
+
+
+def test_what_a_rebalance_raises_is_raised_where_it_ends_the_process():
+    def leave():
+        raise RuntimeError("a bug")
+
+    consumer = Consumer([lambda: consumer.listener.on_partitions_revoked({PLACE})])
+    made = group(consumer, leave)
+    with pytest.raises(RuntimeError, match="a bug"):
+        made.poll(0.1, 10)
+
+
+def test_who_abandons_the_group_writes_nothing_and_closes_once():
+    left = []
+    consumer = Consumer([])
+    made = group(consumer, lambda: left.append(1))
+    made.abandon()
+    made.abandon()
+    assert (consumer.closed, left) == (1, [])
+    consumer = Consumer([])
+    made = group(consumer, lambda: left.append(1))
+    made.close()
+    made.abandon()
+    assert (consumer.closed, left) == (1, [1])
