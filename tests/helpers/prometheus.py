@@ -1,7 +1,8 @@
 """The real Prometheus on loopback with its data in a temporary folder, for tests.
 
 With ``Prometheus(targets)`` as a context manager it scrapes what ``targets`` names, by the configuration and
-the rules of deploy/prometheus at a second's pace.
+the rules of deploy/prometheus at a second's pace; alerts wait for a second only.  ``history`` is OpenMetrics
+text of what it has known before.
 """
 
 import contextlib
@@ -29,8 +30,9 @@ START_SECONDS = 30
 class Prometheus:
     """``targets`` are ``{"run": ["127.0.0.1:9464"], …}``, by the files of deploy/prometheus/targets."""
 
-    def __init__(self, targets: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, targets: Mapping[str, Sequence[str]], history: str = "") -> None:
         self._targets = targets
+        self._history = history
         self._folder = tempfile.TemporaryDirectory(prefix="poolwatch-prometheus-", ignore_cleanup_errors=True)
         self._process: subprocess.Popen[bytes] | None = None
         self.address = f"127.0.0.1:{free_port()}"
@@ -56,6 +58,17 @@ class Prometheus:
 
     def _start(self) -> None:
         folder = Path(self._folder.name)
+        if self._history:
+            (folder / "history").write_text(self._history)
+            backfill = [
+                "promtool",
+                "tsdb",
+                "create-blocks-from",
+                "openmetrics",
+                folder / "history",
+                folder / "data",
+            ]
+            subprocess.run(backfill, check=True, capture_output=True, timeout=60)
         command = [
             BINARY or "prometheus", f"--config.file={self._configure(folder)}",
             f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={self.address}",
@@ -71,7 +84,10 @@ class Prometheus:
 
     def _configure(self, folder: Path) -> Path:
         """A copy of what is deployed, at a second's pace and with other targets."""
-        shutil.copytree(DEPLOY / "rules", folder / "rules")
+        (folder / "rules").mkdir()
+        for path in (DEPLOY / "rules").glob("*.yml"):
+            text = re.sub(r"^( +for:) .*", r"\1 1s", path.read_text(), flags=re.M)
+            (folder / "rules" / path.name).write_text(text)
         (folder / "targets").mkdir()
         for path in (DEPLOY / "targets").glob("*.yml"):
             found = [{"targets": list(self._targets.get(path.stem, ()))}]
