@@ -16,7 +16,7 @@ import confined
 import fleet
 import pytest
 
-from collectors import jit
+from collectors import jit, privileges
 from collectors.kafka.sender import GRACE_S
 from detector.cli import parser
 from detector.config import load
@@ -237,11 +237,15 @@ def test_a_detector_works_confined_and_says_so(site, manager, cache):
             manager.wait_for("WATCHDOG=1", process, times=3)
             site.publish([fleet.ROOT / "pcaps" / "xmrig-plain.pcap"])
             site.wait_judged(alive=[process])
+            process.send_signal(signal.SIGHUP)  # ExecReload
+            manager.wait_for("READY=1", process, times=2)
             manager.stop(process)
         finally:
             process.kill()
     assert len(site.incidents()) == 1
-    assert manager.heard.count("READY=1") == manager.heard.count("STOPPING=1") == 1
+    began = manager.heard.index("RELOADING=1")
+    assert manager.heard[began + 1].startswith("MONOTONIC_USEC=")
+    assert (manager.heard.count("READY=1"), manager.heard.count("STOPPING=1")) == (2, 1)
 
 
 @pytest.mark.tools
@@ -288,6 +292,34 @@ def test_a_collector_of_flows_works_confined_and_says_so(site, manager, cache):
             process.kill()
     assert any(word.startswith("STATUS=receiving on 0.0.0.0 UDP ") for word in manager.heard)
     assert manager.heard.count("STOPPING=1") == 1
+
+
+def capabilities(pid):
+    lines = (line.split(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {key: int(value, 16) for key, value in lines if key.startswith("Cap")}
+
+
+@pytest.mark.tools
+@systemd
+@confinement
+def test_a_collector_of_packets_works_confined_and_says_so(site, manager, cache):
+    port = fleet.free_port()
+    told = {**site.environment(), **manager.environment, "POOLWATCH_CACHE_DIR": str(cache)}
+    told["POOLWATCH_HTTP__LISTEN"] = f"127.0.0.1:{port}"
+    with confined.start(PACKETS, command(PACKETS, I="lo"), [cache], told) as process:
+        try:
+            manager.wait_for("READY=1", process)
+            manager.wait_for("WATCHDOG=1", process, times=2)
+            assert get(port, "/livez") == get(port, "/readyz") == 200
+            raw = 1 << privileges.NET_RAW
+            held = {"CapInh": 0, "CapPrm": raw, "CapEff": raw, "CapBnd": raw, "CapAmb": 0}
+            assert capabilities(process.pid) == held
+            process.send_signal(signal.SIGHUP)
+            manager.wait_for("READY=1", process, times=2)
+            manager.stop(process)
+        finally:
+            process.kill()
+    assert any(word.startswith("STATUS=receiving on lo") for word in manager.heard)
 
 
 CAPABLE = """
