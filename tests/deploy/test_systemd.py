@@ -294,6 +294,31 @@ def test_a_collector_of_flows_works_confined_and_says_so(site, manager, cache):
     assert manager.heard.count("STOPPING=1") == 1
 
 
+@pytest.mark.tools
+@systemd
+@confinement
+def test_all_in_one_works_confined_and_says_so(manager, cache, tmp_path):
+    unit, port, udp = "poolwatch-run.service", fleet.free_port(), fleet.free_port()
+    told = {**os.environ, **variables(UNITS / unit), **manager.environment, "POOLWATCH_CACHE_DIR": str(cache)}
+    told["POOLWATCH_HTTP__LISTEN"] = f"127.0.0.1:{port}"
+    told["POOLWATCH_COLLECTORS__NETFLOW__PORTS"] = f"[{udp}]"
+    state = tmp_path / "state"
+    state.mkdir()
+    told["POOLWATCH_OUTPUT__JSONL"] = str(state)
+    with confined.start(unit, command(unit), [cache, state], told) as process:
+        try:
+            manager.wait_for("READY=1", process)
+            manager.wait_for("WATCHDOG=1", process, times=2)
+            assert get(port, "/livez") == get(port, "/readyz") == 200
+            process.send_signal(signal.SIGHUP)
+            manager.wait_for("READY=1", process, times=2)
+            manager.stop(process)
+        finally:
+            process.kill()
+    assert f"STATUS=receiving on 0.0.0.0 UDP {udp}" in manager.heard
+    assert list(state.iterdir())
+
+
 def capabilities(pid):
     lines = (line.split(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return {key: int(value, 16) for key, value in lines if key.startswith("Cap")}
