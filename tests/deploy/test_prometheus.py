@@ -14,7 +14,9 @@ from collectors.packet.collector import Metrics as PacketMetrics
 from collectors.packet.tap import Metrics as TapMetrics
 from detector.app import Detector
 from detector.config import Config
+from detector.delivery import Metrics as DeliveryMetrics
 from detector.detect import Metrics as DetectMetrics
+from detector.reload import Metrics as ReloadMetrics
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
@@ -42,6 +44,8 @@ def exported():
     SenderMetrics(registries[1], ["flows"])
     FlowMetrics(registries[2])
     TapMetrics(registries[3])
+    DeliveryMetrics(registries[3])
+    ReloadMetrics(registries[3])
     if "poolwatch_collector_packet_frames" not in registries[0]._names_to_collectors:
         PacketMetrics(registries[3])
     names = set()
