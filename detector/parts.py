@@ -124,13 +124,17 @@ class Part:
         if header.run in self._over:
             self.counts.late += 1
             return None
+        ends = header.ends and bool(header.run)
+        if ends and header.run not in self.engines and not arrival.message.rows.num_rows:
+            self._note_over(header.run)  # nothing of it came here
+            return None
         engine = self.engine(header.run)
         told = engine.step(self._unseen(arrival.message, arrival.offset))
-        if header.ends and header.run:
+        if ends:
             last = engine.finish()
             told.transitions += last.transitions
             told.minutes += last.minutes
-        return Step(header.run, engine, arrival.message, told, bool(header.ends and header.run))
+        return Step(header.run, engine, arrival.message, told, ends)
 
     def engine(self, run: str) -> Engine:
         """The engine of a run, made on first use.  Where there are too many the oldest replay is dropped."""
@@ -148,11 +152,14 @@ class Part:
         engine = self.engines.pop(run)
         self._gone += [key(run, subscriber) for subscriber in sorted(self._recorded.pop(run, ()))]
         self._ahead.pop(run, None)
-        self._over[run] = None
+        self._note_over(run)
         self._idle = IDLE_CALLS
+        self._unmake(run, engine)
+
+    def _note_over(self, run: str) -> None:
+        self._over[run] = None
         if len(self._over) > MOST_RUNS:
             del self._over[next(iter(self._over))]
-        self._unmake(run, engine)
 
     def _unseen(self, message: Message, offset: int) -> Message:
         """The message without the rows that a restored subscriber's state holds already."""

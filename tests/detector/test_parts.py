@@ -356,3 +356,12 @@ def test_a_state_that_is_ahead_of_its_partition_says_so_when_it_is_written_again
         key("", owner.tobytes()) in {r.key for r in torn}
         for owner in wire.values(flows[0].rows, "subscriber")
     )
+
+
+def test_a_run_of_which_nothing_came_here_is_over_without_an_engine():
+    part = World(random.Random(16)).part
+    assert part.step(empty("elsewhere", 0, ends=True)) is None
+    assert part.engines == {}
+    assert part.offsets == (1, 0, 0)
+    assert part.step(empty("elsewhere", 1)) is None
+    assert part.counts.late == 1
