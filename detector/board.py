@@ -209,7 +209,7 @@ class Board:
                 if alert.known is None and alert.ends is not None:
                     self._remove(alert)
                     continue
-                alert.known = alert.known or self._made(alert.document, severity, now_ns)
+                alert.known = alert.known or self._made(alert, (incident, "ticket") in mine, now_ns)
             out.append(alert)
             for key in ((incident, other) for other in NAMES):
                 if key in mine and key not in self._alerts:
@@ -218,9 +218,15 @@ class Board:
                     self._end(stale, alert.document, now_ns)
         return out
 
-    def _made(self, document: Incident, severity: str, now_ns: int) -> Known:
+    def _made(self, alert: Alert, was_ticket: bool, now_ns: int) -> Known:
+        document, (incident, severity) = alert.document, alert.key
+        given = labels(document, severity, self._site)
+        ticket = self._alerts.get((incident, "ticket"))
+        if severity == "page" and (was_ticket or (ticket is not None and ticket.known is not None)):
+            # Such a page must not inhibit its own ticket: nobody would be told that the ticket is over.
+            given["after"] = "ticket"
         # The data's time may be ahead of ours; an alert of the future would not fire.
-        return Known(labels(document, severity, self._site), min(document.first_seen, moment(now_ns)))
+        return Known(given, min(document.first_seen, moment(now_ns)))
 
     def told(self, server: int, alert: Alert, version: int, now_s: float) -> None:
         """The server has taken this version of an alert."""

@@ -16,8 +16,10 @@ from collectors.kafka.sender import Metrics as SenderMetrics
 from collectors.streams import STREAMS
 from detector.app import Detector
 from detector.config import Config
+from detector.delivery import Metrics as DeliveryMetrics
 from detector.fusion import WEIGHTS
 from detector.incidents import TRANSITIONS
+from detector.reload import Metrics as ReloadMetrics
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 FORMS = {
@@ -74,6 +76,8 @@ def metrics() -> Iterator[str]:
     registry = CollectorRegistry()
     Detector(Config(), registry)
     SenderMetrics(registry, COLLECTED)
+    DeliveryMetrics(registry)
+    ReloadMetrics(registry)
     yield "# Metrics\n"
     rows = []
     for family in registry.collect():

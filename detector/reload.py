@@ -69,8 +69,9 @@ class Reloads:
         self._good(name, sum(1 for _ in present))
 
     def listen(self) -> None:
-        """Take SIGHUP as the wish to reload; of use in the main thread only."""
-        signal.signal(signal.SIGHUP, lambda *_: self._asked.set())
+        """Take SIGHUP as the wish to reload.  Signals are the main thread's: elsewhere this does nothing."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGHUP, lambda *_: self._asked.set())
 
     def ask(self) -> None:
         """Have the next ``turn`` reload."""

@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
 
 declare -A serves=([tshark]=tshark [systemd-analyze]=systemd [promtool]=prometheus [softflowd]=softflowd [dnsmasq]=dnsmasq-base
-    [java]=default-jre-headless [mvn]=maven)
+    [amtool]=prometheus-alertmanager [java]=default-jre-headless [mvn]=maven)
 
 install_tools() {
     local missing=() command sudo=
