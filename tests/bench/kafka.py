@@ -315,15 +315,19 @@ def restoring(address, given, environment):
     fleet.stop(process)
     octets = fill_states(site, given.subscribers)
     process, full_s = started(site, port, **environment)
-    restored = fleet.metrics(port, "poolwatch_detector_state_restored_total")
+    used_s, began = cpu_s(process.pid), time.monotonic()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=120) as answer:
+        answer.read()
+    asked_s = time.monotonic() - began
     peak = next(
         line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmHWM" in line
     )
-    fleet.stop(process, 120)
+    fleet.stop(process, 300)
     print(
-        f"restoring               {full_s:12.1f} s    to ready with {given.subscribers:,} subscribers "
-        f"of {octets:,.0f} octets ({sum(restored.values()):,.0f} restored), {empty_s:.1f} s with none; "
-        f"peak {int(peak.split()[1]) // 1024:,} MB"
+        f"restoring               {full_s:12.1f} s    to ready with {given.subscribers:,} subscribers of "
+        f"{octets:,.0f} octets, {empty_s:.1f} s with none; CPU {used_s:.1f} s, peak "
+        f"{int(peak.split()[1]) // 1024:,} MB; then /metrics takes {asked_s:.1f} s",
+        flush=True,
     )
 
 
@@ -331,7 +335,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--seconds", type=float, default=30, help="0: restoring alone")
     parser.add_argument("--warm", type=float, default=15, help="seconds before counting begins")
     parser.add_argument("--compression", choices=("zstd", "lz4", "none"), default="zstd")
     parser.add_argument("--partitions", type=int, default=32)
@@ -354,6 +358,9 @@ def main():
         site = fleet.Site(running.address, prefix, given.partitions, compression=given.compression)
         site.config = msgspec.structs.replace(site.config, session_timeout_ms=10_000, state_write_ms=1000)
         site.create()
+        if not given.seconds:
+            restoring(running.address, given, environment)
+            return 0
         port = fleet.free_port()
         detector, _ = started(site, port, **environment)
         collector = context.Process(target=collect, args=(site.config, given.hits, given.batch, shared))
