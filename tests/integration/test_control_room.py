@@ -91,11 +91,16 @@ class Watch(threading.Thread):
     def run(self) -> None:
         while not self._over.wait(0.5):
             with suppress(OSError):
-                mbps = self._server.query("sum(poolwatch_mining_mbps)")
-                ended = self._server.query("max(poolwatch_mining_mbps_timestamp_seconds)")
+                # Both of one scrape: what a minute had, and which it was.
+                at = f"{time.time() - 1:.3f}"
+                mbps = self._server.get("query", query="sum(poolwatch_mining_mbps)", time=at)["result"]
+                ended = self._server.get(
+                    "query", query="max(poolwatch_mining_mbps_timestamp_seconds)", time=at
+                )["result"]
                 if ended:
-                    told = mbps[0][1] if mbps else 0.0
-                    self.octets[round(ended[0][1] / MINUTE_S) - 1] = told * 1e6 / 8 * MINUTE_S
+                    told = float(mbps[0]["value"][1]) if mbps else 0.0
+                    minute = round(float(ended[0]["value"][1]) / MINUTE_S) - 1
+                    self.octets[minute] = told * 1e6 / 8 * MINUTE_S
 
     def stop(self) -> None:
         self._over.set()
@@ -181,6 +186,7 @@ def test_a_miner_pages_once_and_the_figures_are_right(kafka, prefix, tmp_path, c
             (page,) = pager.notifications("page", "firing")
             minutes = sorted(traffic.octets)
             wait(lambda: max(watch.octets, default=0) >= minutes[-1], "the last minute is not closed", 90)
+            time.sleep(3)  # the last word on it
         finally:
             watch.stop()
             with suppress(Exception):
