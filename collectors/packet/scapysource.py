@@ -27,7 +27,8 @@ def _block(found: list[tuple[bytes, int, int]], snap_length: int) -> Block:
     cut = [frame[:snap_length] for frame, _, _ in found]
     captured = np.fromiter(map(len, cut), np.uint32, len(cut))
     return Block(
-        np.frombuffer(b"".join(cut) + bytes(PADDING), np.uint8),
+        # Writable, as a ring's: kernels would be compiled anew for an array that is not.
+        np.frombuffer(bytearray(b"".join(cut)) + bytes(PADDING), np.uint8),
         np.cumsum(captured, dtype=np.int64) - captured,
         captured,
         np.fromiter((len(frame) for frame, _, _ in found), np.uint32, len(cut)),
