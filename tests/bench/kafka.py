@@ -186,7 +186,11 @@ def started(site, port, **environment):
     """A detector, and how long it took to be ready."""
     began = time.monotonic()
     process = site.start("detect", "--listen", f"127.0.0.1:{port}", **environment)
-    wait_ready(port, process)
+    try:
+        wait_ready(port, process)
+    except BaseException:
+        process.kill()
+        raise
     return process, time.monotonic() - began
 
 
@@ -315,20 +319,22 @@ def restoring(address, given, environment):
     fleet.stop(process)
     octets = fill_states(site, given.subscribers)
     process, full_s = started(site, port, **environment)
-    used_s, began = cpu_s(process.pid), time.monotonic()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=120) as answer:
-        answer.read()
-    asked_s = time.monotonic() - began
-    peak = next(
-        line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "VmHWM" in line
-    )
-    fleet.stop(process, 300)
-    print(
-        f"restoring               {full_s:12.1f} s    to ready with {given.subscribers:,} subscribers of "
-        f"{octets:,.0f} octets, {empty_s:.1f} s with none; CPU {used_s:.1f} s, peak "
-        f"{int(peak.split()[1]) // 1024:,} MB; then /metrics takes {asked_s:.1f} s",
-        flush=True,
-    )
+    try:
+        used_s, began = cpu_s(process.pid), time.monotonic()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=120) as answer:
+            answer.read()
+        asked_s = time.monotonic() - began
+        status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        peak = next(line for line in status if "VmHWM" in line)
+        print(
+            f"restoring               {full_s:12.1f} s    to ready with {given.subscribers:,} subscribers of "
+            f"{octets:,.0f} octets, {empty_s:.1f} s with none; CPU {used_s:.1f} s, peak "
+            f"{int(peak.split()[1]) // 1024:,} MB; then /metrics takes {asked_s:.1f} s",
+            flush=True,
+        )
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def main():
