@@ -1,12 +1,12 @@
-"""The whole live path at rising rates: ring, collector and detector in one process, as ``poolwatch run`` has it.
+"""The whole live path at rising rates: ring, collector and detector in one process, as in ``poolwatch run``.
 
     .venv/bin/python tests/bench/live.py [--seconds 4] [--packets 500000] [--rates 50,100]
 
-Root only.  In a network namespace of its own a second process sends the mixed capture of ``packets.py`` into a
-veth pair at each rate; here a loop as that of ``poolwatch run`` reads the ring, collects, judges.  Dropped is the
-kernel's own count.  Then, at half the highest rate without a drop, miners of ``pcaps/`` are sent beside it, each
-under an address of its own: the latency of an alert is from the sending of the last frame that it takes to the
-transition.  Both processes share the machine's cores.  Report only: exit status 0.
+Root only.  In a network namespace of its own a second process sends the mixed capture of ``packets.py`` into
+a veth pair at each rate; here a loop as that of ``poolwatch run`` reads the ring, collects, judges.  Dropped
+is the kernel's own count.  Then, at half the highest rate without a drop, miners of ``pcaps/`` are sent
+beside it, each under an address of its own: the latency of an alert is from the sending of the last frame
+that it takes to the transition.  All processes share the machine's cores.  Report only: exit status 0.
 """
 
 import argparse
