@@ -155,14 +155,10 @@ class Collector:
         self._table = table(1 << (config.flow_slots - 1).bit_length(), seed)
         self._out = ageing.outputs(_EXPORTS, _EVENTS, _NAMED)
         self._limits = ageing.Limits(
-            config.active_timeout_s * _SECOND,
-            config.idle_timeout_s * _SECOND,
-            max(config.linger_s, config.idle_timeout_s) * _SECOND,
-            config.ended_linger_s * _SECOND,
-            config.tentative_bytes,
-            config.candidate_bytes_a_record,
-            config.near_misses_a_record,
-        )
+            config.active_timeout_s * _SECOND, config.idle_timeout_s * _SECOND,
+            max(config.linger_s, config.idle_timeout_s) * _SECOND, config.ended_linger_s * _SECOND,
+            config.tentative_bytes, config.candidate_bytes_a_record, config.near_misses_a_record,
+        )  # fmt: skip
         self._tokens = tokens.compile_tokens(tokens.rows())
         self._reassembly = payloads.Reassembly(config.reassembly)
         self._names = names.Names(wanted or names.NameFilter())
