@@ -159,13 +159,13 @@ def test_a_miner_pages_once_and_the_figures_are_right(kafka, prefix, tmp_path, c
             return Process(
                 site, tmp_path / "detect.log", "detect", "--listen", f"127.0.0.1:{judge}",
                 POOLWATCH_ALERTMANAGER__URLS=manager.url, POOLWATCH_ALERTMANAGER__RESEND_S="2",
-                POOLWATCH_DETECTOR__JUDGE__RESOLVE_AFTER_S="20", POOLWATCH_DETECTOR__LATENESS_S="2",
+                POOLWATCH_DETECTOR__JUDGE__RESOLVE_AFTER_S="40", POOLWATCH_DETECTOR__LATENESS_S="6",
             )  # fmt: skip
 
         detector = detect()
         collector = Process(
             site, tmp_path / "collect.log", "collect", "packets", "--interface", near,
-            "--listen", f"127.0.0.1:{tap}",
+            "--listen", f"127.0.0.1:{tap}", POOLWATCH_COLLECTORS__PACKETS__ACTIVE_TIMEOUT_S="3",
         )  # fmt: skip
         watch, traffic = Watch(figures), Traffic(far)
         try:
@@ -181,7 +181,7 @@ def test_a_miner_pages_once_and_the_figures_are_right(kafka, prefix, tmp_path, c
             time.sleep(AWAY_S)
             manager.start()
             traffic.join()
-            pager.wait(lambda: pager.count("page", "resolved"), 60)
+            pager.wait(lambda: pager.count("page", "resolved"), 90)
             assert pager.count("page", "firing") == 1
             (page,) = pager.notifications("page", "firing")
             minutes = sorted(traffic.octets)
