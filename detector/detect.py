@@ -381,6 +381,8 @@ class Detecting:
         ):  # fmt: skip
             counter.inc(getattr(new, name) - getattr(old, name))
         self._told = msgspec.structs.replace(new)
+        if self._writer.records > self._shown.get(m.state_records, 0):
+            m.written.set(self._now_ns() / 1e9)
         followed = ((m.followed.labels(name), n) for name, n in self._indexes.counts().items())
         for counter, count in (
             *followed, (m.state_records, self._writer.records), (m.state_bytes, self._writer.bytes),
