@@ -118,7 +118,7 @@ class Detecting:
         self._shown: dict[Counter, int] = {}
         self._measured_s = 0.0
         self._polled_s: float | None = None
-        self._quiet_until_s = 0.0
+        self._is_in_doubt = False
         self._waiting_bytes: dict[tuple[str, int], int] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self.is_ready = False
@@ -153,7 +153,9 @@ class Detecting:
             self._judge(number, part)
         self._hold()
         now_s = self._now_s()
-        if now_s >= self._quiet_until_s:
+        if self._is_in_doubt:
+            self._is_in_doubt = not self._reader.is_member()
+        if not self._is_in_doubt:
             self._writer.turn(self._parts, now_s)
         if now_s - self._measured_s >= MEASURE_S:
             self._measured_s = now_s
@@ -161,10 +163,10 @@ class Detecting:
 
     def _heard(self) -> None:
         """After a long halt we may have lost our partitions and not know it yet: write nothing until the
-        group has had the time to say so."""
+        group has said that they are ours."""
         now_s, session_s = self._now_s(), self._detector.config.kafka.session_timeout_ms / 1000
         if self._polled_s is not None and now_s - self._polled_s > session_s / 2:
-            self._quiet_until_s = now_s + session_s
+            self._is_in_doubt = True
         self._polled_s = now_s
 
     def _put(self, fetched: Fetched) -> None:
@@ -264,6 +266,7 @@ class Detecting:
                 self._drop(part)
         self._parked = {}
         self._parts = {p: kept.get(p) or self._part() for p in sorted(given)}
+        self._is_in_doubt = False
         fresh = [p for p in self._parts if p not in kept]
         self._without()
         self._restore(fresh, ends)
@@ -326,7 +329,7 @@ class Detecting:
         be another's: what was not begun to be written is kept, and nothing written."""
         for part in self._parts.values():
             part.turns.clear()
-        if self._now_s() < self._quiet_until_s:
+        if self._is_in_doubt:
             if not self._writer.is_idle:
                 self.lose()
             return

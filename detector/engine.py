@@ -116,6 +116,7 @@ class Engine:
         self.payload = PayloadObserver(config.payload, moved)
         known = knowledge or Knowledge()
         self._is_home = known.is_home
+        self.owns_index = index is None
         self.index = Endpoints(known.pools.listed(), config.endpoints) if index is None else index
         self.sightings = Sightings(self.index, config.sightings)
         self.endpoints = EndpointObserver(config.contacts, moved)
@@ -152,6 +153,7 @@ class Engine:
             self._tick(told, self.watermark.advance())
         self._found += self.names.changes()
         if not self._durable:
+            self.judge.stale |= self._moved
             self._moved.clear()
             self._found.clear()
         return told
@@ -216,6 +218,7 @@ class Engine:
         """Whose state changed since the last call, the forgotten ones too; of a durable engine."""
         self._must_be_durable()
         changed = set(self._moved)
+        self.judge.stale |= changed
         self._moved.clear()
         return changed
 

@@ -46,6 +46,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Judge:
     """Keeps one record per subscriber and moves its incident through the table of states.
 
+    ``stale`` is told of subscribers of whom anything changed since ``documents`` was asked.
     ``links`` are the meter's connections (for the bytes of a document); ``place_of`` and ``names`` say how
     a subscriber and the names on the wire are told.
     """
@@ -64,6 +65,8 @@ class Judge:
         self._config = config
         self._links = links
         self._place_of = place_of
+        self._made: dict[bytes, Incident] = {}
+        self.stale: set[bytes] = set()
         self._names = names
         self._prefix6 = prefix6
         self._half_life_ns = config.half_life_s * SECOND_NS
@@ -264,9 +267,19 @@ class Judge:
         )
 
     def documents(self) -> list[Incident]:
-        """All incidents: open ones as they stand, and the resolved ones that are still kept."""
-        live = [self.document(r) for r in self.store if r.state in OPEN]
-        return [*(r.document for r in self.store.resolved), *live]
+        """All incidents: open ones as they stand, and the resolved ones that are still kept.  A document is
+        made again where its subscriber is ``stale``, or was moved to another place."""
+        known, self._made = self._made, {}
+        stale = self.stale | self.store.moved
+        for record in self.store:
+            if record.state in OPEN:
+                subscriber = record.subscriber
+                made = None if subscriber in stale else known.get(subscriber)
+                if made is None or made.place != self._place_of(subscriber):
+                    made = self.document(record)
+                self._made[subscriber] = made
+        self.stale.clear()
+        return [*(r.document for r in self.store.resolved), *self._made.values()]
 
     def restore(self, subscriber: bytes, kept: Kept | None, closed: list[tuple[int, Incident]]) -> None:
         """Take a subscriber's state.  Whether exporters have seen its document is not known: they will."""

@@ -23,7 +23,7 @@ from detector.endpoints import Endpoints
 from detector.errors import ConfigError
 from detector.exporters.kafka import Records
 from detector.following import Caps, Fits, Following
-from detector.indexes import Indexes
+from detector.indexes import LIVE, Indexes
 from detector.intake import INPUTS
 from detector.paging import Beside, sinks
 from detector.parts import Record
@@ -116,6 +116,7 @@ def build(service: app.Service, sender: Sender, partitions: int, say: Callable[[
         service.is_ready = member.is_ready
 
     indexes = Indexes(detector.endpoints, _following(detector))
+    detector.totals.shared_index = indexes.of(LIVE)
     member = Detecting(detector, Metrics(service.registry), records, writer, indexes, also, turned)
     return member
 

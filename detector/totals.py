@@ -5,9 +5,13 @@ renders.
 """
 
 from collections import Counter
+from collections.abc import Mapping
+
+import msgspec
 
 from detector.clock import MINUTE_NS
 from detector.document import Incident
+from detector.endpoints import Endpoints
 from detector.engine import Engine, Told
 from detector.minutes import Label, PlaceLabel
 
@@ -15,9 +19,8 @@ CountKey = tuple[str, str]  # name, reason ("" where there is none)
 
 
 def counts_of(engine: Engine) -> Counter[CountKey]:
-    """Every counter of the core, named as its metric."""
-    out: Counter[CountKey] = Counter()
-    parts = {
+    """Every counter of the core, named as its metric; of an index that engines share, nothing."""
+    parts: dict[str, msgspec.Struct] = {
         "arrivals": engine.arrivals.counts,
         "meter": engine.meter.counts,
         "payload": engine.payload.stats,
@@ -25,10 +28,16 @@ def counts_of(engine: Engine) -> Counter[CountKey]:
         "sightings": engine.sightings.stats,
         "contacts": engine.endpoints.stats,
         "shape": engine.shape.stats,
-        "endpoints": engine.index.stats,
         "learner": engine.learner.stats,
         "store_dropped": engine.judge.store.dropped,
     }
+    if engine.owns_index:
+        parts["endpoints"] = engine.index.stats
+    return _named(parts)
+
+
+def _named(parts: Mapping[str, msgspec.Struct]) -> Counter[CountKey]:
+    out: Counter[CountKey] = Counter()
     for part, counts in parts.items():
         for field in counts.__struct_fields__:
             value = getattr(counts, field)
@@ -83,6 +92,7 @@ class Totals:
         self.transitions: Counter[str] = Counter()
         self._counts: Counter[CountKey] = Counter()
         self._evidence: Counter[tuple[str, str]] = Counter()
+        self.shared_index: Endpoints | None = None
 
     def start(self, engine: Engine, name: str, *, live: bool = False) -> Run:
         """A new run begins: of a replay, or of live links."""
@@ -99,6 +109,8 @@ class Totals:
     def counts(self) -> Counter[CountKey]:
         """Counters of all engines, by metric name."""
         out = Counter(self._counts)
+        if self.shared_index is not None:
+            out.update(_named({"endpoints": self.shared_index.stats}))
         for run in self.runs:
             out.update(run.counts())
         return out

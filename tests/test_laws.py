@@ -18,6 +18,7 @@ from collectors.packet.collector import Collector, Config, Metrics
 from collectors.subscribers import home
 from detector.engine import Config as EngineConfig
 from detector.engine import Engine
+from detector.incidents import OPEN
 
 PCAPS = Path(__file__).parent.parent / "pcaps"
 NAMES = (
@@ -140,3 +141,12 @@ def test_an_engine_that_dies_anywhere_and_is_restored_gives_the_same(data):
 def test_a_file_read_in_small_pieces_gives_the_same():
     for name in NAMES[:4]:
         assert judged(collected(name, piece=4096)) == plain(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_documents_that_are_asked_for_at_any_time_are_those_of_now(name):
+    engine = Engine(EngineConfig())
+    for message in messages(name):
+        engine.step(message)
+        now = [engine.judge.document(r) for r in engine.judge.store if r.state in OPEN]
+        assert [d for d in engine.documents() if d.state in OPEN] == now

@@ -81,6 +81,7 @@ class GroupReader:
         self._given: set[TopicPartition] | None = None
         self._paused: set[TopicPartition] = set()
         self._uncommitted: dict[TopicPartition, int] = {}
+        self._known: dict[TopicPartition, int] = {}
         self._committing = False
         self._failed: Exception | None = None
         self._is_over = False
@@ -130,6 +131,7 @@ class GroupReader:
         given, self._given = self._given, None
         self._paused.clear()
         self._uncommitted.clear()
+        self._known.clear()
         numbers = {t: {tp.partition for tp in given if tp.topic == t} for t in self._streams}
         one, *others = numbers.values()
         if any(other != one for other in others):
@@ -161,7 +163,19 @@ class GroupReader:
         """Tell the group how far we are, for its tools; nobody starts from there.  It is told with the next
         ``poll``, and again after one that failed."""
         for (stream, partition), offset in offsets.items():
-            self._uncommitted[TopicPartition(self._topics[stream], partition)] = offset
+            tp = TopicPartition(self._topics[stream], partition)
+            self._uncommitted[tp] = self._known[tp] = offset
+
+    def is_member(self) -> bool:
+        """Ask the group whether our partitions are ours still: it takes offsets from nobody else.  Not to be
+        called from ``leave`` or ``lose``."""
+        if not self._known:
+            return True
+        try:
+            self._consumer.commit(_metadata(self._known), timeout_ms=2_000)
+        except errors.KafkaError:
+            return False
+        return self._given is None
 
     def _commit(self) -> None:
         if not self._uncommitted or self._committing:
