@@ -226,7 +226,8 @@ def test_an_interface_may_be_down_at_first(wire, often):
         assert not source.up
         netns.up("pw1")
         until(source, lambda: source.up)
-        assert source.reopened == 0
+        # A look in the middle of the change may have found it unfit.
+        assert source.reopened <= 1
 
 
 def test_an_interface_that_is_deleted_and_made_again_is_read_on(wire, often):
