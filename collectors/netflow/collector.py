@@ -36,7 +36,8 @@ Seconds = Annotated[int, msgspec.Meta(ge=1, le=7 * 86400)]
 _SECOND: Final = 1_000_000_000
 _MINUTE: Final = 60 * _SECOND
 _SPANS: Final = 8192
-_ROWS: Final = 1 << 16
+# A third faster to Kafka than a quarter of it: a message then has thousands of rows.
+_ROWS: Final = 1 << 18
 # Room for any one data set: 65,536 octets of records of one field each.
 _MARKS: Final = 1 << 18
 _NOTHING: Final = wire.empty("flows")
@@ -49,7 +50,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ports: tuple[Port, ...] = (2055, 4739, 9995, 9996)
     # Addresses that may export; empty: any.
     exporters: tuple[str, ...] = ()
-    batch_datagrams: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 2048
+    batch_datagrams: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 8192
     batch_linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 200
     most_exporters: Count = 4096
     most_domains: Count = 16384
