@@ -93,7 +93,7 @@ class Board:
             for severity in NAMES:
                 alert = self._alerts.get((incident, severity))
                 if alert is not None and alert.ends is None:
-                    del self._alerts[alert.key]
+                    self._remove(alert)
 
     def documents(self) -> list[Incident]:
         """The open incidents, quiet ones too."""
@@ -114,7 +114,9 @@ class Board:
         if victim is None:
             return False
         self._forget(victim)
-        self._alerts.pop((victim, "ticket"), None)
+        ticket = self._alerts.get((victim, "ticket"))
+        if ticket is not None:
+            self._remove(ticket)
         self.dropped += 1
         return True
 
@@ -178,12 +180,7 @@ class Board:
                     turns.fresh[key[1]].setdefault(key)
         out: list[Alert] = []
         for queue in turns.fresh.values():
-            for key in _first(queue, most - len(out)):
-                alert = self._alerts.get(key)
-                if alert is None:
-                    del queue[key]
-                else:
-                    out.append(alert)
+            out += [self._alerts[key] for key in _first(queue, most - len(out))]
         return out
 
     def waiting(self, server: int) -> int:
@@ -193,7 +190,8 @@ class Board:
     def adopt(self, alerts: Iterable[Alert], found: Iterable[Known], now_ns: int) -> list[Alert]:
         """Give alerts their identity: what is in force where there is one, of this incident or, where a
         detector without memory began again, of this subscriber.  Those that are still to be told: an end of
-        what does not fire is not.  What fires of an incident in another severity than ours is ended."""
+        what does not fire is not, nor what was forgotten meanwhile: another tells of it.  What fires of an
+        incident in another severity than ours is ended."""
         known = list(found)
         mine = {(k.labels["incident"], k.labels["severity"]): k for k in known}
         others = {
@@ -204,6 +202,8 @@ class Board:
         out = []
         for alert in alerts:
             incident, severity = alert.key
+            if self._alerts.get(alert.key) is not alert:
+                continue
             if alert.known is None:
                 alert.known = mine.get(alert.key) or others.pop((alert.document.subscriber, severity), None)
                 if alert.known is None and alert.ends is not None:
@@ -266,6 +266,8 @@ class Board:
     def _remove(self, alert: Alert) -> None:
         if self._alerts.get(alert.key) is alert:
             del self._alerts[alert.key]
+            for turns in self._turns:
+                turns.fresh[alert.key[1]].pop(alert.key, None)
 
 
 def _first(queue: dict[Key, None], most: int) -> list[Key]:

@@ -85,7 +85,7 @@ class Delivery:
         self.now_s, self.now_ns = now_s, now_ns
         self._deliveries = deliveries
         self._dropped = 0
-        self._quiet_until_ns = 0
+        self._quiet_from_ns = self._quiet_until_ns = 0
         self._stopping = False
         self.couriers = [Courier(self, number, client, config) for number, client in enumerate(made)]
         self._threads: list[threading.Thread] = []
@@ -144,8 +144,10 @@ class Delivery:
         """Ask the lists once more about every open incident, if a row began or ended since the last time."""
         with self.news:
             now_ns = self.now_ns()
-            if now_ns < self._quiet_until_ns:
+            # A clock that was set back begins anew.
+            if self._quiet_from_ns <= now_ns < self._quiet_until_ns:
                 return
+            self._quiet_from_ns = now_ns
             self._quiet_until_ns = self.board.quiet.changes_ns(now_ns)
             documents = self.board.documents()
         for document in documents:  # one at a time: whoever judges may come between
@@ -219,6 +221,10 @@ class Courier:
                 self._client.post(body)
         except DeliveryError as error:
             return self._failed(batch, error)
+        except Exception as error:  # noqa: BLE001 - a courier that dies says nothing, and no page ever comes
+            ours = DeliveryError(f"{type(error).__name__}: {error}", again=False)
+            ours.__cause__ = error
+            return self._failed(batch, ours)
         self._failures = 0
         with delivery.news:
             for one, version, *_ in told:
@@ -245,7 +251,7 @@ class Courier:
             self._logged_s = now_s
             self._log.warning(
                 "alerts not taken server=%s alerts=%d again=%d reason=%s",
-                self._client.name, len(batch), sum(left), error,
+                self._client.name, len(batch), sum(left), error, exc_info=error.__cause__,
             )  # fmt: skip
         wait_s = 0.0
         if error.again:

@@ -115,12 +115,14 @@ class Links(AbstractContextManager["Links"]):
         self._watched = {s.interface: _Watched() for s in self._tap.sources} if self._tap else {}
         self._watch_at = 0.0
         self._stack = ExitStack()
+        self._capture = ExitStack()
 
     def __enter__(self) -> "Links":
         with ExitStack() as opening:
             if self._tap is not None:
+                self._capture = opening.enter_context(ExitStack())
                 try:
-                    opening.enter_context(self._tap)
+                    self._capture.enter_context(self._tap)
                 except (InputError, ConfigError) as error:
                     self._without(error)
             for one in self._receivers:
@@ -158,16 +160,16 @@ class Links(AbstractContextManager["Links"]):
             privileges.drop(self._wanted.capture.user)
         except OSError as error:
             why = f"cannot give up privileges: {error.strerror}; collectors.capture.user names who to be"
-            self._stack.close()
             self._without(InputError(why))
         except ConfigError as error:
-            self._stack.close()
             self._without(error)
 
     def _without(self, error: Exception) -> None:
         """Go on without capture, if that will do."""
         if not self._wanted.may_fail:
+            self._stack.close()
             raise error
+        self._capture.close()
         self._say(f"nothing is captured: {error}")
         self._tap = None
 

@@ -58,7 +58,8 @@ class Reloads:
         self._now_s = now_s
         self._log = logging.getLogger("poolwatch")
         self._lists: list[_List] = []
-        self._asked = threading.Event()
+        # No Event: setting one takes a lock, which the interrupted thread may hold itself.
+        self._asked = False
 
     def add(
         self, name: str, present: Iterable[Any], read: Callable[[], Read], take: Callable[[Read], None]
@@ -71,16 +72,16 @@ class Reloads:
     def listen(self) -> None:
         """Take SIGHUP as the wish to reload.  Signals are the main thread's: elsewhere this does nothing."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGHUP, lambda *_: self._asked.set())
+            signal.signal(signal.SIGHUP, lambda *_: self.ask())
 
     def ask(self) -> None:
         """Have the next ``turn`` reload."""
-        self._asked.set()
+        self._asked = True
 
     def turn(self) -> None:
         """Reload if somebody asked."""
-        if self._asked.is_set():
-            self._asked.clear()
+        if self._asked:
+            self._asked = False
             with self._around():
                 for one in self._lists:
                     self._reload(one)

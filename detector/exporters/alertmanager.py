@@ -9,6 +9,7 @@ import base64
 import http.client
 import json
 import ssl
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ MOST_DESCRIPTION: Final = 2000
 MOST_EVIDENCE: Final = 6
 MOST_NAMES: Final = 4
 MOST_ANSWER: Final = 64 << 20
+READ_BYTES: Final = 1 << 16
 # Statuses after which the same request may do better: all others but 2xx say that it never will.
 AGAIN: Final = {408, 425, 429}
 
@@ -150,7 +152,8 @@ def alert(
     told = annotations(document, severity, config)
     out = {"labels": known.labels, "annotations": told, "startsAt": known.starts}
     if ends is not None:
-        out["endsAt"] = ends
+        # What ends before it begins is refused, and would fire on: a clock was set back.
+        out["startsAt"], out["endsAt"] = min(known.starts, ends), ends
     if config.dashboard_url:
         out["generatorURL"] = told["dashboard_url"]
     return out
@@ -174,10 +177,12 @@ class Server:
             raise ConfigError(f"alertmanager.urls: {url!r} is not http(s)://HOST:PORT[/PREFIX]")
         try:
             self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-        except ValueError as error:
+            self._host.encode("idna")
+            http.client.HTTPConnection(self._host, self._port)
+        except (ValueError, http.client.InvalidURL) as error:
             raise ConfigError(f"alertmanager.urls: {url!r}: {error}") from None
         self.name = parts.netloc
-        self._prefix = parts.path.rstrip("/") + "/api/v2/alerts"
+        self._prefix = quote(parts.path.rstrip("/"), safe="/%:@~!$&'()*+,;=") + "/api/v2/alerts"
         self._timeout_s = config.timeout_s
         self._site = clean(config.site, MOST_LABEL)
         self._tls = _tls(config) if parts.scheme == "https" else None
@@ -199,7 +204,11 @@ class Server:
             answer = self._ask("GET", f"{self._prefix}?filter={which}&filter={ours}")
             given = [Known(dict(a["labels"]), str(a["startsAt"])) for a in json.loads(answer)]
             return [
-                k for k in given if k.labels.get("site", "") == self._site and k.labels.keys() >= IDENTITY
+                k
+                for k in given
+                if k.labels.get("site", "") == self._site
+                and k.labels.keys() >= IDENTITY
+                and all(isinstance(value, str) for value in k.labels.values())
             ]
         except DeliveryError as error:
             # Some that stand in for Alertmanager take alerts and do not list them.
@@ -220,8 +229,9 @@ class Server:
         try:
             made.request(method, path, body, self._headers)
             answer = made.getresponse()
-            text = answer.read(MOST_ANSWER)
-        except (OSError, http.client.HTTPException) as error:
+            text = self._body(answer)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # ValueError: a name that is none (IDNA), a header that is none.
             raise DeliveryError(f"{type(error).__name__}: {error}", again=True) from None
         finally:
             made.close()
@@ -231,6 +241,19 @@ class Server:
                 f"status {answer.status}: {clean(text.decode('utf-8', 'replace'))}", again=again
             )
         return text
+
+    def _body(self, answer: http.client.HTTPResponse) -> bytes:
+        """An answer's body.  The socket's own timeout is that of each octet: one that drips would hold us."""
+        ends_s = time.monotonic() + self._timeout_s
+        parts, left = [], MOST_ANSWER
+        while left > 0 and (part := answer.read1(min(left, READ_BYTES))):
+            parts.append(part)
+            left -= len(part)
+            if time.monotonic() > ends_s:
+                raise TimeoutError("the answer does not end")
+        if left <= 0:
+            raise DeliveryError(f"an answer of over {MOST_ANSWER} octets", again=False)
+        return b"".join(parts)
 
 
 def _tls(config: Alertmanager) -> ssl.SSLContext:
@@ -253,4 +276,8 @@ def _secret(path: str) -> str:
 
 def servers(config: Alertmanager) -> list[Server]:
     """A client for each.  Raises ConfigError."""
+    for key, url in (("dashboard_url", config.dashboard_url), ("runbook_url", config.runbook_url)):
+        # One that is no URL is refused with the alert that it is in: nobody would be paged.
+        if url and urlsplit(url).scheme not in {"http", "https"}:
+            raise ConfigError(f"alertmanager.{key}: {url!r} is not http(s)://...")
     return [Server(url, config) for url in config.urls]

@@ -2,6 +2,9 @@
 
 import json
 import re
+import socket
+import threading
+import time
 
 import pytest
 from documents import document, line
@@ -11,7 +14,7 @@ from detector.board import ENDED_NS
 from detector.config import Alertmanager
 from detector.delivery import Delivery, Metrics
 from detector.errors import ConfigError
-from detector.exporters.alertmanager import DeliveryError, Known, Server, alert, annotations, labels
+from detector.exporters.alertmanager import DeliveryError, Known, Server, alert, annotations, labels, servers
 from detector.incidents import State
 from detector.metrics import Deliveries
 from detector.quiet import Allowed, Quiet, Window, ip_network
@@ -149,11 +152,92 @@ def test_text_from_the_wire_is_one_printable_short_line():
 
 
 @pytest.mark.parametrize(
-    "url", ["", "here", "ftp://a", "http://", "http://user:word@a", "http://a:99999", "http://a/?q=1"]
+    "url",
+    [
+        "",
+        "here",
+        "ftp://a",
+        "http://",
+        "http://user:word@a",
+        "http://a:99999",
+        "http://a/?q=1",
+        "http://a..b",
+        "http://a b",
+    ],
 )
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(ConfigError, match=r"alertmanager\.urls"):
         Server(url, Alertmanager())
+
+
+@pytest.mark.parametrize("key", ["dashboard_url", "runbook_url"])
+def test_a_link_that_alertmanager_would_refuse_is_refused_at_the_start(key):
+    with pytest.raises(ConfigError, match=key):
+        servers(Alertmanager(**{key: "grafana/d?ip={subscriber}"}))
+
+
+def test_an_end_is_never_before_the_beginning():
+    given = document()
+    known = Known(labels(given, "page"), "2026-11-22T11:00:00.000Z")
+    over = alert(given, "page", known, "2026-11-22T10:00:00.000Z", Alertmanager())
+    assert over["startsAt"] == over["endsAt"] == "2026-11-22T10:00:00.000Z"
+
+
+class Answers:
+    """A server that answers one request with these octets, one in so many seconds."""
+
+    def __init__(self, answer, every_s=0.0):
+        self._answer, self._every_s = answer, every_s
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._thread.join(10)
+        self._socket.close()
+
+    def _run(self):
+        peer, _ = self._socket.accept()
+        with peer:
+            peer.recv(65536)
+            try:
+                for octet in self._answer if self._every_s else ():
+                    peer.sendall(bytes([octet]))
+                    time.sleep(self._every_s)
+                peer.sendall(b"" if self._every_s else self._answer)
+            except OSError:
+                return
+
+
+def test_an_answer_that_drips_does_not_hold_the_courier():
+    answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 400
+    with Answers(answer, 0.02) as away:  # 8 s
+        began = time.monotonic()
+        with pytest.raises(DeliveryError, match="TimeoutError") as caught:
+            Server(away.url, Alertmanager(timeout_s=1)).post([])
+        assert caught.value.again
+        assert time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>", b"[", b"\xff", b"{}", b"[1]", b'[{"labels": 1, "startsAt": ""}]', b"[" * 100_000,
+        b'[{"labels": {"alertname": [], "severity": [], "subscriber": {}, "incident": {}}, "startsAt": 1}]',
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_garbage_finds_nothing(body):
+    with Answers(b"HTTP/1.1 200 OK\r\n\r\n" + body) as odd:
+        assert Server(odd.url, Alertmanager(timeout_s=2)).find(["198.51.100.1"]) == []
+
+
+def test_a_prefix_beyond_ascii_is_sent_quoted():
+    with Answers(b"HTTP/1.1 200 OK\r\n\r\n[]") as odd:
+        Server(f"{odd.url}/\u00fc", Alertmanager(timeout_s=2)).post([])
 
 
 def test_a_password_file_that_is_not_there_is_refused(tmp_path):
@@ -267,6 +351,24 @@ def test_a_partition_that_is_anothers_is_told_no_more_and_not_ended():
     }  # fmt: skip
 
 
+def test_what_is_given_away_while_the_server_is_asked_is_neither_told_nor_ended():
+    before = Site()
+    before.put(document(), owner="given")
+    before.turn()
+    after = Site(fakes=before.fakes)
+    after.put(document(), document(2), owner="given")
+    find = after.fakes[0].find
+
+    def asked(subscribers):
+        after.delivery.forget("given")
+        return find(subscribers)
+
+    after.fakes[0].find = asked
+    after.turn()
+    after.run(5)
+    assert [told(one) for one in after.sent()] == [("page", "firing")]
+
+
 def test_a_startsat_of_the_future_is_now():
     site = Site()
     site.put(document(first_seen="2126-11-22T10:00:00.000000Z"))
@@ -337,6 +439,27 @@ def test_an_end_that_nobody_takes_is_given_up_after_an_hour():
     assert len(site.delivery.board) == 0
 
 
+def test_a_courier_that_meets_a_bug_of_ours_says_so_and_goes_on(caplog):
+    site = Site()
+    site.fakes[0].error = ZeroDivisionError("ours")
+    site.put(document())
+    site.turn()
+    assert "ZeroDivisionError: ours" in caplog.text
+    assert "Traceback" in caplog.text
+    assert site.moved() == {("alert_deliveries_total", "alertmanager", "failed"): 1}
+    site.fakes[0].error = None
+    site.run(60)
+    assert [told(one) for one in site.sent()][:1] == [("page", "firing")]
+
+
+def test_what_comes_and_goes_while_a_server_is_away_is_not_kept():
+    site = Site(Alertmanager(most_incidents=10))
+    site.fakes[0].error = DeliveryError("refused", again=True)
+    for n in range(500):
+        site.put(*(document(1, state, id=f"{n:016x}") for state in (State.CONFIRMED, State.RESOLVED)))
+    assert site.delivery.board.waiting(0) == len(site.delivery.board) <= 30
+
+
 def test_one_of_two_servers_may_be_away():
     site = Site(servers=2)
     site.fakes[0].error = DeliveryError("refused", again=True)
@@ -387,6 +510,18 @@ def test_who_is_allowed_does_not_page_until_the_row_expires_and_is_counted():
     site.run(101)
     assert "198.51.100.1" in {one["labels"]["subscriber"] for one in site.sent()}
     assert ("alerts_quieted", "allow") not in site.moved()
+
+
+def test_a_clock_that_is_set_back_has_the_lists_asked_again():
+    site = Site()
+    row = Allowed(network=ip_network("198.51.100.1"), reason="lab", expires_ns=T0_NS + 1100 * 10**9)
+    site.delivery.hush(Quiet([row]))
+    site.put(document())
+    site.s += 1000
+    site.turn()
+    site.s -= 1000
+    site.run(2)
+    assert [told(one) for one in site.sent()] == [("page", "firing"), ("page", "resolved")]
 
 
 def test_what_fires_ends_when_a_list_covers_it_and_begins_again_after_the_window():

@@ -1,0 +1,69 @@
+"""The live inputs of one process: what is left of them where one cannot be had."""
+
+import socket
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from collectors.errors import ConfigError, InputError
+from collectors.packet.sources import CaptureConfig
+from detector import links
+
+
+class Tap:
+    """In place of the interfaces: opened and closed, and no more."""
+
+    sources = ()
+
+    def __init__(self):
+        self.open = 0
+
+    def __enter__(self):
+        self.open += 1
+        return self
+
+    def __exit__(self, *error):
+        self.open -= 1
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Links with a tap of the test, whose privileges cannot be given up."""
+
+    def drop(user):
+        raise ConfigError(f"user {user!r}: there is none")
+
+    tap = Tap()
+    monkeypatch.setattr(links.tap, "Tap", lambda *_: tap)
+    monkeypatch.setattr(links.privileges, "drop", drop)
+
+    def make(*, may_fail):
+        capture = CaptureConfig(interface=["lo"], user="nosuch")
+        wanted = links.Inputs(capture, "127.0.0.1", (0,), may_fail)
+        said = []
+        return links.Links(wanted, CollectorRegistry(), lambda _: None, said.append), tap, said
+
+    return make
+
+
+def test_where_capture_may_fail_exports_are_received_all_the_same(made):
+    both, tap, said = made(may_fail=True)
+    with both:
+        both.confine()
+        assert (tap.open, both.captures, both.receives) == (0, False, True)
+        assert said == ["nothing is captured: user 'nosuch': there is none"]
+        got = []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as router:
+            router.sendto(b"export", ("127.0.0.1", both._receivers[0].port))
+            both.turn(got.append, got.extend, 5.0)
+        assert [one.payload for one in got] == [b"export"]
+    assert tap.open == 0
+
+
+def test_where_it_may_not_all_is_closed(made):
+    both, tap, _ = made(may_fail=False)
+    with both, pytest.raises(ConfigError, match="nosuch"):
+        both.confine()
+    assert tap.open == 0
+    with pytest.raises(InputError):
+        both._receivers[0].receive(0)
