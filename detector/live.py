@@ -167,12 +167,13 @@ def collect_live(
     wanted = links.inputs(config, options)
     service, stop = _begin(config, options, say, on_stop)
     service.links = links.Links(wanted, service.registry, service.detector.netflow.socket_drops.inc, say)
-    with service, Screen(service) as screen:
-        turn = _Turn(service, screen, say)
-        ends = time.monotonic() + options.seconds if options.seconds else None
-        while not stop.is_set() and (ends is None or time.monotonic() < ends):
-            turn.take(links.WAIT_S)
-        service.notify.stopping()
+    with service:
+        with Screen(service) as screen:
+            turn = _Turn(service, screen, say)
+            ends = time.monotonic() + options.seconds if options.seconds else None
+            while not stop.is_set() and (ends is None or time.monotonic() < ends):
+                turn.take(links.WAIT_S)
+            service.notify.stopping()
         files, found = turn.finish()
     show(files, found)
     return 0
