@@ -77,6 +77,14 @@ class Zygote:
         self._process.stdin.flush()
         self.pid = int(self._process.stdout.readline())
 
+    def is_alive(self) -> bool:
+        """Whether the detector runs; it is reaped as soon as it ends."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     def wait(self) -> int:
         """The wait status of the detector: the number of the signal, or its exit status times 256."""
         return int(self._process.stdout.readline())
