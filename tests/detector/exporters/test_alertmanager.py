@@ -209,6 +209,11 @@ class Answers:
                     peer.sendall(bytes([octet]))
                     time.sleep(self._every_s)
                 peer.sendall(b"" if self._every_s else self._answer)
+                peer.shutdown(socket.SHUT_WR)
+                # What is closed unread resets the connection, and takes the answer away.
+                peer.settimeout(5)
+                while peer.recv(65536):
+                    pass
             except OSError:
                 return
 
