@@ -153,7 +153,7 @@ class Engine:
             self._tick(told, self.watermark.advance())
         self._found += self.names.changes()
         if not self._durable:
-            self.judge.stale |= self._moved
+            self.judge.note(self._moved)
             self._moved.clear()
             self._found.clear()
         return told
@@ -161,6 +161,7 @@ class Engine:
     def finish(self) -> Told:
         """The data has ended: close every minute.  No time passes, so nothing fades or resolves."""
         told = Told()
+        self.judge.note(self._moved)
         last = max((link.last_ns for link in self.meter.links.values()), default=None)
         if last is not None:
             told.minutes.append(self._minutes.close(last // MINUTE_NS, self._mining(), self.meter.links))
@@ -218,7 +219,7 @@ class Engine:
         """Whose state changed since the last call, the forgotten ones too; of a durable engine."""
         self._must_be_durable()
         changed = set(self._moved)
-        self.judge.stale |= changed
+        self.judge.note(changed)
         self._moved.clear()
         return changed
 

@@ -46,7 +46,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Judge:
     """Keeps one record per subscriber and moves its incident through the table of states.
 
-    ``stale`` is told of subscribers of whom anything changed since ``documents`` was asked.
     ``links`` are the meter's connections (for the bytes of a document); ``place_of`` and ``names`` say how
     a subscriber and the names on the wire are told.
     """
@@ -285,6 +284,11 @@ class Judge:
         """Take a subscriber's state.  Whether exporters have seen its document is not known: they will."""
         self.store.restore(subscriber, kept, closed)
         self._changed.add(subscriber)
+
+    def note(self, subscribers: set[bytes]) -> None:
+        """Something about them changed, if only their bytes: their documents are no longer as they were."""
+        self.stale |= subscribers
+        self._changed |= subscribers & self.store.records.keys()
 
     def changed(self, *, everything: bool = False) -> list[Incident]:
         """Documents that exporters have not seen: closed ones, those that moved to another state, and with

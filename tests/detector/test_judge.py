@@ -288,3 +288,16 @@ def test_cut_anywhere_and_interleaved_anyhow_the_documents_are_the_same(rows, da
     ]
     assert alerts[::2] == [Action.ALERT] * len(alerts[::2])
     assert alerts[1::2] == [Action.RESOLVE] * len(alerts[1::2])
+
+
+def test_bytes_that_come_after_the_last_evidence_make_the_document_anew():
+    ends = ends_of((host(1), 40000), SERVER, 6)
+    link = Link(low=ends[0])
+    j = judge(links={(host(1), ends): link})
+    take(j, facts(), evidence())
+    assert [d.bytes.up + d.bytes.down for d in j.changed(everything=True)] == [0]
+    link.add((0, "tap"), (T0, T0), (1200, 300))
+    assert j.changed(everything=True) == []
+    j.note({host(1), host(2)})
+    assert [d.bytes.up + d.bytes.down for d in j.changed(everything=True)] == [1500]
+    assert [d.bytes.up + d.bytes.down for d in j.documents()] == [1500]

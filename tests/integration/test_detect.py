@@ -213,7 +213,8 @@ def die(site, zygote):
     """Until the detector has killed itself; one that had nothing left to do before its time is killed."""
     ends = site.ends()
     while zygote.is_alive():
-        if all(site.committed()[place] >= end for place, end in ends.items()):
+        committed = site.committed()
+        if all(committed[place] >= end for place, end in ends.items()):
             with suppress(ProcessLookupError):
                 os.kill(zygote.pid, signal.SIGKILL)
         time.sleep(0.1)
