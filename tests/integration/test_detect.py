@@ -27,7 +27,8 @@ PCAPS = Path(__file__).parent.parent.parent / "pcaps"
 MINERS = ("xmrig-plain", "cpuminer-sha256d", "cpuminer-realpool-sha256d-vardiff", "bfgminer-sha256d")
 OTHERS = ("xmrig-badlogin", "cpuminer-unauthorized", "cpuminer-scrypt-dense", "electrum", "chat")
 CAPTURES = [PCAPS / f"{name}.pcap" for name in (*MINERS, *OTHERS)]
-KILLS = int(os.environ.get("POOLWATCH_TEST_KILLS", "50"))
+# Fifty take three minutes of two cores; a run of all tests has less.
+KILLS = int(os.environ.get("POOLWATCH_TEST_KILLS", "16"))
 T0 = 1_790_000_000
 POOL, PORT = "203.0.113.15", 3354
 TABLE = f"""operator,domain,match,ports,coins,tls_ports,kind,status,fp_risk,source,basis
