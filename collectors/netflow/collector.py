@@ -6,6 +6,7 @@ opens nothing and reads no clock: time is the newest receive stamp of the datagr
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Final
@@ -203,11 +204,12 @@ class Collector:
             for number, why in ((GONE, "no_room"), (GONE - 1, "not_listed")):
                 self._metrics.strangers.labels(why).inc(int(np.count_nonzero(exporter == number)))
             keep = ~refused
+            port = None if given.port is None else given.port[keep]
             return Block(
                 given.data, given.at[keep], given.size[keep], exporter[keep], given.t_ns[keep],
-                given.addresses,
+                given.addresses, port,
             )  # fmt: skip
-        return Block(given.data, given.at, given.size, exporter, given.t_ns, given.addresses)
+        return replace(given, exporter=exporter)
 
     def _read(self, given: Block) -> set[int]:
         """Walk the datagrams, read their records, publish; the partitions that were given rows."""

@@ -22,7 +22,8 @@ class Datagram(NamedTuple):
 class Block:
     """Datagram i is ``data[at[i] : at[i] + size[i]]``, from ``addresses[exporter[i]]``.
 
-    ``data`` u1, readable for PADDING octets past the last; ``at``, ``size``, ``exporter``, ``t_ns`` (n,) i8.
+    ``data`` u1, readable for PADDING octets past the last; ``at``, ``size``, ``exporter``, ``t_ns`` (n,) i8;
+    ``port`` (n,) i8, the UDP or TCP port each was sent from, or None where nobody kept it.
     """
 
     data: np.ndarray
@@ -31,6 +32,7 @@ class Block:
     exporter: np.ndarray
     t_ns: np.ndarray
     addresses: Sequence[bytes]
+    port: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.at.size
@@ -38,7 +40,8 @@ class Block:
     def part(self, first: int, last: int) -> "Block":
         """Datagrams ``first`` up to ``last``."""
         at, size, exporter, t_ns = (c[first:last] for c in (self.at, self.size, self.exporter, self.t_ns))
-        return Block(self.data, at, size, exporter, t_ns, self.addresses)
+        port = None if self.port is None else self.port[first:last]
+        return Block(self.data, at, size, exporter, t_ns, self.addresses, port)
 
 
 def block(datagrams: Iterable[Datagram]) -> Block:
@@ -57,6 +60,7 @@ def block(datagrams: Iterable[Datagram]) -> Block:
         np.array(exporter, np.int64),
         np.array([d.t_ns for d in many], np.int64),
         list(numbers),
+        np.array([d.port for d in many], np.int64),
     )
 
 
@@ -67,6 +71,7 @@ def joined(blocks: Sequence[Block]) -> Block:
     numbers: dict[bytes, int] = {}
     columns: list[list[np.ndarray]] = [[], [], [], []]
     octets: list[np.ndarray] = []
+    ports: list[np.ndarray] | None = []
     first = 0
     for each in blocks:
         if not len(each):
@@ -79,7 +84,9 @@ def joined(blocks: Sequence[Block]) -> Block:
             columns, (each.at + (first - a), each.size, renamed, each.t_ns), strict=True
         ):
             column.append(values)
+        ports = None if ports is None or each.port is None else [*ports, each.port]
         first += b - a
     data = np.concatenate([*octets, np.zeros(PADDING, np.uint8)])
     at, size, exporter, t_ns = (np.concatenate([*c, np.zeros(0, np.int64)]) for c in columns)
-    return Block(data, at, size, exporter, t_ns, list(numbers))
+    port = None if ports is None else np.concatenate([*ports, np.zeros(0, np.int64)])
+    return Block(data, at, size, exporter, t_ns, list(numbers), port)
