@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from collectors import jit, subscribers
+from collectors.netflow import batches
 from collectors.netflow.collector import warm as warm_netflow
 from collectors.packet import ring
 from collectors.packet.collector import warm
@@ -145,7 +146,7 @@ def _names(config: Config) -> Names:
 def warm_kernels(say: Callable[[str], None]) -> None:
     """Compile or load every kernel before the first packet."""
     holds = partial(subscribers.holds, subscribers.home(), bytes(16))
-    jit.warm([warm, warm_netflow, ring.warm, holds], say)
+    jit.warm([warm, warm_netflow, batches.warm, ring.warm, holds], say)
 
 
 class Service:

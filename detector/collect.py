@@ -113,6 +113,7 @@ class Station:
         """Capture, or receive exports, until told to stop, and send what that gives; what finds no room is
         given up."""
         links = Links(wanted, self._registry, self._site.netflow.socket_drops.inc, self._say)
+        links.reloads(self._reloads)
         with ExitStack() as stack:
             stack.enter_context(self._sender)
             app.warm_kernels(self._say)

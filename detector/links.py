@@ -1,6 +1,6 @@
-"""The live inputs of one process: interfaces and UDP ports, opened together and read in turn.
+"""The live inputs of one process: interfaces and the ports of exports, opened together and read in turn.
 
-Configuration and a command line in; blocks of frames and lists of datagrams out, to whoever takes them.
+Configuration and a command line in; blocks of frames and blocks of datagrams out, to whoever takes them.
 A shell: it opens the sockets, and gives up the privileges that they needed.
 """
 
@@ -8,7 +8,7 @@ import argparse
 import importlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final, NamedTuple
 
@@ -16,33 +16,40 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from collectors import privileges
+from collectors.netflow.certificates import Certificates
+from collectors.netflow.collector import Config as NetflowConfig
+from collectors.netflow.collector import mapped
+from collectors.netflow.datagrams import Block as Datagrams
 from collectors.netflow.datagrams import Datagram
-from collectors.netflow.udp import Receiver
+from collectors.netflow.ports import Ports, Share
+from collectors.netflow.receiving import Metrics as ReceivingMetrics
+from collectors.netflow.receiving import Receiving
 from collectors.packet import tap
 from collectors.packet.pcapfile import Block
 from collectors.packet.sources import CaptureConfig
 from detector.config import Config
 from detector.errors import ConfigError, InputError
+from detector.reload import Reloads
 
 ANY: Final = "0.0.0.0"
 WAIT_S: Final = 0.1
-# With a tap beside them, UDP ports are looked at so often.
+# With a tap beside them, ports are looked at so often.
 BESIDE_S: Final = 0.02
-# Blocks of a ring, and lists of a port, that are taken before the others have their turn.
+# Blocks of a ring that are taken before the others have their turn.
 MOST_TURNS: Final = 16
-FULL_LIST: Final = 1024
 LOG_EVERY_S: Final = 10.0
 LATE: Final = ("detector.exporters.report", "encodings.idna", "rich.console", "rich.table", "stringprep")
 
 
 class Inputs(NamedTuple):
-    """What to listen to: interfaces, and exports on the ports of an address ("" is none).  With ``may_fail``
-    the work goes on without capture where that cannot be."""
+    """What to listen to: interfaces, and exports on UDP ports of an address ("" is none), over TCP and TLS
+    where ``netflow`` has them.  With ``may_fail`` the work goes on without capture where there is none."""
 
     capture: CaptureConfig
     address: str = ""
     ports: tuple[int, ...] = ()
     may_fail: bool = False
+    netflow: NetflowConfig = NetflowConfig()
 
     def __bool__(self) -> bool:
         return bool(self.capture.interface or self.address)
@@ -50,7 +57,10 @@ class Inputs(NamedTuple):
     def __str__(self) -> str:
         where = [", ".join(self.capture.interface)] if self.capture.interface else []
         if self.address:
-            where.append(f"{self.address} UDP {', '.join(map(str, self.ports))}")
+            over = [f"UDP {', '.join(map(str, self.ports))}"] if self.ports else []
+            over += [f"TCP {self.netflow.tcp.port}"] if self.netflow.tcp.port else []
+            over += [f"TLS {self.netflow.tls.port}"] if self.netflow.tls.port else []
+            where.append(f"{self.address} {', '.join(over)}")
         return " and ".join(where)
 
 
@@ -66,8 +76,23 @@ def inputs(config: Config, options: argparse.Namespace) -> Inputs:
         if not capture.interface:
             raise ConfigError("name a FILE, an --interface, or collectors.capture.interface")
         return Inputs(capture)
-    ports = ports_of(options.ports) if options.ports else config.collectors.netflow.ports
-    return Inputs(capture, options.udp or (config.run.udp if not kind else ANY), ports, may_fail)
+    netflow = config.collectors.netflow
+    ports = ports_of(options.ports) if options.ports else netflow.ports
+    return Inputs(capture, options.udp or (config.run.udp if not kind else ANY), ports, may_fail, netflow)
+
+
+def opened(wanted: Inputs, workers: int = 1) -> Ports:
+    """The ports of exports, for so many workers; not yet open."""
+    netflow = wanted.netflow
+    return Ports(
+        wanted.address,
+        wanted.ports,
+        tcp=netflow.tcp.port,
+        tls=netflow.tls.port,
+        workers=workers,
+        each=netflow.sockets,
+        buffer_bytes=netflow.receive_buffer_bytes,
+    )
 
 
 def _capture(config: Config, options: argparse.Namespace) -> CaptureConfig:
@@ -105,13 +130,19 @@ class Links(AbstractContextManager["Links"]):
         registry: CollectorRegistry,
         lost: Callable[[int], None],
         say: Callable[[str], None],
+        share: Share | None = None,
     ) -> None:
-        """``lost`` is told of datagrams that the kernel had no room for, ``say`` why there is no capture."""
+        """``lost`` is told of datagrams that the kernel had no room for, ``say`` why there is no capture.
+        ``share`` are sockets of exports that somebody else has opened.  Raises ConfigError."""
         self._wanted = wanted
         self._say = say
         self._tap = tap.Tap(wanted.capture, tap.Metrics(registry)) if wanted.capture.interface else None
-        ports = wanted.ports if wanted.address else ()
-        self._receivers = tuple(Receiver(wanted.address, port, lost=lost) for port in ports)
+        self._lost = lost
+        self._share = share
+        self._allowed = frozenset(mapped(e) for e in wanted.netflow.exporters)
+        self._certificates = Certificates(wanted.netflow.tls) if wanted.address else None
+        self._metrics = ReceivingMetrics(registry) if wanted.address else None
+        self._receiving: Receiving | None = None
         self._watched = {s.interface: _Watched() for s in self._tap.sources} if self._tap else {}
         self._watch_at = 0.0
         self._stack = ExitStack()
@@ -125,17 +156,43 @@ class Links(AbstractContextManager["Links"]):
                     self._capture.enter_context(self._tap)
                 except (InputError, ConfigError) as error:
                     self._without(error)
-            for one in self._receivers:
-                opening.enter_context(one)
+            if self._certificates is not None and self._metrics is not None:
+                made = Receiving(
+                    self._sockets(opening),
+                    self._wanted.netflow.tcp,
+                    self._certificates,
+                    self._allowed,
+                    self._metrics,
+                    self._lost,
+                )
+                self._receiving = opening.enter_context(made)
             self._stack = opening.pop_all()
         return self
+
+    def _sockets(self, opening: ExitStack) -> Share:
+        if self._share is not None:
+            return self._share
+        ports = opening.enter_context(opened(self._wanted))
+        self._wanted = self._wanted._replace(ports=ports.ports)
+        if not ports.steered and self._wanted.netflow.sockets > 1:
+            self._say("the kernel cannot steer exporters: one socket a port, whose buffer they share")
+        return ports.share(0)
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
     def __str__(self) -> str:
         capture = self._wanted.capture if self._tap is not None else CaptureConfig()
-        return str(self._wanted._replace(capture=capture, ports=tuple(r.port for r in self._receivers)))
+        return str(self._wanted._replace(capture=capture))
+
+    def reloads(self, reloads: Reloads) -> None:
+        """Have the certificates of TLS read again with the lists."""
+        if self._certificates is not None and len(self._certificates):
+            # A list of one.
+            certificates = self._certificates
+            reloads.add(
+                "netflow_tls", (1,), lambda: [certificates.read()], lambda found: certificates.take(found[0])
+            )
 
     @property
     def captures(self) -> bool:
@@ -145,7 +202,7 @@ class Links(AbstractContextManager["Links"]):
     @property
     def receives(self) -> bool:
         """Whether exports are received."""
-        return bool(self._receivers)
+        return self._certificates is not None
 
     def confine(self) -> None:
         """Give up every privilege but that of capture, where there is capture.
@@ -174,11 +231,14 @@ class Links(AbstractContextManager["Links"]):
         self._tap = None
 
     def turn(
-        self, frames: Callable[[Block], None], datagrams: Callable[[list[Datagram]], None], wait_s: float
+        self,
+        frames: Callable[[Block], None],
+        datagrams: Callable[[Sequence[Datagram] | Datagrams], None],
+        wait_s: float,
     ) -> None:
         """Hand over what is there, waiting up to ``wait_s`` for it; also nothing, for the time goes on."""
         if self._tap is not None:
-            wait = min(wait_s, BESIDE_S) if self._receivers else wait_s
+            wait = min(wait_s, BESIDE_S) if self._receiving else wait_s
             for _ in range(MOST_TURNS):
                 block = self._tap.read(wait)
                 frames(block)
@@ -186,13 +246,13 @@ class Links(AbstractContextManager["Links"]):
                 if not block.offset.size:
                     break
             self._watch()
-        wait = 0.0 if self._tap is not None else wait_s / max(1, len(self._receivers))
-        for receiver in self._receivers:
-            for _ in range(MOST_TURNS):
-                found = receiver.receive(wait)
+        if self._receiving is not None:
+            something = False
+            for found in self._receiving.turn(0.0 if self._tap is not None else wait_s):
                 datagrams(found)
-                if len(found) < FULL_LIST:
-                    break
+                something = True
+            if not something:
+                datagrams(())
 
     def _watch(self) -> None:
         """Log what befell an interface."""

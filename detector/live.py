@@ -67,6 +67,7 @@ def serve(
     held = None
     if wanted:
         service.links = links.Links(wanted, service.registry, service.detector.netflow.socket_drops.inc, say)
+        service.links.reloads(service.reloads)
         # Who we are to be may have no access to them.
         held = app.Held(paths)
     with service:
@@ -167,6 +168,7 @@ def collect_live(
     wanted = links.inputs(config, options)
     service, stop = _begin(config, options, say, on_stop)
     service.links = links.Links(wanted, service.registry, service.detector.netflow.socket_drops.inc, say)
+    service.links.reloads(service.reloads)
     with service:
         with Screen(service) as screen:
             turn = _Turn(service, screen, say)

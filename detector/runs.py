@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from collectors.bus import MemoryBus
 from collectors.netflow.collector import Collector as NetflowCollector
+from collectors.netflow.datagrams import Block as Datagrams
 from collectors.netflow.datagrams import Datagram
 from collectors.packet.collector import Collector
 from collectors.packet.collector import Metrics as PacketMetrics
@@ -178,7 +179,7 @@ class Live:
         self._tally.add(block)
         self._drain()
 
-    def datagrams(self, received: Sequence[Datagram]) -> None:
+    def datagrams(self, received: Sequence[Datagram] | Datagrams) -> None:
         """Take what was received, or nothing: the time goes on."""
         if self._exports is not None:
             self._exports.feed(received, time.time_ns())

@@ -24,6 +24,7 @@ from collectors.netflow.decoding import X_HEARD, X_LONGEST, X_MOVED, X_NEWEST
 from collectors.netflow.holding import Holding
 from collectors.netflow.index import GONE
 from collectors.netflow.knowledge import Knowledge
+from collectors.netflow.listening import Tcp, Tls
 from collectors.netflow.metrics import Metrics
 from collectors.netflow.rows import AHEAD_NS, Reader, Run, Spans, cut
 from collectors.netflow.tables import Tables
@@ -51,6 +52,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ports: tuple[Port, ...] = (2055, 4739, 9995, 9996)
     # Addresses that may export; empty: any.
     exporters: tuple[str, ...] = ()
+    # Over Kafka, processes that share the exporters among them; 0: one a core.
+    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
+    # UDP sockets of each worker on each port, and the receive buffer that each asks for.
+    sockets: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+    receive_buffer_bytes: Annotated[int, msgspec.Meta(ge=4096, le=1 << 30)] = 16 << 20
+    tcp: Tcp = Tcp()
+    tls: Tls = Tls()
     batch_datagrams: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 8192
     batch_linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 200
     most_exporters: Count = 4096

@@ -1,4 +1,4 @@
-"""The socket: UDP datagrams in, lists of Datagram with their receive time out.  Nothing else opens one here.
+"""UDP sockets: how one is opened, and datagrams one by one where there is no better way (``batches``).
 
 Receiving does nothing but receive: what is lost at the socket is lost for good.  A list is what the kernel
 held when we looked; its own count of what it had to drop comes beside (SO_RXQ_OVFL, Linux).
@@ -7,6 +7,7 @@ held when we looked; its own count of what it had to drop comes beside (SO_RXQ_O
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -16,28 +17,151 @@ from types import TracebackType
 from typing import Final
 
 from collectors.errors import InputError
-from collectors.netflow.datagrams import Datagram
+from collectors.netflow.batches import RXQ_OVFL, TIMESTAMPNS
+from collectors.netflow.datagrams import Block, Datagram, block
 
 _MAX_DATAGRAM: Final = 65535
-# Not in Python's socket module: asm-generic/socket.h.
-_SO_RXQ_OVFL: Final = getattr(socket, "SO_RXQ_OVFL", 40)
-_SO_RCVBUFFORCE: Final = getattr(socket, "SO_RCVBUFFORCE", 33)
-_ANCILLARY: Final = socket.CMSG_SPACE(4)
+# Not in Python's socket module: asm-generic/socket.h, linux/sock_diag.h.
+_SO_RCVBUFFORCE: Final = 33
+_SO_MEMINFO: Final = 55
+_MEMINFO_DROPS: Final = 8
+_ANCILLARY: Final = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(16)
 
 
 @lru_cache(maxsize=65536)
-def _address(text: str) -> bytes:
+def address_of(text: str) -> bytes:
+    """An address as the socket module has it, as 16 octets."""
     given = ip_address(text.partition("%")[0])
     return given.packed if given.version == 6 else bytes(10) + b"\xff\xff" + given.packed
 
 
-class Receiver(AbstractContextManager["Receiver"]):
-    """One UDP socket on ``address`` and ``port``, opened on entering.
+def opened(address: str, port: int, buffer_bytes: int, *, reuse: bool = False) -> socket.socket:
+    """A bound socket that does not block, tells what it dropped and stamps what it receives.
 
-    ``buffer_bytes`` is what is asked for, ``granted_bytes`` what the kernel gave (it is limited by
-    net.core.rmem_max without CAP_NET_ADMIN); ``dropped`` counts datagrams that found the buffer full, and
-    ``lost`` is told of each time it grows, and by how much.
-    ``reuse`` lets several sockets share the port, so that the kernel spreads exporters over workers.
+    With ``reuse`` it shares the port with others that say so.  Raises InputError.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if reuse:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        _widen(made, buffer_bytes)
+        if sys.platform == "linux":
+            for option in (RXQ_OVFL, TIMESTAMPNS):
+                made.setsockopt(socket.SOL_SOCKET, option, 1)
+        made.bind((address, port))
+    except OSError as error:
+        made.close()
+        raise InputError(f"UDP {address} port {port}: {error}") from None
+    made.setblocking(False)
+    return made
+
+
+def granted(one: socket.socket) -> int:
+    """Octets of receive buffer that the kernel gave: limited by net.core.rmem_max without CAP_NET_ADMIN."""
+    # Linux keeps twice what was asked for, its own book-keeping included (socket(7)).
+    return one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+
+
+def _widen(one: socket.socket, wanted: int) -> None:
+    """Ask for a receive buffer, past the limit where we may."""
+    try:
+        one.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
+    except OSError:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
+
+
+def drops(one: socket.socket) -> int | None:
+    """The kernel's count of what this socket dropped until now; None where it does not tell.
+
+    SO_RXQ_OVFL comes with the next datagram only: of a flood that has ended this knows the end.
+    """
+    try:
+        told = one.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
+    except OSError:
+        return None
+    at = 4 * _MEMINFO_DROPS
+    return int(struct.unpack_from("=I", told, at)[0]) if len(told) >= at + 4 else None
+
+
+class Drops:
+    """What a socket's kernel count of 32 bits grew by.  It is told out of order: a datagram that waited
+    carries the count of when it came."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def grew(self, told: int | None) -> int:
+        """The count is ``told`` now: by how much more that is than ever before."""
+        more = 0 if told is None else (told - self.count) & 0xFFFFFFFF
+        if more >> 31:
+            return 0
+        self.count += more
+        return more
+
+
+class OneByOne:
+    """As ``batches.Batch``, by recvmsg: for systems without recvmmsg.
+
+    Without a clock ``now_ns`` the kernel's time of receipt is taken, where it tells it.
+    """
+
+    def __init__(self, most: int = 1024, now_ns: Callable[[], int] | None = None) -> None:
+        self._most = most
+        self._now_ns = now_ns
+        self._found: list[Datagram] = []
+        self.truncated = 0
+
+    @property
+    def count(self) -> int:
+        """How many were taken."""
+        return len(self._found)
+
+    @property
+    def room(self) -> int:
+        """How many more datagrams find room before ``block``."""
+        return self._most - len(self._found)
+
+    def take(self, one: socket.socket, quota: int) -> tuple[int, int | None]:
+        """Take up to ``quota`` datagrams that wait there; how many, and what the kernel says it dropped."""
+        dropped: int | None = None
+        now, taken = (self._now_ns or time.time_ns)(), 0
+        try:
+            for _ in range(min(quota, self.room)):
+                payload, told, flags, source = one.recvmsg(_MAX_DATAGRAM, _ANCILLARY)
+                taken += 1
+                t_ns = now
+                for level, kind, data in told:
+                    if (level, kind) == (socket.SOL_SOCKET, RXQ_OVFL):
+                        dropped = struct.unpack("=I", data[:4])[0]
+                    elif (level, kind) == (socket.SOL_SOCKET, TIMESTAMPNS) and self._now_ns is None:
+                        seconds, rest = struct.unpack("=qq", data[:16])
+                        t_ns = seconds * 1_000_000_000 + rest
+                if flags & socket.MSG_TRUNC:
+                    self.truncated += 1
+                else:
+                    self._found.append(Datagram(payload, address_of(source[0]), source[1], t_ns))
+        except BlockingIOError:
+            pass
+        return taken, dropped
+
+    def datagrams(self) -> list[Datagram]:
+        """What was taken, in that order."""
+        found, self._found = self._found, []
+        return found
+
+    def block(self) -> Block:
+        """The same as columns."""
+        return block(self.datagrams())
+
+
+class Receiver(AbstractContextManager["Receiver"]):
+    """One UDP socket on ``address`` and ``port``, opened on entering, and read one by one.
+
+    ``buffer_bytes`` is what is asked for, ``granted_bytes`` what the kernel gave; ``dropped`` counts
+    datagrams that found the buffer full, ``lost`` is told of each time it grows, and by how much.
     """
 
     def __init__(
@@ -46,39 +170,28 @@ class Receiver(AbstractContextManager["Receiver"]):
         port: int,
         buffer_bytes: int = 32 << 20,
         most: int = 1024,
-        reuse: bool = False,
-        now_ns: Callable[[], int] = time.time_ns,
+        now_ns: Callable[[], int] | None = None,
         lost: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._where = (address, port)
         self._buffer_bytes = buffer_bytes
         self._most = most
-        self._reuse = reuse
-        self._now_ns = now_ns
+        self._batch = OneByOne(most, now_ns)
         self._lost = lost
+        self._drops = Drops()
         self._socket: socket.socket | None = None
         self.granted_bytes = 0
-        self.dropped = 0
         self.port = port
 
+    @property
+    def dropped(self) -> int:
+        """Datagrams that found the buffer full."""
+        return self._drops.count
+
     def __enter__(self) -> "Receiver":
-        address, port = self._where
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        opened = socket.socket(family, socket.SOCK_DGRAM)
-        try:
-            if family == socket.AF_INET6:
-                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            if self._reuse:
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self.granted_bytes = _widen(opened, self._buffer_bytes)
-            opened.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
-            opened.bind((address, port))
-        except OSError as error:
-            opened.close()
-            raise InputError(f"UDP {address} port {port}: {error}") from None
-        opened.setblocking(False)
-        self.port = opened.getsockname()[1]
-        self._socket = opened
+        self._socket = opened(*self._where, self._buffer_bytes)
+        self.granted_bytes = granted(self._socket)
+        self.port = self._socket.getsockname()[1]
         return self
 
     def __exit__(
@@ -92,42 +205,17 @@ class Receiver(AbstractContextManager["Receiver"]):
             self._socket = None
 
     def receive(self, wait_s: float = 0.1) -> list[Datagram]:
-        """What is there, at most ``most``; waits up to ``wait_s`` for the first.  One time for all."""
+        """What is there, at most ``most``; waits up to ``wait_s`` for the first."""
         if self._socket is None:
             raise InputError("the socket is not open")
         if not select.select([self._socket], [], [], wait_s)[0]:
             return []
-        now = self._now_ns()
-        take = self._socket.recvmsg
-        found: list[Datagram] = []
-        ancillary: list[tuple[int, int, bytes]] = []
-        try:
-            while len(found) < self._most:
-                payload, more, _, source = take(_MAX_DATAGRAM, _ANCILLARY)
-                ancillary = more or ancillary
-                found.append(Datagram(payload, _address(source[0]), source[1], now))
-        except BlockingIOError:
-            pass
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == _SO_RXQ_OVFL:
-                dropped = struct.unpack("=I", data[:4])[0]
-                # The kernel's count has 32 bits.
-                if more_lost := (dropped - self.dropped) & 0xFFFFFFFF:
-                    self._lost(more_lost)
-                self.dropped = dropped
-        return found
+        _, dropped = self._batch.take(self._socket, self._most)
+        if more := self._drops.grew(dropped):
+            self._lost(more)
+        return self._batch.datagrams()
 
     def lists(self, stopped: Callable[[], bool], wait_s: float = 0.1) -> Iterator[list[Datagram]]:
         """Lists until ``stopped`` says so; an empty one when ``wait_s`` went by, for the time is news too."""
         while not stopped():
             yield self.receive(wait_s)
-
-
-def _widen(opened: socket.socket, wanted: int) -> int:
-    """Ask for a receive buffer, past the limit where we may; what the kernel gave."""
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
-    except OSError:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
-    # Linux keeps twice what was asked for, its own book-keeping included (socket(7)).
-    return opened.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2

@@ -1,0 +1,133 @@
+"""What one worker receives: its sockets, each in its turn with the same quota; blocks of datagrams out.
+
+Sockets that have datagrams are read round robin, at most so many from each before the next, so that the
+exporters of one socket cannot starve those of another however much they send.
+"""
+
+import selectors
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from collectors.netflow import batches, sessions, udp
+from collectors.netflow.certificates import Certificates
+from collectors.netflow.datagrams import Block
+from collectors.netflow.listening import Tcp
+from collectors.netflow.ports import Share
+
+MOST: Final = 1024
+QUOTA: Final = 128
+# Rounds over all sockets before others have their turn.
+ROUNDS: Final = 16
+SWEEP_S: Final = 1.0
+
+
+class Metrics:
+    """Everything that moves in this file.  ``drops`` is moved elsewhere too, and given."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        name = "poolwatch_collector_netflow"
+        self.truncated = Counter(
+            f"{name}_truncated", "Datagrams longer than can be, refused.", registry=registry
+        )
+        self.sockets = Gauge(f"{name}_sockets", "UDP sockets that are read.", registry=registry)
+        self.buffer_bytes = Gauge(
+            f"{name}_socket_buffer_bytes",
+            "Receive buffer that the kernel gave each of them.",
+            registry=registry,
+        )
+        self.sessions = sessions.Metrics(registry)
+
+
+class Receiving(AbstractContextManager["Receiving"]):
+    """``turn`` is the verb, on one thread.  ``lost`` is told of datagrams that a socket had no room for."""
+
+    def __init__(
+        self,
+        share: Share,
+        config: Tcp,
+        certificates: Certificates,
+        allowed: Collection[bytes],
+        metrics: Metrics,
+        lost: Callable[[int], None],
+    ) -> None:
+        self._share = share
+        self._metrics = metrics
+        self._lost = lost
+        self._batch = batches.Batch(MOST) if batches.available() else udp.OneByOne(MOST)
+        self._selector = selectors.DefaultSelector()
+        self._sessions = sessions.Sessions(config, certificates, allowed, self._selector, metrics.sessions)
+        self._drops = {one: udp.Drops() for one in share.udp}
+        self._sweep_at = 0.0
+        self._truncated = 0
+
+    def __enter__(self) -> "Receiving":
+        for one in self._share.udp:
+            self._selector.register(one, selectors.EVENT_READ)
+        for listener in self._share.tcp:
+            self._sessions.listen(listener, "tcp")
+        for listener in self._share.tls:
+            self._sessions.listen(listener, "tls")
+        self._metrics.sockets.set(len(self._share.udp))
+        self._metrics.buffer_bytes.set(min((udp.granted(s) for s in self._share.udp), default=0))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._sessions.close()
+        self._selector.close()
+
+    def turn(self, wait_s: float) -> Iterator[Block]:
+        """Blocks of what is there, waiting up to ``wait_s`` for the first; at most ``ROUNDS`` rounds."""
+        for _ in range(ROUNDS):
+            events = self._selector.select(0.0 if self._sessions.waiting else wait_s)
+            wait_s = 0.0
+            if not events and not self._sessions.waiting:
+                break
+            full: list[socket.socket] = []
+            for key, _ in events:
+                if key.data is None:
+                    yield from self._take(key.fileobj, full)  # type: ignore[arg-type]
+                else:
+                    yield from key.data()
+            if self._sessions.waiting:
+                yield from self._sessions.more()
+            # One that gave less than its quota is empty: more is worth a round at once.
+            if not full and not self._sessions.waiting:
+                break
+        if self._batch.count:
+            yield self._block()
+        self._sweep()
+
+    def _take(self, one: socket.socket, full: list[socket.socket]) -> Iterator[Block]:
+        """The quota of one socket; a block when there is no room for another's."""
+        got, dropped = self._batch.take(one, QUOTA)
+        self._told(one, dropped)
+        if got == QUOTA:
+            full.append(one)
+        if self._batch.room < QUOTA:
+            yield self._block()
+
+    def _block(self) -> Block:
+        made = self._batch.block()
+        if cut := self._batch.truncated - self._truncated:
+            self._metrics.truncated.inc(cut)
+            self._truncated += cut
+        return made
+
+    def _told(self, one: socket.socket, dropped: int | None) -> None:
+        if more := self._drops[one].grew(dropped):
+            self._lost(more)
+
+    def _sweep(self) -> None:
+        """Once a second: what sockets dropped since their last datagram, and sessions that take too long."""
+        now = time.monotonic()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + SWEEP_S
+        for one in self._share.udp:
+            self._told(one, udp.drops(one))
+        self._sessions.sweep()
