@@ -80,7 +80,9 @@ FLOWS: Final = (
     _null("tcp_flags", "u2", "", "union of TCP flags src to dst"),
     _null("reverse_tcp_flags", "u2", "", "union of TCP flags dst to src"),
     _null("sampling_rate", "u4", "", "one packet in this many was looked at; null where not known"),
-    Column("source", "u1", "", "0 tap, 1 sFlow, 5 NetFlow v5, 9 NetFlow v9, 10 IPFIX, 20 imported"),
+    Column(
+        "source", "u1", "", "0 tap, 1 sFlow, 3 NetFlow v1, 5, 7, 9 NetFlow as such, 10 IPFIX, 20 imported"
+    ),
     _null("exporter", "address", "", "address of the exporter; null for a tap"),
     _null("domain", "u4", "", "observation domain, source id or engine"),
     _null("template", "u2", "", "template id of the record"),

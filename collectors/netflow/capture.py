@@ -12,11 +12,11 @@ from collectors.netflow.messages import u2, u4
 
 # NetFlow by habit 2055, 2056, 9995, 9996 and their neighbours; IPFIX 4739 and 4740 (RFC 7011 section 10).
 PORTS: Final = frozenset({2055, 2056, 2100, 3055, 4432, 4739, 4740, 6007, 6343, 9025, 9555, 9995, 9996, 9997})
-_YEAR_2000: Final = 946_684_800
+_YEAR_1990: Final = 631_152_000
 
 
 def is_export(payload: bytes) -> bool:
-    """Whether a UDP payload is NetFlow v5, v9 or IPFIX, by its first octets: version, counts and lengths.
+    """Whether a UDP payload is NetFlow or IPFIX, by its first octets: version, counts and lengths.
 
     For a capture of which nobody says what it holds; a datagram on a known port goes to the collector as it
     is, to be refused there by reason.
@@ -24,6 +24,10 @@ def is_export(payload: bytes) -> bool:
     if len(payload) < 20:
         return False
     version = u2(payload, 0)
+    if version in (1, 7):
+        count, head = u2(payload, 2), 16 if version == 1 else 24
+        plausible = len(payload) == head + 52 * count and u4(payload, 12) < 1_000_000_000
+        return 1 <= count <= 30 and plausible and u4(payload, 8) >= _YEAR_1990
     if version == 5:
         count = u2(payload, 2)
         return 1 <= count <= 30 and len(payload) >= 24 + 48 * count and u4(payload, 12) < 1_000_000_000

@@ -7,8 +7,7 @@ opens nothing and reads no clock: time is the newest receive stamp of the datagr
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Annotated, Final
 
 import msgspec
@@ -19,15 +18,18 @@ from collectors import subscribers, wire
 from collectors.bus import Publisher
 from collectors.errors import ConfigError
 from collectors.netflow import walking
-from collectors.netflow.datagrams import Block, Datagram, block, joined
+from collectors.netflow.datagrams import Block, Datagram, block, by_port, joined
 from collectors.netflow.decoding import X_HEARD, X_LONGEST, X_MOVED, X_NEWEST
 from collectors.netflow.holding import Holding
 from collectors.netflow.index import GONE
 from collectors.netflow.knowledge import Knowledge
 from collectors.netflow.listening import Tcp, Tls
-from collectors.netflow.metrics import Metrics
+from collectors.netflow.metrics import Metrics, text
+from collectors.netflow.overrides import Overrides, SamplingRate
 from collectors.netflow.rows import AHEAD_NS, Reader, Run, Spans, cut
-from collectors.netflow.tables import Tables
+from collectors.netflow.sequences import EVER, N_OPTIONS, PER_PROTOCOL, WAIT_NS, expire
+from collectors.netflow.tables import Limits, Tables
+from collectors.netflow.telling import Teller
 from collectors.netflow.templates import Bounds, Template
 from collectors.outlet import Outlet
 
@@ -63,8 +65,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     batch_linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 200
     most_exporters: Count = 4096
     most_domains: Count = 16384
+    most_domains_of_exporter: Count = 256
     most_templates: Count = 65536
     most_templates_of_exporter: Count = 1024
+    # Octets of their definitions.
+    most_template_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 16 << 20
+    most_template_bytes_of_exporter: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 1 << 20
+    # Templates and rates are kept there across restarts; empty: they are not.
+    templates_file: str = ""
+    templates_file_every_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 60
+    # Whether two UDP ports of one address are two exporters: two processes, or routers behind one address.
+    port_is_identity: bool = False
+    # Sampling rates that exporters do not tell, or tell wrong.
+    sampling: tuple[SamplingRate, ...] = ()
     # Neither heard nor used for so long: long, for data without its template are lost.
     template_age_s: Seconds = 86400
     held_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 8 << 20
@@ -72,12 +85,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # A record is not believed to be longer, when the watermark waits for it.
     longest_record_s: Seconds = 3600
     hash_seed: int = 0
-
-
-@lru_cache(maxsize=65536)
-def _text(address: bytes) -> str:
-    six = IPv6Address(address)
-    return str(six.ipv4_mapped or six)
 
 
 def mapped(text: str) -> bytes:
@@ -105,13 +112,20 @@ class Collector:
         self._outlet = Outlet(config.id, home.digest, publish)
         self._metrics = metrics
         self._listed = frozenset(mapped(e) for e in config.exporters)
-        self._tables = Tables(config.most_exporters, config.most_domains, config.hash_seed)
+        limits = Limits(
+            max(config.most_exporters, len(self._listed)),
+            config.most_domains,
+            config.most_domains_of_exporter,
+        )
+        self._tables = Tables(limits, config.hash_seed, Overrides(config.sampling), self._listed)
         self._reader = Reader(self._tables, home, partitions, config.id)
         bounds = Bounds(
-            config.most_templates, config.most_templates_of_exporter, config.template_age_s * _SECOND
-        )
+            config.most_templates, config.most_templates_of_exporter, config.template_age_s * _SECOND,
+            config.most_template_bytes, config.most_template_bytes_of_exporter,
+        )  # fmt: skip
         holding = Holding(config.held_bytes, config.held_s * _SECOND)
         self._known = Knowledge(self._tables, bounds, holding, metrics)
+        self._teller = Teller(self._tables, metrics)
         self._cursor = np.zeros(walking.CURSOR, np.int64)
         self._spans = np.zeros((_SPANS, walking.SPAN), np.int64)
         self._marks = np.zeros(_MARKS, np.int64)
@@ -146,15 +160,20 @@ class Collector:
 
     def finish(self) -> None:
         """The input is over: publish what waits, and the time."""
-        self._send(everywhere=True)
+        self._send(everywhere=True, ends=True)
+
+    @property
+    def revision(self) -> int:
+        """Goes up when there is something new to be saved."""
+        return self._known.revision
 
     def saved(self) -> bytes:
         """What was learned of exporters, for ``restore``."""
         return self._known.saved()
 
-    def restore(self, saved: bytes, now_ns: int = 0) -> None:
+    def restore(self, saved: bytes) -> None:
         """Take over what a collector before this one had learned.  Raises DecodeError on bad bytes."""
-        self._known.restore(saved, now_ns)
+        self._known.restore(saved)
 
     def _cuts(self, given: Block) -> Iterator[tuple[int, int]]:
         """Where the data's time enters another second, and no more than a batch at once."""
@@ -177,7 +196,7 @@ class Collector:
         if tell or many or lingers:
             self._send(everywhere=tell)
 
-    def _send(self, *, everywhere: bool) -> None:
+    def _send(self, *, everywhere: bool, ends: bool = False) -> None:
         """Read and publish what waits; ``everywhere``: each partition is told the time."""
         waiting, self._waiting = self._waiting, []
         told: set[int] = set()
@@ -194,15 +213,20 @@ class Collector:
             self._tables.clocks[:, X_MOVED] = 0
             heard = self._tables.clocks[:, X_HEARD]
             self._metrics.exporters_heard(
-                (_text(address), int(heard[n])) for address, n in self._tables.exporters.items()
+                (text(address), int(heard[n])) for address, n in self._tables.exporters.items()
             )
+            before = EVER if ends else self._now_ns - WAIT_NS
+            expire(self._tables.domains, len(self._tables.domains), before, self._counters)
+            self._teller.tell()
         self._count()
 
     def _let_in(self, given: Block) -> Block:
         """The datagrams of exporters that may speak and have room, with their numbers."""
+        if self._config.port_is_identity:
+            given = by_port(given)
         numbers = np.empty(len(given.addresses), np.int64)
         for i, address in enumerate(given.addresses):
-            if self._listed and address not in self._listed:
+            if self._listed and address[:16] not in self._listed:
                 numbers[i] = GONE - 1
             else:
                 numbers[i] = self._tables.exporter(address, self._now_ns)
@@ -247,7 +271,7 @@ class Collector:
         c = self._cursor
         t_ns = int(given.t_ns[c[walking.C_DATAGRAM]])
         if code == walking.NEW_DOMAIN:
-            exporter = self._tables.addresses[given.exporter[c[walking.C_DATAGRAM]]].tobytes()
+            exporter = self._tables.identities[int(given.exporter[c[walking.C_DATAGRAM]])]
             version, number = int(c[walking.C_VERSION]), int(c[walking.C_ID])
             if self._tables.domain(exporter, version, number, self._now_ns) == GONE:
                 self._metrics.strangers.labels("no_room").inc()
@@ -269,13 +293,13 @@ class Collector:
         c, told = self._cursor, set[int]()
         options = self._known.options_of(body, c, self._late_template)
         protocol = int(c[walking.C_VERSION]) - 8
-        self._counters[protocol * walking.PER_PROTOCOL + walking.N_OPTIONS] += len(options)
+        self._counters[protocol * PER_PROTOCOL + N_OPTIONS] += len(options)
         c[walking.C_RECORDS] += len(options)
         domain = int(c[walking.C_DOMAIN])
-        if any(self._tables.is_news(domain, fields) for fields in options):
+        if any(self._known.is_news(domain, said) for said in options):
             told = self._rows(given)
-        for fields in options:
-            self._tables.told(domain, fields)
+        for said in options:
+            self._known.options_told(domain, said, self._now_ns)
         return told
 
     def _late(self) -> set[int]:
@@ -285,12 +309,14 @@ class Collector:
         # An octet before the first, because place 0 means a header to the walk.
         made = block(Datagram(b, bytes(16), 0, t) for b, t in octets)
         told: set[int] = set()
-        for i, (held, template, slot) in enumerate(late, 1):
+        for i, (held, template, slot, domain) in enumerate(late, 1):
             filled = self._cursor[walking.FILLED].copy()
             self._cursor[:] = held.cursor
             self._cursor[walking.FILLED] = filled
             self._cursor[walking.C_DATAGRAM] = 0
             self._cursor[walking.C_LATE] = slot + 1
+            # Its domain may have been forgotten since, and known again.
+            self._cursor[walking.C_DOMAIN] = domain
             self._late_template = template
             self._cursor[walking.C_AT] = made.at[i]
             self._cursor[walking.C_END] = made.at[i] + made.size[i]
@@ -318,7 +344,7 @@ class Collector:
         moved = np.flatnonzero(clocks[:, X_MOVED]).tolist()
         return tuple(
             wire.Clock(
-                _text(self._tables.addresses[n].tobytes()),
+                text(self._tables.identities[n]),
                 int(clocks[n, X_NEWEST]),
                 min(int(clocks[n, X_LONGEST]), most) + AHEAD_NS,
             )
@@ -335,7 +361,7 @@ class Collector:
         moved = self._counters - self._counted
         self._counted[:] = self._counters
         self._metrics.walked(moved)
-        self._known.gauges()
+        self._known.gauges(self._now_ns)
 
 
 def warm() -> None:

@@ -1,7 +1,7 @@
 """Datagrams of exports, as they come: one by one, or many as columns."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +62,15 @@ def block(datagrams: Iterable[Datagram]) -> Block:
         list(numbers),
         np.array([d.port for d in many], np.int64),
     )
+
+
+def by_port(given: Block) -> Block:
+    """The same, where each UDP port of an address is an exporter of its own: 16 octets and 2 of the port."""
+    if given.port is None or not len(given):
+        return given
+    pairs, exporter = np.unique(given.exporter << 16 | (given.port & 0xFFFF), return_inverse=True)
+    named = [given.addresses[p >> 16] + (p & 0xFFFF).to_bytes(2, "big") for p in pairs.tolist()]
+    return replace(given, exporter=exporter.astype(np.int64), addresses=named)
 
 
 def joined(blocks: Sequence[Block]) -> Block:

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 
 from collectors.jit import bare as kernel
-from collectors.netflow.index import GONE, find
+from collectors.netflow.domains import BY_INTERFACE, FORCED, FORCED_BY_INTERFACE
+from collectors.netflow.index import EXPORTER_TAG, FORCED_TAG, GONE, INTERFACE_TAG, find
 from collectors.netflow.program import (
     BEFORE_EXPORT_US,
     DURATION_MS,
@@ -31,8 +32,9 @@ from collectors.netflow.program import (
     OP_SHIFT,
     OP_SHIFT2,
     RATE,
+    RATE_FORCED,
+    RATE_OF_INTERFACE,
     RATE_OF_SAMPLER,
-    RATE_OF_SIZE,
     RATE_OF_SPACE,
     SECONDS,
     UPTIME,
@@ -47,6 +49,7 @@ from collectors.netflow.walking import (
     S_LENGTH,
     S_MARK,
     S_RATE,
+    S_RATING,
     S_RECEIVED,
     S_ROW,
     S_SLOT,
@@ -193,17 +196,32 @@ def _times(kind, data, base, f, e, at, shift, place, start, a8, export, uptime):
 
 
 @kernel
-def _rates(op, data, base, f, e, place, start, a4, domain, keys, values, seed):
+def _rates(op, data, base, f, e, place, start, a4, span, keys, values, seed):
     """Rates that the records tell themselves, where they do; else what is there stays."""
     kind = op[OP_KIND]
+    domain, rating = span[S_DOMAIN], span[S_RATING]
+    tag = np.int64(0)
+    if kind == RATE_OF_INTERFACE:
+        if not rating & BY_INTERFACE:
+            return
+        tag = np.int64(INTERFACE_TAG)
+    elif kind == RATE_FORCED:
+        if not rating & FORCED_BY_INTERFACE:
+            return
+        tag = np.int64(FORCED_TAG)
+    elif rating & FORCED:
+        return
     for k in range(f, e):
         v = big(data, base[k] + op[OP_AT]) >> np.uint64(op[OP_SHIFT])
         told = np.uint64(0)
         if kind == RATE:
             told = v
-        elif kind == RATE_OF_SAMPLER:
-            key = np.uint64(3 << 62) | np.uint64(domain << 32) | (v & _MAX_RATE)
+        elif kind in (RATE_OF_SAMPLER, RATE_OF_INTERFACE, RATE_FORCED):
+            key = np.uint64(3 << 62) | np.uint64((domain | tag) << 32) | (v & _MAX_RATE)
             known = find(keys, values, seed, key)
+            if known == GONE and kind == RATE_OF_SAMPLER:
+                key = np.uint64(3 << 62) | np.uint64((span[S_EXPORTER] | np.int64(EXPORTER_TAG)) << 32)
+                known = find(keys, values, seed, key | (v & _MAX_RATE))
             told = np.uint64(known) if known != GONE else np.uint64(0)
         elif v:
             other = big(data, base[k] + op[OP_AT2]) >> np.uint64(op[OP_SHIFT2])
@@ -253,10 +271,10 @@ def run(data, spans, n, slots, ops, rest, marks, row, place, base, entry, start,
                 _integers(data, base, f, e, at, shift, place, first, width, a1, a2, a4, a8)
             elif kind in (IPV4, IPV6, IPV6_UNLESS_ZERO):
                 _addresses(kind, data, base, f, e, at, place, first, a8)
-            elif kind in (RATE, RATE_OF_SAMPLER, RATE_OF_SIZE, RATE_OF_SPACE):
+            elif kind >= RATE:
                 for g in range(s, t):
-                    _rates(op, data, base, entry[g], entry[g + 1], place, first, a4, spans[g, S_DOMAIN],
-                           keys, values, seed)  # fmt: skip
+                    _rates(op, data, base, entry[g], entry[g + 1], place, first, a4, spans[g], keys, values,
+                           seed)  # fmt: skip
             else:
                 for g in range(s, t):
                     _times(kind, data, base, entry[g], entry[g + 1], at, shift, place, first, a8,

@@ -50,6 +50,11 @@ class Holding:
         else:
             del self._bytes[key.exporter]
 
+    @property
+    def oldest_ns(self) -> int:
+        """When the set came that has waited longest; 0 where none waits."""
+        return min((sets[0].t_ns for sets in self._sets.values()), default=0)
+
     def take(self, key: Key) -> list[Held]:
         """What waits for this template, in the order that it came; it is held no longer."""
         sets = self._sets.pop(key, None)
@@ -58,12 +63,15 @@ class Holding:
         self._count(key, -sum(len(h.body) + h.cursor.nbytes for h in sets))
         return list(sets)
 
-    def age(self, now_ns: int) -> None:
-        """Drop what has waited for too long."""
+    def age(self, now_ns: int) -> list[Key]:
+        """Drop what has waited for too long; the key of each."""
+        gone: list[Key] = []
         for key, sets in list(self._sets.items()):
             while sets and now_ns - sets[0].t_ns > self._age_ns:
                 old = sets.popleft()
                 self._count(key, -(len(old.body) + old.cursor.nbytes))
                 self.drops["age"] += 1
+                gone.append(key)
             if not sets:
                 del self._sets[key]
+        return gone

@@ -11,6 +11,11 @@ import numpy as np
 from collectors.jit import bare as kernel
 
 GONE: Final = -1
+# What tells interfaces from samplers in a sampler's key: a domain's number is below.
+INTERFACE_TAG: Final = 1 << 29
+FORCED_TAG: Final = 1 << 28
+# The exporter as a whole: its number stands for a domain's.
+EXPORTER_TAG: Final = 1 << 27
 _DOMAIN: Final = 1 << 62
 _TEMPLATE: Final = 2 << 62
 _SAMPLER: Final = 3 << 62
@@ -27,7 +32,7 @@ def template_key(domain: int, template: int) -> int:
 
 
 def sampler_key(domain: int, sampler: int) -> int:
-    """``domain`` is its number here, below 2**30."""
+    """``domain`` is its number here, below 2**27; with a tag, ``sampler`` is an interface."""
     return _SAMPLER | domain << 32 | sampler
 
 

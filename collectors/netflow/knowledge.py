@@ -5,17 +5,20 @@ be written down and read again, so that a restart does not wait for templates.
 """
 
 import struct
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
 from collectors.errors import DecodeError, Reason
 from collectors.netflow import walking
+from collectors.netflow.domains import D_BOOT
 from collectors.netflow.holding import Held, Holding
 from collectors.netflow.index import GONE, template_key
-from collectors.netflow.metrics import Metrics
+from collectors.netflow.metrics import Metrics, text
 from collectors.netflow.records import cut
+from collectors.netflow.sampling import MAX_RATE, Samplers, Told, told
 from collectors.netflow.tables import Domain, Tables
 from collectors.netflow.templates import (
     OPTIONS_SETS,
@@ -30,8 +33,13 @@ from collectors.netflow.templates import (
 
 _VERSION: Final = 1
 # Template sets that are known by their octets.
-_SETS: Final = 4096
+_SETS_BYTES: Final = 1 << 20
 _SET_BYTES: Final = 2048
+
+
+_Version = Annotated[int, msgspec.Meta(ge=1, le=15)]
+_U4 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+_Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Late(NamedTuple):
@@ -40,28 +48,40 @@ class Late(NamedTuple):
     held: Held
     template: Template
     slot: int
+    domain: int
 
 
 class _Saved(msgspec.Struct, frozen=True):
     """One template as it is written down."""
 
     exporter: bytes
-    version: int
-    domain: int
+    version: _Version
+    domain: _U4
     options: bool
     raw: bytes
-    t_ns: int
+    t_ns: _Natural
 
 
 class _Told(msgspec.Struct, frozen=True):
     """What the options of a domain said."""
 
     exporter: bytes
-    version: int
-    domain: int
-    rate: int
-    samplers: dict[int, int]
-    boot_ms: int
+    version: _Version
+    domain: _U4
+    rate: _Natural
+    samplers: dict[_Natural, _Natural]
+    boot_ms: _Natural
+    interfaces: dict[_Natural, _Natural] = {}
+    wide: bool = False
+
+    def told(self) -> Iterator[Told]:
+        """The options records that would say so."""
+        start = Told(0, None, None, self.domain, self.wide, self.boot_ms)
+        yield start._replace(rate=min(self.rate, MAX_RATE))
+        for name, rate in self.samplers.items():
+            yield start._replace(rate=min(rate, MAX_RATE), sampler=name & 0xFFFFFFFF)
+        for name, rate in self.interfaces.items():
+            yield start._replace(rate=min(rate, MAX_RATE), interface=name & 0xFFFFFFFF)
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -79,7 +99,10 @@ class Knowledge:
         self.late: list[Late] = []
         self._templates = Templates(bounds)
         self._sets: dict[tuple[Domain, int, bytes], list[tuple[Key, Template]]] = {}
+        self._sets_bytes = 0
         self._metrics = metrics
+        # Goes up when there is something new to be saved.
+        self.revision = 0
 
     def _key(self, c: np.ndarray, template: int) -> Key:
         name = self.tables.names[int(c[walking.C_DOMAIN])]
@@ -89,25 +112,28 @@ class Knowledge:
         """Take a template set.  What is malformed is counted; what stands before it is kept."""
         version, set_id = int(c[walking.C_VERSION]), int(c[walking.C_SET])
         domain = int(c[walking.C_DOMAIN])
-        if self._repeated(domain, set_id, body, t_ns):
+        if self._repeated(domain, set_id, body, t_ns, c):
             return
         heard: list[tuple[Key, Template]] = []
         try:
-            for told in read(version, set_id, body):
-                if isinstance(told, Withdrawal):
-                    self._withdraw(told, c)
+            for one in read(version, set_id, body):
+                if isinstance(one, Withdrawal):
+                    self._withdraw(one, c)
                 else:
-                    heard.append((self._key(c, told.id), told))
+                    heard.append((self._key(c, one.id), one))
                     self._hear(*heard[-1], domain, t_ns)
-            if len(self._sets) >= _SETS:
-                self._sets.clear()
             if heard and len(body) <= _SET_BYTES:
+                if self._sets_bytes > _SETS_BYTES:
+                    self._sets.clear()
+                    self._sets_bytes = 0
+                self._sets_bytes += len(body)
                 self._sets[self.tables.names[domain], set_id, body] = heard
         except DecodeError as error:
             self._metrics.refused.labels(error.reason).inc()
             self._metrics.template_events.labels("malformed").inc()
+        c[walking.C_TEMPLATES] += len(heard)
 
-    def _repeated(self, domain: int, set_id: int, body: bytes, t_ns: int) -> bool:
+    def _repeated(self, domain: int, set_id: int, body: bytes, t_ns: int, c: np.ndarray) -> bool:
         """Whether a set says what it said before, and all of it still holds: exporters repeat themselves.
 
         To read 33 fields anew takes 300 microseconds, a third of all that an exporter's records took.
@@ -115,10 +141,11 @@ class Knowledge:
         heard = self._sets.get((self.tables.names[domain], set_id, body))
         if heard is None:
             return False
-        for key, told in heard:
+        for key, template in heard:
             here = self.tables.index.find(template_key(domain, key.id)) != GONE
-            if not here or not self._templates.refresh(key, told, t_ns):
+            if not here or not self._templates.refresh(key, template, t_ns):
                 return False
+        c[walking.C_TEMPLATES] += len(heard)
         return True
 
     def _withdraw(self, told: Withdrawal, c: np.ndarray) -> None:
@@ -128,6 +155,7 @@ class Knowledge:
         self._forget(gone)
 
     def _forget(self, gone: list[Key]) -> None:
+        self.revision += bool(gone)
         for key in gone:
             domain = self.tables.known(key.exporter, key.version, key.domain)
             if domain != GONE:
@@ -139,35 +167,60 @@ class Knowledge:
         self._metrics.template_events.labels("evicted").inc(len(gone))
         self._forget(gone)
         if changed:
+            self.revision += 1
             self._metrics.template_events.labels("changed" if before else "new").inc()
         if changed or self.tables.index.find(template_key(domain, key.id)) == GONE:
             self.tables.learn(domain, told)
             slot = self.tables.index.find(template_key(domain, key.id))
-            self.late += [Late(held, told, slot) for held in self.holding.take(key)]
+            self.late += [Late(held, told, slot, domain) for held in self.holding.take(key)]
 
     def unknown(self, body: bytes, c: np.ndarray, t_ns: int) -> None:
         """Hold a data set whose template has not come yet."""
         number = int(c[walking.C_SET])
         whole = struct.pack(">HH", number, len(body) + 4) + body
-        if self.holding.hold(self._key(c, number), Held(whole, c.copy(), t_ns)):
+        key = self._key(c, number)
+        if self.holding.hold(key, Held(whole, c.copy(), t_ns)):
             self._metrics.held.inc()
         else:
-            self._metrics.dropped.labels("bytes").inc()
+            self._drop(key, "bytes")
 
-    def options_of(self, body: bytes, c: np.ndarray, late: Template | None) -> list[dict[int, int]]:
-        """The numbers in each record of an options set, by element; ``late`` is a held one's template."""
+    def _drop(self, key: Key, why: str) -> None:
+        self._metrics.dropped.labels(why).inc()
+        self._metrics.dropped_of.inc((text(key.exporter), str(key.domain)))
+
+    def options_of(self, body: bytes, c: np.ndarray, late: Template | None) -> list[Told]:
+        """What each record of an options set says; ``late`` is a held one's template."""
         template = late or self._templates.find(self._key(c, int(c[walking.C_SET])))
-        return self.numbers(template, body) if template else []
+        if template is None:
+            return []
+        domain = self.tables.names[int(c[walking.C_DOMAIN])]
+        return [told(fields, domain.version, domain.id) for fields in self.numbers(template, body)]
+
+    def is_news(self, domain: int, said: Told) -> bool:
+        """Whether an options record gives somebody another rate than it had."""
+        return self.tables.rates.is_news(domain, said)
+
+    def options_told(self, domain: int, said: Told, now_ns: int) -> None:
+        """Take over what an options record says, for the domain that it names."""
+        name = self.tables.names[domain]
+        if said.domain != name.id:
+            domain = self.tables.domain(name.exporter, name.version, said.domain, now_ns)
+        if domain != GONE:
+            self.revision += self.is_news(domain, said)
+            self.tables.rates.told(domain, self.tables.domains, said)
 
     @staticmethod
     def numbers(template: Template, body: bytes) -> list[dict[int, int]]:
-        """IANA elements of up to 8 octets as numbers; v9's scopes are not elements."""
-        skipped = template.scopes if template.version == 9 else 0
+        """IANA elements of up to 8 octets as numbers; v9's scopes are no elements, and negative here."""
+        numbers = [
+            -f.number if template.version == 9 and i < template.scopes and f.number <= 5 else f.number
+            for i, f in enumerate(template.fields)
+        ]
         return [
             {
-                told.number: int.from_bytes(raw, "big")
-                for told, raw in list(zip(template.fields, found, strict=True))[skipped:]
-                if not told.enterprise and 0 < len(raw) <= 8
+                number: int.from_bytes(raw, "big")
+                for number, field, raw in zip(numbers, template.fields, found, strict=True)
+                if not field.enterprise and 0 < len(raw) <= 8
             }
             for found in cut(template, body)
         ]
@@ -182,12 +235,13 @@ class Knowledge:
         gone = self._templates.age(now_ns)
         self._metrics.template_events.labels("aged").inc(len(gone))
         self._forget(gone)
-        before = self.holding.drops["age"]
-        self.holding.age(now_ns)
-        self._metrics.dropped.labels("age").inc(self.holding.drops["age"] - before)
+        for key in self.holding.age(now_ns):
+            self._drop(key, "age")
 
-    def gauges(self) -> None:
+    def gauges(self, now_ns: int) -> None:
         """Show how much is known."""
+        oldest = self.holding.oldest_ns
+        self._metrics.held_oldest.set(max(0, now_ns - oldest) / 1e9 if oldest else 0)
         self._metrics.templates.set(len(self._templates))
         self._metrics.exporters.set(len(self.tables.exporters))
         self._metrics.domains.set(len(self.tables.names))
@@ -201,31 +255,43 @@ class Knowledge:
         ]
         domains = []
         for number, name in self.tables.names.items():
-            told = self.tables.samplers.get(number)
-            boot = int(self.tables.domains[number, walking.D_BOOT])
-            if told or boot:
-                own, by_id = (told.own, told.by_id) if told else (0, {})
-                domains.append(_Told(name.exporter, name.version, name.id, own, by_id, boot))
+            said = self.tables.rates.saved(number)
+            boot = int(self.tables.domains[number, D_BOOT])
+            if said or boot:
+                said = said or Samplers()
+                domains.append(
+                    _Told(name.exporter, name.version, name.id, said.own, said.by_id, boot,
+                          said.by_interface, said.wide)
+                )  # fmt: skip
         return msgspec.json.encode(_State(_VERSION, templates, domains))
 
-    def restore(self, saved: bytes, now_ns: int) -> None:
-        """Take over what was saved.  Raises DecodeError on what is no saved state."""
+    def restore(self, saved: bytes) -> None:
+        """Take over what was saved, all of it or nothing.  Raises DecodeError on what is no saved state."""
         try:
             state = msgspec.json.decode(saved, type=_State)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise DecodeError(Reason.CORRUPT, f"saved templates: {error}") from None
         if state.version != _VERSION:
             raise DecodeError(Reason.VERSION, f"saved templates of version {state.version}")
-        for one in state.templates:
-            sets = OPTIONS_SETS if one.options else TEMPLATE_SETS
-            if one.version not in sets or len(one.exporter) != 16:
-                raise DecodeError(Reason.FORMAT, "saved templates: no template")
-            domain = self.tables.domain(one.exporter, one.version, one.domain, now_ns)
-            for told in read(one.version, sets[one.version], one.raw):
-                if domain != GONE and isinstance(told, Template):
-                    key = Key(one.exporter, one.version, one.domain, told.id)
-                    self._hear(key, told, domain, one.t_ns)
-        for each in state.domains:
-            domain = self.tables.domain(each.exporter, each.version, each.domain, now_ns)
+        found = [(one, template) for one in state.templates for template in _templates_of(one)]
+        if any(len(each.exporter) not in (16, 18) for each in state.domains):
+            raise DecodeError(Reason.FORMAT, "saved templates: no exporter")
+        for one, template in found:
+            domain = self.tables.remembered(one.exporter, one.version, one.domain, one.t_ns)
             if domain != GONE:
-                self.tables.restore(domain, each.rate, each.samplers, each.boot_ms)
+                self._hear(
+                    Key(one.exporter, one.version, one.domain, template.id), template, domain, one.t_ns
+                )
+        newest = max((one.t_ns for one in state.templates), default=0)
+        for each in state.domains:
+            domain = self.tables.remembered(each.exporter, each.version, each.domain, newest)
+            if domain != GONE:
+                for said in each.told():
+                    self.tables.rates.told(domain, self.tables.domains, said)
+
+
+def _templates_of(one: _Saved) -> list[Template]:
+    sets = OPTIONS_SETS if one.options else TEMPLATE_SETS
+    if one.version not in sets or len(one.exporter) not in (16, 18):
+        raise DecodeError(Reason.FORMAT, "saved templates: no template")
+    return [t for t in read(one.version, sets[one.version], one.raw) if isinstance(t, Template)]

@@ -1,6 +1,6 @@
 """What a decoded datagram is before its records are read: a header and sets.
 
-``v5``, ``v9`` and ``ipfix`` make one from bytes, or raise DecodeError.
+``v1``, ``v5``, ``v7``, ``v9`` and ``ipfix`` make one from bytes, or raise DecodeError.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ SECOND_NS = 1_000_000_000
 
 
 class Set(NamedTuple):
-    """One set: its id and the octets after its header.  v5 has one, of id 0."""
+    """One set: its id and the octets after its header.  v1, v5 and v7 have one, of id 0."""
 
     id: int
     body: bytes
@@ -50,6 +50,28 @@ def header(data: bytes, version: int, size: int) -> None:
         raise DecodeError(Reason.SHORT, f"{len(data)} bytes, a header is {size}")
     if u2(data, 0) != version:
         raise DecodeError(Reason.VERSION, f"version {u2(data, 0)}")
+
+
+def fixed(datagram: bytes, version: int, head: int, record: int) -> Message:
+    """A datagram of a fixed layout, of ``head`` and ``record`` octets: v1, v5, v7.  Raises DecodeError.
+
+    The count is trusted before the room: what follows the last record is ignored.  A count larger than the
+    room is refused, for then it is not known where a record begins that matters.
+    """
+    header(datagram, version, head)
+    count = u2(datagram, 2)
+    end = head + count * record
+    if end > len(datagram):
+        raise DecodeError(Reason.LENGTH, f"{count} records in {len(datagram)} bytes")
+    return Message(
+        version=version,
+        domain=0,
+        sequence=0,
+        export_ns=u4(datagram, 8) * SECOND_NS + min(u4(datagram, 12), SECOND_NS - 1),
+        uptime_ms=u4(datagram, 4),
+        sampling=0,
+        sets=(Set(0, datagram[head:end]),),
+    )
 
 
 def sets(data: bytes, at: int, end: int) -> tuple[tuple[Set, ...], Reason | None]:

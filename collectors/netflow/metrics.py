@@ -1,6 +1,8 @@
 """The metrics of the flow collector, and the counters of the compiled walk under their names."""
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from ipaddress import IPv6Address
 from itertools import islice
 from typing import Final
 
@@ -8,18 +10,33 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from collectors.errors import Reason
-from collectors.netflow import holding, walking
+from collectors.netflow import holding, sequences, walking
+from collectors.netflow.series import NamedCounter, RateGauge
 
-PROTOCOLS: Final = ("netflow5", "netflow9", "ipfix")
+# In the order of ``sequences.PROTOCOLS``.
+PROTOCOLS: Final = ("netflow5", "netflow9", "ipfix", "netflow1", "netflow7")
+PROTOCOL_OF: Final = dict(zip(sequences.PROTOCOLS, PROTOCOLS, strict=True))
+# In the order of ``domains.D_COUNTING``.
+COUNTINGS: Final = ("standard", "other", "none")
 KINDS: Final = {
-    "flow": walking.N_FLOW,
-    "other": walking.N_OTHER,
-    "options": walking.N_OPTIONS,
+    "flow": sequences.N_FLOW,
+    "other": sequences.N_OTHER,
+    "options": sequences.N_OPTIONS,
 }
 TEMPLATE_EVENTS: Final = ("new", "changed", "withdrawn", "evicted", "aged", "malformed")
 # A label is a series: of more exporters than this only the first are shown by name.
 MOST_NAMED: Final = 512
 NEWCOMERS: Final = ("not_listed", "no_room")
+_PREFIX: Final = "poolwatch_collector_netflow"
+
+
+@lru_cache(maxsize=65536)
+def text(exporter: bytes) -> str:
+    """An exporter as people write it: its address, and the port where that is part of who it is."""
+    six = IPv6Address(exporter[:16])
+    address = str(six.ipv4_mapped or six)
+    port = int.from_bytes(exporter[16:], "big")
+    return f"{address} port {port}" if len(exporter) > 16 else address
 
 
 class Metrics:
@@ -27,10 +44,10 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, told: str, *labels: str) -> Counter:
-            return Counter(f"poolwatch_collector_netflow_{name}", told, labels, registry=registry)
+            return Counter(f"{_PREFIX}_{name}", told, labels, registry=registry)
 
         def gauge(name: str, told: str) -> Gauge:
-            return Gauge(f"poolwatch_collector_netflow_{name}", told, registry=registry)
+            return Gauge(f"{_PREFIX}_{name}", told, registry=registry)
 
         self.datagrams = counter("datagrams", "Export datagrams read.", "protocol")
         self.bytes = counter("bytes", "Octets of export datagrams read.", "protocol")
@@ -38,10 +55,17 @@ class Metrics:
         self.strangers = counter("strangers", "Datagrams of exporters that were not let in.", "reason")
         self.records = counter("records", "Records read.", "protocol", "kind")
         self.lost = counter(
-            "lost", "Lost by sequence: flows in NetFlow v5, datagrams in v9, records in IPFIX.", "protocol"
+            "lost",
+            "Lost by sequence: flows in NetFlow v5 and v7, datagrams in v9, records in IPFIX.",
+            "protocol",
         )
         self.gaps = counter("gaps", "Gaps in sequence.", "protocol")
         self.late = counter("late", "Datagrams that were overtaken.", "protocol")
+        self.repeated = counter(
+            "repeated",
+            "Datagrams whose place in the sequence was taken: repeats, or far too late.",
+            "protocol",
+        )
         self.restarts = counter("restarts", "Sequences that began anew.", "protocol")
         self.template_events = counter("template_events", "What became of templates.", "event")
         self.templates = gauge("templates", "Templates known.")
@@ -51,12 +75,34 @@ class Metrics:
         self.decoded_late = counter("decoded_late", "Held data sets decoded when their template came.")
         self.dropped = counter("dropped", "Data sets without a template dropped.", "reason")
         self.held_bytes = gauge("held_bytes", "Octets of data sets that wait for a template.")
+        self.held_oldest = gauge("held_oldest_seconds", "Age of the oldest data set that waits.")
+        self.rates_refused = counter("sampling_rates_refused", "Sampling rates told that found no room.")
+        self.lost_of = NamedCounter(
+            registry,
+            f"{_PREFIX}_domain_lost",
+            "Lost by sequence, as in lost_total, by exporter and domain; 512 by name, the others summed.",
+            ("exporter", "domain", "protocol"),
+        )
+        self.dropped_of = NamedCounter(
+            registry,
+            f"{_PREFIX}_domain_dropped",
+            "Data sets without a template dropped, by exporter and domain; 512 by name, the others summed.",
+            ("exporter", "domain"),
+        )
+        self.rates = RateGauge(registry, _PREFIX)
+        self.counting = Gauge(
+            f"{_PREFIX}_sequence_domains",
+            "Observation domains by what their sequence numbers count: as the standard says, another unit, or"
+            " nothing that makes sense, so that no loss is told.",
+            ["counting"],
+            registry=registry,
+        )  # fmt: skip
         self.rows = counter("rows", "Rows published.")
         self.batches = counter("batches", "Batches published.")
         self.not_home = counter("not_home", "Records dropped: no home end.")
         self.socket_drops = counter("socket_drops", "Datagrams that found the socket's buffer full.")
         self.heard = Gauge(
-            "poolwatch_collector_netflow_exporter_heard_timestamp_seconds",
+            f"{_PREFIX}_exporter_heard_timestamp_seconds",
             "When an exporter was last heard, Unix time; of the first 512 exporters.",
             ["exporter"],
             registry=registry,
@@ -70,8 +116,12 @@ class Metrics:
             self.template_events.labels(event)
         for why in holding.DROPS:
             self.dropped.labels(why)
+        for how in COUNTINGS:
+            self.counting.labels(how)
         for protocol in PROTOCOLS:
-            for one in (self.datagrams, self.bytes, self.lost, self.gaps, self.late, self.restarts):
+            for one in (
+                self.datagrams, self.bytes, self.lost, self.gaps, self.late, self.repeated, self.restarts,
+            ):  # fmt: skip
                 one.labels(protocol)
             for kind in KINDS:
                 self.records.labels(protocol, kind)
@@ -93,16 +143,17 @@ class Metrics:
 
     def _walked(self, moved: np.ndarray) -> Iterator[tuple[Counter, int]]:
         for i, protocol in enumerate(PROTOCOLS):
-            part = moved[i * walking.PER_PROTOCOL : (i + 1) * walking.PER_PROTOCOL].tolist()
+            part = moved[i * sequences.PER_PROTOCOL : (i + 1) * sequences.PER_PROTOCOL].tolist()
             if not any(part):
                 continue
             for place, counter in (
-                (walking.N_DATAGRAMS, self.datagrams),
-                (walking.N_OCTETS, self.bytes),
-                (walking.N_LOST, self.lost),
-                (walking.N_GAPS, self.gaps),
-                (walking.N_LATE, self.late),
-                (walking.N_RESTARTS, self.restarts),
+                (sequences.N_DATAGRAMS, self.datagrams),
+                (sequences.N_OCTETS, self.bytes),
+                (sequences.N_LOST, self.lost),
+                (sequences.N_GAPS, self.gaps),
+                (sequences.N_LATE, self.late),
+                (sequences.N_REPEATED, self.repeated),
+                (sequences.N_RESTARTS, self.restarts),
             ):
                 yield counter.labels(protocol), part[place]
             for kind, place in KINDS.items():

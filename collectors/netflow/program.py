@@ -32,6 +32,8 @@ RATE: Final = 13
 RATE_OF_SPACE: Final = 14
 RATE_OF_SIZE: Final = 15
 RATE_OF_SAMPLER: Final = 16
+RATE_OF_INTERFACE: Final = 17
+RATE_FORCED: Final = 18
 
 # An operation: its kind, the column, where its field begins in its segment, 64 minus the field's bits, the
 # segment, and the same of a second field.
@@ -209,12 +211,15 @@ def _times(places: dict[Ie, _Place]) -> Iterator[tuple[int, ...]]:
 
 
 def _rates(places: dict[Ie, _Place]) -> Iterator[tuple[int, ...]]:
-    """Rates told by the record itself; the last that is not zero holds."""
+    """Where a record's rate may come from; the last that is not zero holds."""
     column = REST_NAMES.index("sampling_rate")
 
     def find(number: int) -> _Place | None:
         return _first(places, [(0, number)], _NUMBER)
 
+    interface = _first(places, _iana(10, 252, 14, 253), _NUMBER)
+    if interface:
+        yield _op(RATE_OF_INTERFACE, column, interface)
     named = find(sampling.SAMPLER) or find(sampling.SELECTOR)
     if named:
         yield _op(RATE_OF_SAMPLER, column, named)
@@ -229,6 +234,8 @@ def _rates(places: dict[Ie, _Place]) -> Iterator[tuple[int, ...]]:
         first, second = find(one), find(two)
         if first and second and first.segment == second.segment:
             yield _op(kind, column, first, second)
+    if interface:
+        yield _op(RATE_FORCED, column, interface)
 
 
 def compile_template(template: Template) -> Program:

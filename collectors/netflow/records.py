@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 from typing import Any, Final
 
 from collectors.errors import DecodeError, Reason
-from collectors.netflow import elements, ipfix, v5, v9
+from collectors.netflow import elements, ipfix, v1, v5, v7, v9
 from collectors.netflow.messages import Message, u2
 from collectors.netflow.templates import (
     MIN_DATA_ID,
@@ -24,7 +24,8 @@ from collectors.netflow.templates import (
 )
 from collectors.netflow.values import Value, rfc3339, value
 
-DECODERS: Final = {5: v5.decode, 9: v9.decode, 10: ipfix.decode}
+DECODERS: Final = {1: v1.decode, 5: v5.decode, 7: v7.decode, 9: v9.decode, 10: ipfix.decode}
+_LAYOUTS: Final = {1: v1.LAYOUT, 5: v5.LAYOUT, 7: v7.LAYOUT}
 _PADDING: Final = 210
 
 
@@ -66,8 +67,8 @@ def records(datagram: bytes, state: State, exporter: bytes, t_ns: int = 0) -> li
         state.refuse(message.broken)
     made: list[dict[str, Any]] = []
     for one in message.sets:
-        if message.version == 5:
-            made += _named(message, v5.LAYOUT, one.body, exporter)
+        if message.version in _LAYOUTS:
+            made += _named(message, _LAYOUTS[message.version], one.body, exporter)
         elif one.id in (TEMPLATE_SETS[message.version], OPTIONS_SETS[message.version]):
             try:
                 for told in read(message.version, one.id, one.body):

@@ -10,10 +10,10 @@ from collectors import subscribers, wire
 from collectors.jit import bare as kernel
 from collectors.netflow import decoding
 from collectors.netflow.decoding import Arena, arena
+from collectors.netflow.domains import D_ID
 from collectors.netflow.program import KEY_NAMES, KEYS, REST, REST_NAMES
 from collectors.netflow.tables import Tables
 from collectors.netflow.walking import (
-    D_ID,
     S_COUNT,
     S_DOMAIN,
     S_EXPORTER,

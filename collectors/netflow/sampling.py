@@ -1,11 +1,13 @@
 """Sampling rates: what an options record or a flow record says, as "one packet in so many".
 
-Options speak of a sampler where they name one (samplerId 48, selectorId 302), else of their whole
-observation domain.  A rate of 0 is one that is not known.
+Options speak of a sampler where they name one (samplerId 48, selectorId 302), of an interface where they name
+one, of every domain of their exporter where their scope is the whole of it, else of their own observation
+domain.  A rate of 0 is one that is not known.
 """
 
+import struct
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 # Elements (IANA).
 INTERVAL: Final = 34
@@ -14,28 +16,49 @@ RANDOM_INTERVAL: Final = 50
 SELECTOR: Final = 302
 PACKET_INTERVAL: Final = 305
 PACKET_SPACE: Final = 306
+TIME_INTERVAL: Final = 307
+TIME_SPACE: Final = 308
 SIZE: Final = 309
 POPULATION: Final = 310
+PROBABILITY: Final = 311
 SYSTEM_INIT: Final = 160
+# v9 scopes are no elements (RFC 3954 section 6.1): here they are negative.
+SYSTEM_SCOPE: Final = -1
+INTERFACE_SCOPE: Final = -2
+_INTERFACES: Final = (INTERFACE_SCOPE, 10, 252, 14, 253)
+# Elements that stand for the exporter itself: its addresses, the exporting process.
+_EXPORTER: Final = (130, 131, 144)
+_DOMAIN: Final = 149
 # An options template with any of these has something to say to us.
-TELLING: Final = frozenset({INTERVAL, RANDOM_INTERVAL, PACKET_INTERVAL, SIZE, SYSTEM_INIT})
+TELLING: Final = frozenset(
+    {INTERVAL, RANDOM_INTERVAL, PACKET_INTERVAL, TIME_INTERVAL, SIZE, PROBABILITY, SYSTEM_INIT}
+)
 MAX_RATE: Final = 2**32 - 1
 
 
 def rate(fields: Mapping[int, int]) -> int:
     """The rate that a record's fields (element number to value) say, 0 where they do not."""
-    interval = fields.get(PACKET_INTERVAL, 0)
     size = fields.get(SIZE, 0)
-    if interval:
-        # So many packets are taken, then so many are passed over (RFC 5477 section 8.2); where nothing is
-        # said of the latter, exporters mean one in so many.
-        space = fields.get(PACKET_SPACE)
-        found = interval if space is None else (interval + space) // interval
-    elif size and fields.get(POPULATION):
+    found = 0
+    for taken, passed in ((PACKET_INTERVAL, PACKET_SPACE), (TIME_INTERVAL, TIME_SPACE)):
+        # So many packets (or microseconds) are taken, then so many passed over (RFC 5477 section 8.2); where
+        # nothing is said of the latter, exporters mean one in so many.
+        interval, space = fields.get(taken, 0), fields.get(passed)
+        if interval and (taken == PACKET_INTERVAL or space is not None):
+            found = interval if space is None else (interval + space) // interval
+            break
+    if not found and size and fields.get(POPULATION):
         found = fields[POPULATION] // size
-    else:
-        found = fields.get(INTERVAL, 0) or fields.get(RANDOM_INTERVAL, 0)
+    found = found or fields.get(INTERVAL, 0) or fields.get(RANDOM_INTERVAL, 0) or _chance(fields)
     return min(found, MAX_RATE)
+
+
+def _chance(fields: Mapping[int, int]) -> int:
+    """samplingProbability, a float64, or a float32 by reduced-size encoding."""
+    raw = fields.get(PROBABILITY, 0)
+    form, octets = (">f", 4) if raw < 1 << 32 else (">d", 8)
+    (told,) = struct.unpack(form, raw.to_bytes(octets, "big"))
+    return round(1 / told) if 1 / MAX_RATE <= told <= 1 else 0
 
 
 def sampler(fields: Mapping[int, int]) -> int | None:
@@ -44,26 +67,64 @@ def sampler(fields: Mapping[int, int]) -> int | None:
     return None if named is None else named & 0xFFFFFFFF
 
 
+class Told(NamedTuple):
+    """What one options record says: a rate (0: none), of whom, and Unix ms of the exporter's start (0: none).
+
+    ``domain`` is whose rate it is, ``wide``: it holds for domains of the exporter that were told nothing.
+    """
+
+    rate: int
+    sampler: int | None
+    interface: int | None
+    domain: int
+    wide: bool
+    start_ms: int
+
+
+def told(fields: Mapping[int, int], version: int, domain: int) -> Told:
+    """Read an options record of ``domain``.
+
+    The whole exporter is meant by v9's scope System, by an exporter's address or process as a scope, and by
+    IPFIX's domain 0 (RFC 7011 section 3.1: no one domain is meant).
+    """
+    whose = fields.get(_DOMAIN, domain) & 0xFFFFFFFF if version == 10 else domain
+    wide = version == 10 and not whose
+    wide = wide or (version == 9 and SYSTEM_SCOPE in fields) or any(n in fields for n in _EXPORTER)
+    interface = next((fields[n] & 0xFFFFFFFF for n in _INTERFACES if fields.get(n)), None)
+    return Told(rate(fields), sampler(fields), interface, whose, wide, fields.get(SYSTEM_INIT, 0))
+
+
 class Samplers:
-    """The rates of one domain: its own, and by sampler; bounded."""
+    """The rates of one domain, or of one exporter as a whole: its own, by sampler, and by interface."""
 
-    def __init__(self, most: int = 1024) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self.own = 0
+        self.wide = False
         self.by_id: dict[int, int] = {}
+        self.by_interface: dict[int, int] = {}
 
-    def learn(self, fields: Mapping[int, int]) -> bool:
-        """Take what options say; whether anything changed."""
-        told, name = rate(fields), sampler(fields)
-        if not told:
-            return False
-        if name is None:
-            changed, self.own = self.own != told, told
-            return changed
-        if self.by_id.get(name) == told or (name not in self.by_id and len(self.by_id) >= self._most):
-            return False
-        self.by_id[name] = told
-        return True
+    @property
+    def size(self) -> int:
+        """How many rates but its own."""
+        return len(self.by_id) + len(self.by_interface)
+
+    def find(self, said: Told) -> int | None:
+        """The rate that holds for what a record speaks of."""
+        if said.sampler is not None:
+            return self.by_id.get(said.sampler)
+        if said.interface is not None:
+            return self.by_interface.get(said.interface)
+        return self.own or None
+
+    def learn(self, said: Told) -> None:
+        """Take what options say."""
+        self.wide = self.wide or said.wide
+        if said.sampler is not None:
+            self.by_id[said.sampler] = said.rate
+        elif said.interface is not None:
+            self.by_interface[said.interface] = said.rate
+        else:
+            self.own = said.rate
 
     @property
     def default(self) -> int:

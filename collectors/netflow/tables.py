@@ -6,23 +6,36 @@ way; so a spray of forged addresses cannot push out those that were there.
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from collectors.netflow import walking
-from collectors.netflow.decoding import CLOCK, X_HEARD
-from collectors.netflow.index import GONE, Index, domain_key, sampler_key, template_key
+from collectors.netflow import v1, v5, v7, walking
+from collectors.netflow.decoding import CLOCK, X_HEARD, X_NEWEST
+from collectors.netflow.domains import (
+    D_EXPORTER,
+    D_FIXED,
+    D_ID,
+    D_NEXT,
+    D_NEXT_OTHER,
+    D_SEEN,
+    D_UPTIME,
+    D_VERSION,
+    DOMAIN,
+)
+from collectors.netflow.index import GONE, Index, domain_key, template_key
+from collectors.netflow.overrides import Overrides
 from collectors.netflow.program import MAX_GAPS, MAX_OPS, OP_FIELDS, Program, compile_template
-from collectors.netflow.sampling import INTERVAL, SAMPLER, SYSTEM_INIT, TELLING, Samplers, rate, sampler
+from collectors.netflow.rates import Rates
+from collectors.netflow.sampling import TELLING
 from collectors.netflow.templates import Template
-from collectors.netflow.v5 import LAYOUT
-from collectors.netflow.walking import DOMAIN, SLOT
+from collectors.netflow.walking import SLOT
 
 _IDLE_NS: Final = 3600 * 1_000_000_000
 _RECLAIM_NS: Final = 60 * 1_000_000_000
-# The last millisecond that i8 nanoseconds can say.
-_MAX_MS: Final = 9_223_372_036_854
+# By slot, from 0: what is laid out without a template.
+_FIXED: Final = (v5.LAYOUT, v1.LAYOUT, v7.LAYOUT)
+_FIXED_SLOT: Final = {layout.version: slot for slot, layout in enumerate(_FIXED)}
 
 
 def _larger(array: np.ndarray) -> np.ndarray:
@@ -38,18 +51,34 @@ class Domain:
     id: int
 
 
+class Limits(NamedTuple):
+    """How many may be known."""
+
+    exporters: int
+    domains: int
+    domains_of_exporter: int
+
+
 class Tables:
     """Numbers and arrays.  ``index`` answers domain, template, sampler keys; ``walking`` has the columns."""
 
-    def __init__(self, most_exporters: int, most_domains: int, seed: int = 0) -> None:
-        self._most_exporters = most_exporters
-        self._most_domains = most_domains
+    def __init__(
+        self,
+        limits: Limits,
+        seed: int = 0,
+        overrides: Overrides | None = None,
+        kept: frozenset[bytes] = frozenset(),
+    ) -> None:
+        """Exporters at the addresses ``kept`` never give way."""
+        self._limits = limits
+        self._kept = kept
         self.index = Index(seed)
         self.exporters: dict[bytes, int] = {}
+        self.identities: dict[int, bytes] = {}
         self.addresses = np.zeros((16, 16), np.uint8)
         self.clocks = np.zeros((16, CLOCK), np.int64)
         self.names: dict[int, Domain] = {}
-        self.samplers: dict[int, Samplers] = {}
+        self.rates = Rates(self.index, overrides)
         self.domains = np.zeros((16, DOMAIN), np.int64)
         self.slots = np.zeros((16, SLOT), np.int64)
         self.ops = np.zeros((16, MAX_OPS, OP_FIELDS), np.int32)
@@ -66,7 +95,10 @@ class Tables:
         self._domains_made = 0
         self._exporters_made = 0
         self._reclaimed_ns = 0
-        self._enter(self._slot(), LAYOUT)
+        self._templates: dict[int, set[int]] = {}
+        self._domains_of: Counter[bytes] = Counter()
+        for layout in _FIXED:
+            self._enter(self._slot(), layout)
 
     # Exporters and domains.
 
@@ -75,9 +107,9 @@ class Tables:
         known = self.exporters.get(address)
         if known is not None:
             return known
-        if len(self.exporters) >= self._most_exporters:
+        if len(self.exporters) >= self._limits.exporters:
             self._reclaim(now_ns)
-            if len(self.exporters) >= self._most_exporters:
+            if len(self.exporters) >= self._limits.exporters:
                 return GONE
         if self._free_exporters:
             number = self._free_exporters.pop()
@@ -87,7 +119,8 @@ class Tables:
             if number == len(self.addresses):
                 self.addresses, self.clocks = _larger(self.addresses), _larger(self.clocks)
         self.exporters[address] = number
-        self.addresses[number] = np.frombuffer(address, np.uint8)
+        self.identities[number] = address
+        self.addresses[number] = np.frombuffer(address[:16], np.uint8)
         self.clocks[number] = 0
         self.clocks[number, X_HEARD] = now_ns
         return number
@@ -108,9 +141,9 @@ class Tables:
         known = self.index.find(key)
         if known != GONE:
             return known
-        if len(self.names) >= self._most_domains:
+        if self._full(exporter):
             self._reclaim(now_ns)
-            if len(self.names) >= self._most_domains:
+            if self._full(exporter):
                 return GONE
         if self._free_domains:
             made = self._free_domains.pop()
@@ -121,52 +154,76 @@ class Tables:
                 self.domains = _larger(self.domains)
         row = self.domains[made]
         row[:] = 0
-        row[walking.D_EXPORTER] = exporter_number
-        row[walking.D_VERSION] = version
-        row[walking.D_ID] = number
-        row[[walking.D_NEXT, walking.D_UPTIME]] = -1
-        row[walking.D_SEEN] = now_ns
+        row[[D_EXPORTER, D_VERSION, D_ID, D_SEEN]] = exporter_number, version, number, now_ns
+        row[[D_NEXT, D_NEXT_OTHER, D_UPTIME]] = -1
+        row[D_FIXED] = _FIXED_SLOT.get(version, 0)
         self.names[made] = Domain(exporter, version, number)
+        self._domains_of[exporter] += 1
         self.index.put(key, made)
+        self.rates.enter(made, row, exporter, number)
         return made
 
+    def remembered(self, exporter: bytes, version: int, number: int, heard_ns: int) -> int:
+        """As ``domain``, for one that was last heard then, before we were started."""
+        made = self.domain(exporter, version, number, heard_ns)
+        if made != GONE:
+            clock = self.clocks[self.exporters[exporter]]
+            # It had told of flows, or its templates would not have been kept: see ``_reclaim``.
+            clock[X_NEWEST] = max(clock[X_NEWEST], 1)
+            clock[X_HEARD] = max(clock[X_HEARD], heard_ns)
+        return made
+
+    def _full(self, exporter: bytes) -> bool:
+        limits = self._limits
+        return len(self.names) >= limits.domains or self._domains_of[exporter] >= limits.domains_of_exporter
+
     def _reclaim(self, now_ns: int) -> None:
-        """Let exporters go that have been silent for an hour; looked for once a minute at most."""
+        """Let go what has been silent for an hour, and exporters that never told of a flow after a minute;
+        looked for once a minute at most."""
         if now_ns - self._reclaimed_ns < _RECLAIM_NS:
             return
         self._reclaimed_ns = now_ns
+        heard, newest = self.clocks[:, X_HEARD], self.clocks[:, X_NEWEST]
+        seen = np.maximum(heard, newest.clip(0, 1) * (heard + _IDLE_NS - _RECLAIM_NS))
         silent = {
-            address for address, n in self.exporters.items() if now_ns - self.clocks[n, X_HEARD] > _IDLE_NS
+            address
+            for address, n in self.exporters.items()
+            if now_ns - seen[n] > _RECLAIM_NS and address[:16] not in self._kept
         }
         for number, name in list(self.names.items()):
-            if name.exporter in silent:
+            idle = now_ns - self.domains[number, D_SEEN] > _IDLE_NS
+            if name.exporter[:16] in self._kept:
+                idle = idle and not self.templates_of(number)
+            if name.exporter in silent or idle:
                 self._forget_domain(number, name)
         for address in silent:
-            self._free_exporters.append(self.exporters.pop(address))
+            number = self.exporters.pop(address)
+            del self.identities[number]
+            self._free_exporters.append(number)
 
     def _forget_domain(self, number: int, name: Domain) -> None:
         self.index.put(domain_key(self.exporters[name.exporter], name.version, name.id), GONE)
-        for named in self.samplers.pop(number, Samplers()).by_id:
-            self.index.put(sampler_key(number, named), GONE)
+        self.rates.leave(number, self.domains[number])
         for template in self.templates_of(number):
             self.forget(number, template)
         del self.names[number]
+        self._domains_of[name.exporter] -= 1
+        if not self._domains_of[name.exporter]:
+            del self._domains_of[name.exporter]
         self._free_domains.append(number)
 
     # Templates.
 
     def templates_of(self, domain: int) -> list[int]:
         """Ids of the templates that a domain has."""
-        used = self.slots[: self._used_slots]
-        own = used[used[:, walking.T_DOMAIN] == domain + 1]
-        return [int(t) for t in own[:, walking.T_ID]]
+        return list(self._templates.get(domain, ()))
 
     def learn(self, domain: int, template: Template) -> None:
         """Enter a template, new or changed.  What the old one decodes until ``release`` still does."""
         self.forget(domain, template.id)
         slot = self._slot()
         self._enter(slot, template)
-        self.slots[slot, walking.T_DOMAIN] = domain + 1
+        self._templates.setdefault(domain, set()).add(template.id)
         self.index.put(template_key(domain, template.id), slot)
 
     def forget(self, domain: int, template: int) -> None:
@@ -175,7 +232,10 @@ class Tables:
         slot = self.index.find(key)
         if slot != GONE:
             self.index.put(key, GONE)
-            self.slots[slot, walking.T_DOMAIN] = 0
+            mine = self._templates[domain]
+            mine.discard(template)
+            if not mine:
+                del self._templates[domain]
             self._leaving.append(slot)
 
     def used_ns(self, domain: int, template: int) -> int:
@@ -236,33 +296,3 @@ class Tables:
             self._program_keys[known] = key
         self._users[known] += 1
         return known
-
-    # Rates and starts.
-
-    def is_news(self, domain: int, fields: dict[int, int]) -> bool:
-        """Whether an options record gives a sampler another rate than it had."""
-        name = sampler(fields)
-        told = rate(fields)
-        known = self.samplers.get(domain)
-        return bool(told) and name is not None and (known is None or known.by_id.get(name) != told)
-
-    def told(self, domain: int, fields: dict[int, int]) -> None:
-        """Take over what an options record says."""
-        known = self.samplers.setdefault(domain, Samplers())
-        changed = known.learn(fields)
-        name = sampler(fields)
-        if changed:
-            self.domains[domain, walking.D_RATE] = known.default
-            if name is not None:
-                self.index.put(sampler_key(domain, name), known.by_id[name])
-        start = fields.get(SYSTEM_INIT, 0)
-        if 0 < start < _MAX_MS:
-            self.domains[domain, walking.D_BOOT] = start
-
-    def restore(self, domain: int, own: int, samplers: dict[int, int], boot_ms: int) -> None:
-        """Take over what options said before a restart."""
-        if own:
-            self.told(domain, {INTERVAL: own})
-        for name, one in samplers.items():
-            self.told(domain, {INTERVAL: one, SAMPLER: name})
-        self.told(domain, {SYSTEM_INIT: boot_ms})

@@ -128,11 +128,16 @@ class Kept(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """How many templates may be kept, in all and of one exporter, and how long without a word."""
+    """How many templates may be kept, in all and of one exporter, and how long without a word.
+
+    Octets are those of definitions: read, one of 2,048 fields takes twenty times its 8 KiB.
+    """
 
     most: int = 65536
     most_of_exporter: int = 1024
     age_ns: int = 24 * 3600 * 1_000_000_000
+    most_octets: int = 16 << 20
+    most_octets_of_exporter: int = 1 << 20
 
 
 class Templates:
@@ -142,6 +147,8 @@ class Templates:
         self._bounds = bounds or Bounds()
         self._kept: dict[bytes, dict[Key, Kept]] = {}
         self._count = 0
+        self._octets = 0
+        self._octets_of: dict[bytes, int] = {}
         self.evicted = 0
         self.aged = 0
 
@@ -177,19 +184,44 @@ class Templates:
         before = mine.get(key)
         same = before is not None and before.template == template
         gone: list[Key] = []
-        if before is None:
-            if len(mine) >= self._bounds.most_of_exporter:
-                gone = self._least(mine)
-            elif self._count >= self._bounds.most:
-                # The exporter with the most templates pays, so that a flood pays for itself.
-                gone = self._least(max(self._kept.values(), key=len))
-            for victim in gone:
-                self.forget(victim)
-                self.evicted += 1
+        if not same:
+            if before is not None:
+                self.forget(key)
+            gone = self._room(key, len(template.raw))
             mine = self._kept.setdefault(key.exporter, {})
             self._count += 1
+            self._weigh(key.exporter, len(template.raw))
         mine[key] = Kept(template, t_ns, before.used if before is not None and same else False)
         return not same, gone
+
+    def _room(self, key: Key, octets: int) -> list[Key]:
+        """Make room for a template of so many octets; the keys that had to go."""
+        bounds = self._bounds
+        gone: list[Key] = []
+        while True:
+            mine = self._kept.get(key.exporter, {})
+            ours = self._octets_of.get(key.exporter, 0) + octets
+            if mine and (len(mine) >= bounds.most_of_exporter or ours > bounds.most_octets_of_exporter):
+                least = self._least(mine)
+            elif self._kept and (self._count >= bounds.most or self._octets + octets > bounds.most_octets):
+                # The exporter with the most templates pays, so that a flood pays for itself.
+                by_octets = self._octets + octets > bounds.most_octets
+                payer = max(self._kept, key=lambda e: self._octets_of[e] if by_octets else len(self._kept[e]))
+                least = self._least(self._kept[payer])
+            else:
+                return gone
+            for victim in least:
+                self.forget(victim)
+                self.evicted += 1
+            gone += least
+
+    def _weigh(self, exporter: bytes, octets: int) -> None:
+        self._octets += octets
+        left = self._octets_of.get(exporter, 0) + octets
+        if left:
+            self._octets_of[exporter] = left
+        else:
+            self._octets_of.pop(exporter, None)
 
     @staticmethod
     def _least(kept: dict[Key, Kept]) -> list[Key]:
@@ -200,9 +232,11 @@ class Templates:
     def forget(self, key: Key) -> bool:
         """Remove one; False where it was not known."""
         mine = self._kept.get(key.exporter, {})
-        if mine.pop(key, None) is None:
+        kept = mine.pop(key, None)
+        if kept is None:
             return False
         self._count -= 1
+        self._weigh(key.exporter, -len(kept.template.raw))
         if not mine:
             del self._kept[key.exporter]
         return True

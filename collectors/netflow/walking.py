@@ -11,8 +11,21 @@ import numpy as np
 
 from collectors.errors import Reason
 from collectors.jit import bare as kernel
+from collectors.netflow.domains import D_BOOT, D_EXPORTER, D_FILL, D_FIXED, D_RATE, D_RATING, D_SEEN, FORCED
 from collectors.netflow.index import find
 from collectors.netflow.program import MAX_GAPS
+from collectors.netflow.sequences import (
+    FAR_DATAGRAMS,
+    FAR_RECORDS,
+    N_DATAGRAMS,
+    N_FLOW,
+    N_OCTETS,
+    N_OPTIONS,
+    N_OTHER,
+    PER_PROTOCOL,
+    PROTOCOLS,
+    sequence,
+)
 
 # Why the walk stopped.
 DONE: Final = 0
@@ -24,56 +37,36 @@ OPTIONS: Final = 5
 
 # The cursor (i8): datagram, place in it (0: before its header), its end; what its header said; how full the
 # outputs are; the set that stopped us; for one that was held, which the sequence has passed, its template's
-# slot and 1.
+# slot and 1; how many templates it told.  The version is what the stream's column ``source`` says: v1 is 3.
 (
     C_DATAGRAM, C_AT, C_END, C_DOMAIN, C_EXPORT, C_UPTIME, C_RECORDS, C_KNOWN, C_VERSION, C_ID,
-    C_SPANS, C_ROWS, C_MARKS, C_SET, C_BODY, C_BODY_END, C_SEQUENCE, C_LATE,
-) = range(18)  # fmt: skip
-CURSOR: Final = 18
+    C_SPANS, C_ROWS, C_MARKS, C_SET, C_BODY, C_BODY_END, C_SEQUENCE, C_LATE, C_TEMPLATES,
+) = range(19)  # fmt: skip
+CURSOR: Final = 19
 FILLED: Final = slice(C_SPANS, C_MARKS + 1)
 
 # A span (i8): records in a row of one template, and all that their rows need to know.
 (
     S_AT, S_COUNT, S_LENGTH, S_SLOT, S_ROW, S_MARK, S_DOMAIN, S_EXPORTER, S_EXPORT, S_UPTIME, S_RECEIVED,
-    S_RATE, S_BOOT,
-) = range(13)  # fmt: skip
-SPAN: Final = 13
-
-# A domain (i8): its exporter's number and its own, the sequence number that comes next (-1: not known), late
-# ones in a row, the uptime last told, rate in force, Unix ms of the exporter's start (0: not known).
-D_EXPORTER, D_VERSION, D_ID, D_NEXT, D_LATE, D_UPTIME, D_RATE, D_BOOT, D_SEEN = range(9)
-DOMAIN: Final = 9
+    S_RATE, S_BOOT, S_RATING,
+) = range(14)  # fmt: skip
+SPAN: Final = 14
 
 # A template's slot (i8).
-T_LENGTH, T_GAPS, T_TAIL, T_KIND, T_KEYS, T_OPS, T_PRESENT, T_ID, T_USED, T_VERSION, T_DOMAIN, T_PROGRAM = (
-    range(12)
-)
-SLOT: Final = 12
+T_LENGTH, T_GAPS, T_TAIL, T_KIND, T_KEYS, T_OPS, T_PRESENT, T_ID, T_USED, T_VERSION, T_PROGRAM = range(11)
+SLOT: Final = 11
 FLOW: Final = 0
 OTHER: Final = 1  # data that are no flows: no addresses, or more fields of variable length than we follow
 IGNORED: Final = 2  # options that say nothing to us
 TELLING: Final = 3
 
-# Counters (i8).  Per protocol (0 v5, 1 v9, 2 IPFIX): datagrams, then records by kind, then lost units, gaps,
-# late datagrams and restarts; then refusals.
-PROTOCOLS: Final = (5, 9, 10)
-N_DATAGRAMS, N_OCTETS, N_FLOW, N_OTHER, N_OPTIONS, N_LOST, N_GAPS, N_LATE, N_RESTARTS = range(9)
-PER_PROTOCOL: Final = 9
-REFUSED: Final = 3 * PER_PROTOCOL
+# Counters (i8): of each of PROTOCOLS (``sequences``), then refusals.
+REFUSED: Final = len(PROTOCOLS) * PER_PROTOCOL
 REFUSALS: Final = (Reason.SHORT, Reason.VERSION, Reason.LENGTH)
 COUNTERS: Final = REFUSED + len(REFUSALS)
 _SHORT: Final = REFUSED
 _VERSION: Final = REFUSED + 1
 _LENGTH: Final = REFUSED + 2
-
-# A step back by so much is a datagram that was overtaken; so many in a row are a restart.
-_OVERTAKEN: Final = 4096
-_LATE_IN_A_ROW: Final = 8
-# A step forward beyond this (v9: datagrams; else records) is no loss that could be.
-_FAR_DATAGRAMS: Final = 1 << 22
-_FAR_RECORDS: Final = 1 << 28
-# An uptime may go back by so much between datagrams that overtook one another, in ms.
-_UPTIME_SLACK: Final = 60_000
 
 
 @kernel
@@ -86,36 +79,6 @@ def u2(data, at):
 def u4(data, at):
     """Four octets, most significant first."""
     return (u2(data, at) << 16) | u2(data, at + 2)
-
-
-@kernel
-def sequence(domain, told, units, uptime, far, count):
-    """Account for a datagram that says ``told`` and holds ``units`` (-1: not known); ``count`` its counters.
-
-    RFC 3954 section 5.1 and RFC 7011 section 3.1.  An uptime that went back (but for its wrap) is a restart,
-    whatever the sequence says.
-    """
-    expected = domain[D_NEXT]
-    before = domain[D_UPTIME]
-    follows = (told + units) & 0xFFFFFFFF if units >= 0 else np.int64(-1)
-    back = (before - uptime) & 0xFFFFFFFF
-    restarted = uptime >= 0 and before >= 0 and _UPTIME_SLACK < back < 0x80000000
-    if expected >= 0 and not restarted:
-        ahead = (told - expected) & 0xFFFFFFFF
-        if ahead >= 0x100000000 - _OVERTAKEN and domain[D_LATE] < _LATE_IN_A_ROW:
-            domain[D_LATE] += 1
-            count[N_LATE] += 1
-            return
-        if 0 < ahead < far:
-            count[N_LOST] += ahead
-            count[N_GAPS] += 1
-        elif ahead:
-            restarted = True
-    if restarted:
-        count[N_RESTARTS] += 1
-    domain[D_LATE] = 0
-    domain[D_UPTIME] = uptime
-    domain[D_NEXT] = follows
 
 
 @kernel
@@ -178,6 +141,7 @@ def _span(c, spans, slot, number, domain, at, count, received):
     s[S_RECEIVED] = received
     s[S_RATE] = domain[D_RATE]
     s[S_BOOT] = domain[D_BOOT]
+    s[S_RATING] = domain[D_RATING]
     c[C_SPANS] += 1
     c[C_ROWS] += count
     if slot[T_GAPS]:
@@ -185,22 +149,37 @@ def _span(c, spans, slot, number, domain, at, count, received):
 
 
 @kernel
-def _header(data, at, end, exporter, c, counters):
-    """Read a header into the cursor.  Protocol number 0, 1 or 2; negative: refused and counted."""
+def _form(version):
+    """(place in PROTOCOLS, octets of a header, octets of a record of a fixed layout) by the version told."""
+    if version == 9:
+        return 1, 20, 0
+    if version == 10:
+        return 2, 16, 0
+    if version == 5:
+        return 0, 24, 48
+    if version == 1:
+        return 3, 16, 52
+    if version == 7:
+        return 4, 24, 52
+    return -1, 2, 0
+
+
+@kernel
+def _header(data, at, end, c, counters):
+    """Read a header into the cursor.  Its protocol's place in PROTOCOLS; negative: refused and counted."""
     size = end - at
     version = u2(data, at) if size >= 2 else 0
-    if version not in (5, 9, 10):
-        counters[_SHORT if size < 2 else _VERSION] += 1
+    protocol, head, record = _form(version)
+    if size < head or protocol < 0:
+        counters[_SHORT if size < head else _VERSION] += 1
         return -1
-    protocol = 0 if version == 5 else version - 8
-    head = 24 if protocol == 0 else 20 if protocol == 1 else 16
-    if size < head:
-        counters[_SHORT] += 1
-        return -1
-    c[C_VERSION] = version
+    c[C_VERSION] = 3 if version == 1 else version
     c[C_RECORDS] = 0
+    c[C_TEMPLATES] = 0
     c[C_KNOWN] = 1
-    if protocol == 2:
+    c[C_ID] = 0
+    c[C_SEQUENCE] = 0
+    if version == 10:
         length = u2(data, at + 2)
         if length < head or length > size:
             counters[_LENGTH] += 1
@@ -213,20 +192,41 @@ def _header(data, at, end, exporter, c, counters):
     else:
         c[C_UPTIME] = u4(data, at + 4)
         c[C_EXPORT] = u4(data, at + 8) * 1_000_000_000
-        if protocol == 1:
+        if version == 9:
             c[C_SEQUENCE] = u4(data, at + 12)
             c[C_ID] = u4(data, at + 16)
         else:
             c[C_RECORDS] = u2(data, at + 2)
-            if head + 48 * c[C_RECORDS] > size:
+            if head + record * c[C_RECORDS] > size:
                 counters[_LENGTH] += 1
                 return -1
-            end = at + head + 48 * c[C_RECORDS]
+            end = at + head + record * c[C_RECORDS]
             c[C_EXPORT] += min(u4(data, at + 12), 999_999_999)
-            c[C_SEQUENCE] = u4(data, at + 16)
-            c[C_ID] = u2(data, at + 20)
+            if version != 1:
+                c[C_SEQUENCE] = u4(data, at + 16)
+            if version == 5:
+                c[C_ID] = u2(data, at + 20)
     c[C_END] = end
     return protocol
+
+
+@kernel
+def _fixed(data, start, c, spans, slots, domain, received, count):
+    """A datagram of a fixed layout, whole: its records are one span."""
+    version = c[C_VERSION]
+    if version == 5 and not domain[D_RATING] & FORCED:
+        # The two bits above are the mode; exporters were seen that leave it at zero and tell an interval.
+        told = u2(data, start + 22) & 0x3FFF
+        domain[D_RATE] = told if told else domain[D_FILL]
+    # v1 counts nothing: its uptime still tells of a restart.
+    units = np.int64(-1) if version == 3 else c[C_RECORDS]
+    sequence(domain, c[C_SEQUENCE], units, np.int64(1), np.int64(0), c[C_UPTIME], c[C_EXPORT], received,
+             FAR_RECORDS, count)  # fmt: skip
+    if c[C_RECORDS]:
+        number = domain[D_FIXED]
+        first = start + (16 if version == 3 else 24)
+        _span(c, spans, slots[number], number, domain, first, c[C_RECORDS], received)
+    count[N_FLOW] += c[C_RECORDS]
 
 
 @kernel
@@ -234,13 +234,14 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
          most_rows, counters):  # fmt: skip
     """Go on from the cursor until the datagrams are at their end, or something stops us: the codes above.
 
-    ``data`` u1, padded; ``at``, ``size``, ``received``, ``exporter`` (a number) (n,) i8.  Slot 0 is v5's.
+    ``data`` u1, padded; ``at``, ``size``, ``received``, ``exporter`` (a number) (n,) i8.  A domain has
+    the number of its slot where its layout is fixed.
     """
     while c[C_DATAGRAM] < at.size:
         i = c[C_DATAGRAM]
         start = at[i]
         if c[C_AT] == 0:
-            protocol = _header(data, start, start + size[i], exporter[i], c, counters)
+            protocol = _header(data, start, start + size[i], c, counters)
             if protocol < 0:
                 c[C_DATAGRAM] += 1
                 continue
@@ -250,20 +251,14 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
                 return NEW_DOMAIN
             domain = domains[c[C_DOMAIN]]
             count = counters[protocol * PER_PROTOCOL : (protocol + 1) * PER_PROTOCOL]
-            if protocol == 0:
+            if protocol == 0 or protocol > 2:
                 if c[C_SPANS] == spans.shape[0] or c[C_ROWS] + c[C_RECORDS] > most_rows:
                     return FULL
-                domain[D_RATE] = u2(data, start + 22) & 0x3FFF
-                sequence(domain, c[C_SEQUENCE], c[C_RECORDS], c[C_UPTIME], _FAR_RECORDS, count)
-                if c[C_RECORDS]:
-                    _span(c, spans, slots[0], 0, domain, start + 24, c[C_RECORDS], received[i])
-                count[N_FLOW] += c[C_RECORDS]
-            elif protocol == 1:
-                sequence(domain, c[C_SEQUENCE], 1, c[C_UPTIME], _FAR_DATAGRAMS, count)
+                _fixed(data, start, c, spans, slots, domain, received[i], count)
             count[N_DATAGRAMS] += 1
             count[N_OCTETS] += size[i]
             domain[D_SEEN] = received[i]
-            if protocol == 0:
+            if protocol == 0 or protocol > 2:
                 c[C_DATAGRAM] += 1
                 continue
             c[C_AT] = start + (20 if protocol == 1 else 16)
@@ -319,9 +314,14 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
                 count[N_OTHER if slot[T_KIND] == OTHER else N_OPTIONS] += found
             c[C_RECORDS] += found
             c[C_AT] = head + length
-        if protocol == 2 and not c[C_LATE]:
+        if not c[C_LATE]:
             units = c[C_RECORDS] if c[C_KNOWN] else np.int64(-1)
-            sequence(domain, c[C_SEQUENCE], units, np.int64(-1), _FAR_RECORDS, count)
+            if protocol == 2:
+                sequence(domain, c[C_SEQUENCE], units, np.int64(1), c[C_TEMPLATES], np.int64(-1),
+                         c[C_EXPORT], received[i], FAR_RECORDS, count)  # fmt: skip
+            else:
+                sequence(domain, c[C_SEQUENCE], np.int64(1), units, np.int64(0), c[C_UPTIME],
+                         c[C_EXPORT], received[i], FAR_DATAGRAMS, count)  # fmt: skip
         c[C_AT] = 0
         c[C_DATAGRAM] += 1
     return DONE
