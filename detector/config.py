@@ -155,7 +155,8 @@ def as_toml(config: Config) -> str:
 
 
 def _section(tree: dict, path: tuple[str, ...], lines: list[str]) -> None:
-    plain = {k: v for k, v in tree.items() if not isinstance(v, dict)}
+    tables = {k: v for k, v in tree.items() if isinstance(v, list | tuple) and v and isinstance(v[0], dict)}
+    plain = {k: v for k, v in tree.items() if not isinstance(v, dict) and k not in tables}
     if plain:
         lines += ([""] if lines else []) + ([f"[{'.'.join(path)}]"] if path else [])
         # A JSON string, number, list or boolean is also a TOML one.
@@ -163,3 +164,7 @@ def _section(tree: dict, path: tuple[str, ...], lines: list[str]) -> None:
     for key, value in tree.items():
         if isinstance(value, dict):
             _section(value, (*path, key), lines)
+    for key, rows in tables.items():
+        for row in rows:
+            lines += ["", f"[[{'.'.join((*path, key))}]]"]
+            lines += [f"{k} = {msgspec.json.encode(v).decode()}" for k, v in row.items()]

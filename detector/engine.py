@@ -29,6 +29,8 @@ from detector.learner import Learner
 from detector.measures import Ends, Meter, ends_of
 from detector.minutes import Mining, Minute, Minutes
 from detector.networks import SharedNetworks
+from detector.observation import Config as MeasuresConfig
+from detector.observation import Rule
 from detector.observers.endpoints import Config as ContactConfig
 from detector.observers.endpoints import EndpointObserver
 from detector.observers.names import Config as NameConfig
@@ -62,6 +64,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     resolutions: ResolutionConfig = ResolutionConfig()
     names: NameConfig = NameConfig()
     learner: LearnerConfig = LearnerConfig()
+    measures: MeasuresConfig = MeasuresConfig()
     lateness_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 120
     connections: Annotated[int, msgspec.Meta(ge=1, le=10**8)] = 200_000
 
@@ -109,7 +112,7 @@ class Engine:
         moved = self._moved = set[bytes]()
         self._durable = durable
         self._found: list[Entry] = []
-        self.meter = Meter(config.connections, moved=moved)
+        self.meter = Meter(config.connections, moved=moved, rule=Rule(config.measures))
         self.judge = Judge(
             config.judge, self.meter.links, place_of=place_of, names=names, prefix6=prefix6, moved=moved
         )

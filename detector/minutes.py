@@ -60,7 +60,7 @@ def entry(mining: Mining, link: Link, *, client_low: bool) -> Entry:
     return Entry(
         (facts.coin if facts is not None else None) or (coins[0] if coins else UNKNOWN),
         (contact.operator if contact is not None else None) or UNKNOWN,
-        "estimate" if link.estimated else heard,
+        "estimate" if link.is_estimated() else heard,
         (place.sector if place else "") or UNKNOWN,
         (place.city if place else "") or UNKNOWN,
         client_low,

@@ -29,6 +29,7 @@ _FIXED: Final = (
 )  # fmt: skip
 _NULLABLE: Final = (
     "exporter", "reverse_bytes", "reverse_packets", "tcp_flags", "reverse_tcp_flags", "sampling_rate",
+    "direction",
 )  # fmt: skip
 
 
@@ -54,7 +55,8 @@ class Sighting(msgspec.Struct, frozen=True):
 
     ``up`` and ``down`` are (packets, bytes) from and to the subscriber, as exported; one packet in ``rate``
     was looked at.  ``carried`` says that the record shows more than an attempt to connect.  ``role`` is
-    ``pool`` where the endpoint itself is the subscriber's.  ``row`` is the row of the batch.
+    ``pool`` where the endpoint itself is the subscriber's.  ``source`` is who saw it, for people; ``point``
+    tells apart what may be the same packets: see ``observation``.  ``row`` is the row of the batch.
     """
 
     row: int
@@ -71,6 +73,7 @@ class Sighting(msgspec.Struct, frozen=True):
     down: tuple[int, int]
     rate: int
     source: str
+    point: str
     carried: bool
 
 
@@ -214,7 +217,8 @@ def _sighting(row: int, end: int, cell: dict[str, Any], entry: Entry, times: tup
         entry=entry, weak=entry.weak_at(far[1]), role=_role(cell["subscriber"], near[0], far[0]),
         first_ns=times[0], last_ns=times[1], received_ns=cell["t_received"],
         up=there if end == 1 else back, down=back if end == 1 else there,
-        rate=max(1, cell["sampling_rate"] or 1), source=_source(cell), carried=carried(cell),
+        rate=max(1, cell["sampling_rate"] or 1), source=_source(cell), point=_point(cell),
+        carried=carried(cell),
     )  # fmt: skip
 
 
@@ -229,6 +233,14 @@ def _source(cell: dict[str, Any]) -> str:
         return f"tap {cell['collector']}"
     name = _SOURCES.get(cell["source"], "flows")
     return f"{name} of {text(cell['exporter'])}" if cell["exporter"] else f"{name} by {cell['collector']}"
+
+
+def _point(cell: dict[str, Any]) -> str:
+    """As the measures name it, without domain and sampler: those of one exporter add up."""
+    if cell["source"] == 0:
+        return f"tap {cell['collector']}"
+    way = "e" if cell["direction"] == 1 else ""
+    return f"{(cell['exporter'] or b'').hex()}{way}/{cell['collector']}"
 
 
 def carried(cell: dict[str, Any]) -> bool:

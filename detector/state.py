@@ -1,8 +1,8 @@
 """What a detector keeps through a crash: the state of one subscriber, and of an engine as a whole, as bytes.
 
 State in, bytes out, and back.  Any bytes decode or are refused with DecodeError.  A record begins with what
-it is and the version of its form: another version is refused, for a field that is read as another would be
-worse than none.  What is kept shares its values with the engine: encode it before the next step.
+it is and the version of its form; one that is not known is refused, for a field that is read as another would
+be worse than none.  What is kept shares its values with the engine: encode it before the next step.
 """
 
 from typing import Any, Final, TypeVar
@@ -20,8 +20,10 @@ from detector.observers.shape import State as ShapeState
 from detector.store import Kept
 from detector.tracks import State as PayloadState
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of both forms.  A test pins the fields: it changes when they do."""
+READ: Final = (1, 2)
+"""Versions that are read.  Fields that came with 2 are the last of their struct: Link.points."""
 MAX_STATE_BYTES: Final = wire.MAX_MESSAGE_BYTES - 65_536
 """The room that a message leaves for a record."""
 INT64: Final = 1 << 63
@@ -170,7 +172,7 @@ def _decoded(record: bytes, kind: type[S]) -> S:
         raise DecodeError(Reason.SIZE, f"{len(record)} bytes, limit {wire.MAX_MESSAGE_BYTES}")
     if record[:1] != head[:1]:
         raise DecodeError(Reason.FORMAT, "not the state of such a thing")
-    if record[:2] != head:
+    if record[1:2] not in {bytes([version]) for version in READ}:
         raise DecodeError(Reason.VERSION, f"a state of version {record[1:2].hex()}")
     try:
         made: S = _READERS[kind].decode(memoryview(record)[2:])

@@ -44,7 +44,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     subscribers: int = 65_536
     endpoints: int = 64  # per subscriber
     connections: int = 32  # per subscriber and endpoint
-    sources: int = 4  # per connection
+    sources: int = 8  # per connection
     remembered: int = 65_536
 
 
@@ -72,11 +72,11 @@ class Talk(msgspec.Struct, array_like=True, gc=False):
         """Count one record; a source beyond the bound is left out."""
         self.first_ns = min(self.first_ns, sight.first_ns)
         self.last_ns = max(self.last_ns, sight.last_ns)
-        counts = self.counts.get(sight.source)
+        counts = self.counts.get(sight.point)
         if counts is None:
             if len(self.counts) >= most:
                 return
-            counts = self.counts[sight.source] = [0, 0, 0, 0]
+            counts = self.counts[sight.point] = [0, 0, 0, 0]
         for i, value in enumerate((*sight.up, *sight.down)):
             counts[i] = min(counts[i] + value, MOST)
 

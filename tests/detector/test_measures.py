@@ -86,7 +86,7 @@ def test_a_tap_counts_before_a_router_and_the_lowest_sampling_rate_before_a_high
     meter = Meter()
     meter.step(flows((0, S, 3, None, router), (0, S, 9, None, closer)))
     assert up_down(meter) == (90, 0)
-    assert the_link(meter).estimated
+    assert the_link(meter).is_estimated()
 
 
 def test_both_copies_of_a_row_are_kept_each_under_its_subscriber():
