@@ -127,6 +127,9 @@ class Station:
             # Of the two one is listened to.
             packets = self._site.packet_collector(partitions, feed.publish)
             flows = self._site.flow_collector(partitions, feed.publish)
+            kept = None if links.captures else self._site.templates_file(flows)
+            if kept is not None:
+                stack.enter_context(kept)
             self._notify.status = f"receiving on {links}"
             self._say(self._notify.status)
             ends = time.monotonic() + seconds if seconds else None
@@ -136,6 +139,8 @@ class Station:
                     lambda found: flows.feed(found, time.time_ns()),
                     WAIT_S,
                 )
+                if kept is not None:
+                    kept.turn()
                 self._sender.alive()
                 self._turned = time.monotonic()
                 self._reloads.turn()

@@ -161,6 +161,9 @@ class Live:
         self._line.bus.spill = self._drain
         self._packets = self._line.packet_collector() if captures else None
         self._exports = self._line.flow_collector() if receives else None
+        self._kept = detector.site.templates_file(self._exports) if self._exports else None
+        if self._kept is not None:
+            self._kept.__enter__()
         self._lookups = Lookups(detector.config.resolver, detector.pools)
         self._began_ns = time.time_ns()
         self._tally = Tally()
@@ -184,6 +187,8 @@ class Live:
         if self._exports is not None:
             self._exports.feed(received, time.time_ns())
             self._drain()
+        if self._kept is not None:
+            self._kept.turn()
 
     def _drain(self) -> None:
         found = self._lookups.found()
@@ -197,6 +202,8 @@ class Live:
         for collector in (self._packets, self._exports):
             if collector is not None:
                 collector.finish()
+        if self._kept is not None:
+            self._kept.__exit__(None, None, None)
         self._drain()
         report = FileReport(
             path="live", packets=self._tally.frames, flows=self._flows, bytes=self._tally.bytes,

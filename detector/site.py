@@ -12,6 +12,7 @@ from collectors import subscribers
 from collectors.bus import Publisher
 from collectors.netflow.collector import Collector as NetflowCollector
 from collectors.netflow.metrics import Metrics as NetflowMetrics
+from collectors.netflow.templatesfile import TemplatesFile
 from collectors.packet.collector import Collector as PacketCollector
 from collectors.packet.collector import Metrics as PacketMetrics
 from collectors.packet.names import NameFilter
@@ -48,6 +49,11 @@ class Site:
         made = NetflowCollector(self._config.collectors.netflow, self.home, partitions, publish, self.netflow)
         self._made.add(made)
         return made
+
+    def templates_file(self, made: NetflowCollector) -> TemplatesFile:
+        """The file that keeps what a live collector learns, as configured; nothing is opened yet."""
+        config = self._config.collectors.netflow
+        return TemplatesFile(config.templates_file, made, self.netflow, config.templates_file_every_s)
 
     def is_home(self, address: bytes) -> bool:
         """Whether a 16-byte address is home, by the networks in force."""

@@ -227,16 +227,20 @@ class Knowledge:
 
     def age(self, now_ns: int) -> None:
         """Let go what is too old; what data used lately is not."""
-        for key, _ in list(self._templates):
-            domain = self.tables.known(key.exporter, key.version, key.domain)
-            used = self.tables.used_ns(domain, key.id) if domain != GONE else 0
-            if used:
-                self._templates.touch(key, used)
+        self._touch()
         gone = self._templates.age(now_ns)
         self._metrics.template_events.labels("aged").inc(len(gone))
         self._forget(gone)
         for key in self.holding.age(now_ns):
             self._drop(key, "age")
+
+    def _touch(self) -> None:
+        """Note which templates data used, and when: kernels write it in their slots."""
+        for key, _ in list(self._templates):
+            domain = self.tables.known(key.exporter, key.version, key.domain)
+            used = self.tables.used_ns(domain, key.id) if domain != GONE else 0
+            if used:
+                self._templates.touch(key, used)
 
     def gauges(self, now_ns: int) -> None:
         """Show how much is known."""
@@ -249,6 +253,7 @@ class Knowledge:
 
     def saved(self) -> bytes:
         """Templates, rates and starts, to be read by ``restore`` after a restart."""
+        self._touch()
         templates = [
             _Saved(k.exporter, k.version, k.domain, kept.template.options, kept.template.raw, kept.t_ns)
             for k, kept in self._templates

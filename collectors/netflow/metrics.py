@@ -24,6 +24,7 @@ KINDS: Final = {
     "options": sequences.N_OPTIONS,
 }
 TEMPLATE_EVENTS: Final = ("new", "changed", "withdrawn", "evicted", "aged", "malformed")
+FILE_EVENTS: Final = ("read", "refused", "written", "failed")
 # A label is a series: of more exporters than this only the first are shown by name.
 MOST_NAMED: Final = 512
 NEWCOMERS: Final = ("not_listed", "no_room")
@@ -76,6 +77,7 @@ class Metrics:
         self.dropped = counter("dropped", "Data sets without a template dropped.", "reason")
         self.held_bytes = gauge("held_bytes", "Octets of data sets that wait for a template.")
         self.held_oldest = gauge("held_oldest_seconds", "Age of the oldest data set that waits.")
+        self.file_events = counter("templates_file", "What became of the file that keeps templates.", "event")
         self.rates_refused = counter("sampling_rates_refused", "Sampling rates told that found no room.")
         self.lost_of = NamedCounter(
             registry,
@@ -116,6 +118,8 @@ class Metrics:
             self.template_events.labels(event)
         for why in holding.DROPS:
             self.dropped.labels(why)
+        for event in FILE_EVENTS:
+            self.file_events.labels(event)
         for how in COUNTINGS:
             self.counting.labels(how)
         for protocol in PROTOCOLS:
