@@ -169,7 +169,6 @@ class Collector:
         self._evicted = 0
         self._sightings: list[names.Sighting] = []
         self._flows: list[np.ndarray] = []
-        self._chunks: list[payloads.Chunk] = []
         self._at = 0
         self._newest_ns = 0
         self._told_ns = 0
@@ -213,7 +212,7 @@ class Collector:
         while not done:
             done = flows.flush(state.rows, state.index, state.freed, state.state, state.seed, self._out)
             self._collect(_NO_OCTETS)
-        self._chunks += self._reassembly.finish()
+        self._reassembly.finish()
         self._sightings += self._names.finish()
         self._send(everywhere=True)
         self._count()
@@ -268,17 +267,16 @@ class Collector:
         exports, events, named = (int(n) for n in out.filled)
         if exports:
             self._flows.append(out.exports[:exports].copy())
-        if events:
-            self._chunks += self._reassembly.run(out.events[:events].tolist(), data)
-        self._chunks += self._reassembly.advance(clock)
+        self._reassembly.run(out.events[:events], data)
+        self._reassembly.advance(clock)
         if named:
             self._sightings += self._names.run(out.named[:named].tolist(), data)
         self._sightings += self._names.advance(clock)
         out.filled[:] = 0
 
     def _send_due(self) -> None:
-        waiting = len(self._chunks) + len(self._sightings) + sum(map(len, self._flows))
         live = self._received_ns is not None
+        waiting = self._reassembly.pages.waiting + len(self._sightings) + sum(map(len, self._flows))
         now = self._sending_ns()
         # A wall clock may be set back; then what waits shall not wait until it is there again.
         tell = abs(now - self._told_ns) >= _TICK_NS and not (live and self._newest_ns == 0)
@@ -304,8 +302,8 @@ class Collector:
             for part, batch, span in records.flow_batches(columns, owned, self._config.id, self._received_ns):
                 told.add(part)
                 self._hand_over("flows", part, batch, span)
-        chunks, self._chunks = self._chunks, []
-        for run in records.chunk_runs(chunks):
+        for page in self._reassembly.pages.drain():
+            run = records.chunk_run(page)
             owned = self._assign(run)
             self._metrics.not_home.labels("payloads").inc(owned.dropped)
             for part, batch, span, size in records.payload_batches(run, owned, self._config.id):
@@ -381,19 +379,22 @@ class Collector:
 
 def warm() -> None:
     """Call every kernel once with next to nothing, so that all are compiled."""
-    where = subscribers.home()
-    collector = Collector(Config(flow_slots=16), where, 1, lambda *_: None, Metrics(CollectorRegistry()))
-    # One frame: raw IPv4, UDP, no payload; as pcap and as pcapng (section, interface, packet).
-    frame = bytes.fromhex("4500001c00000000401100007f0000017f000001003500350008000000000000")
+    metrics = Metrics(CollectorRegistry())
+    collector = Collector(Config(flow_slots=16), subscribers.home(), 1, lambda *_: None, metrics)
+    # A SYN, and a mining word behind a hole; raw IPv4, as pcap and as pcapng (section, interface, packets).
+    ends = bytes.fromhex("000000004006 0000 7f000001 7f000002 1f90 1f91")
     pcap = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
-    pcap += struct.pack("<IIII", 0, 0, len(frame), len(frame)) + frame
     ng = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
     ng += struct.pack("<IIHHII", 1, 20, 101, 0, 65535, 20)
-    ng += struct.pack("<IIIIIII", 6, 64, 0, 0, 0, len(frame), len(frame)) + frame + struct.pack("<I", 64)
-    for capture in (pcap, ng):
-        for block in blocks(io.BytesIO(capture)):
-            collector.feed(block, 1)
-            collector.feed(nothing(), 1 + _SECOND)
-            out = np.zeros(block.offset.size, FRAME)
-            decode_all(*block.columns[:4], block.link, out, np.zeros(block.offset.size, np.int64))
+    for seq, flags, data in ((0, 0x5002, b""), (9, 0x5010, b'"mining."   ')):
+        size = 40 + len(data)
+        frame = struct.pack(">HH", 0x4500, size) + ends + struct.pack(">IIHHI", seq, 0, flags, 0, 0) + data
+        pcap += struct.pack("<IIII", 0, 0, size, size) + frame
+        ng += struct.pack("<IIIIIII", 6, 32 + size, 0, 0, 0, size, size)
+        ng += frame + struct.pack("<I", 32 + size)
+    for block in (block for capture in (pcap, ng) for block in blocks(io.BytesIO(capture))):
+        collector.feed(block, 1)
+        collector.feed(nothing(), 1 + _SECOND)
+        out = np.zeros(block.offset.size, FRAME)
+        decode_all(*block.columns[:4], block.link, out, np.zeros(block.offset.size, np.int64))
     collector.finish()

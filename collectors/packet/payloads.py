@@ -1,25 +1,30 @@
-"""Reassembly of candidate connections: segments in, chunks of each direction in order out.
+"""Reassembly of candidate connections: segments in, chunks of each direction in order out, on pages.
 
 In order, once, within bounds: a segment that repeats is dropped, of overlapping copies the first wins, a
 hole is waited for and then given up, and what follows it says GAP.  Sequence numbers wrap (RFC 9293
 section 3.4).  Time is the data's.  Chunks are a function of the sequence of segments alone.
+
+Nearly all segments are the next of their direction: ``ordered.assemble`` takes those.  ``take`` can take any,
+and is what is meant.
 """
 
 import heapq
-from collections import OrderedDict
 from typing import Final
 
 import numpy as np
 
-from collectors.packet.frames import ACK, FIN, RST, SYN
-from collectors.packet.segments import WINDOW, Bounds, Chunk, Connection, Piece, Segment, Way
+from collectors.packet import ordered
+from collectors.packet.frames import ACK, FIN, RST
+from collectors.packet.ordered import AGED as SECOND_AGED
+from collectors.packet.ordered import COUNT, DUE, EVICTIONS, FIRST, HOLDS, KEPT, NEVER, NOW
+from collectors.packet.pages import Pages
+from collectors.packet.segments import Bounds, Connection, Piece, Segment, Way
 from collectors.streams import ACK_ONLY, END, GAP, START
 
 _MS: Final = 1_000_000
 _SECOND: Final = 1000 * _MS
 # A hole that the receiver asks for is waited for so many times more.
 _DENIALS: Final = 8
-_UNUSUAL: Final = FIN | SYN | RST
 
 # Why reassembly dropped something; also the value of the ``reason`` label.
 REPEATED: Final = "repeated"  # octets that were there before
@@ -37,162 +42,142 @@ def _size(segments: list[Segment]) -> int:
 
 
 class Reassembly:
-    """All candidate connections.  ``feed`` and ``advance`` answer the chunks that are complete."""
+    """All candidate connections.  ``run``, ``advance`` and ``finish`` fill ``pages``."""
 
     def __init__(self, bounds: Bounds) -> None:
-        self.drops = dict.fromkeys(DROPS, 0)
         self._bounds = bounds
-        # Tentative ones apart, so that a flood of them pushes no picked one out.
-        self._tentative: OrderedDict[int, Connection] = OrderedDict()
-        self._picked: OrderedDict[int, Connection] = OrderedDict()
+        self._drops = dict.fromkeys(DROPS, 0)
+        self._tables = ordered.tables(bounds.max_connections)
+        self._state = self._tables.state
+        self._kept: dict[int, Connection] = {}  # by ``conn``: of these the arrays do not say all
         self._held = 0
         self._rivals = 0  # octets that may be the stream, or strange
-        self._now = 0
         self._holes = 0
-        self._aged = 0
         self._due: list[tuple[int, int, int, int]] = []  # deadline, hole, connection, direction
-        self._out: list[Chunk] = []
+        self.pages = Pages()
 
     def __len__(self) -> int:
-        return len(self._tentative) + len(self._picked)
+        return int(self._state[COUNT])
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """What was dropped so far, by reason."""
+        evicted = self._drops[EVICTED] + int(self._state[EVICTIONS])
+        return {**self._drops, EVICTED: evicted}
 
     @property
     def held_bytes(self) -> int:
         """Octets that wait: behind holes, or for it to show whether they are the stream."""
         return self._held + self._rivals
 
-    def feed(self, s: Segment) -> list[Chunk]:
-        """Take one segment, in the order of packets.  Returns the chunks that it, or its time, completed."""
-        self._one(s)
-        return self._drain()
+    def run(self, events: np.ndarray, data: np.ndarray) -> None:
+        """Take EVENT records in the order of packets; ``data`` (u1) holds their bytes."""
+        i = 0
+        while True:
+            i = ordered.assemble(events, i, data, self._tables, self.pages.open, self._bounds.idle_s)
+            if i >= events.size:
+                return
+            if not self.pages.turn(int(events[i]["size"])):
+                self.take(events, i, data)
+                i += 1
 
-    def run(self, events: list[tuple[int, ...]], data: np.ndarray) -> list[Chunk]:
-        """``feed`` for many: each a Segment with (at, size) in ``data`` (u1) for its bytes.
-
-        Most segments of a long session are the next in order, or empty.  Those are dealt with here, at a
-        third of the cost; the answer is the same.
-        """
-        picked, out = self._picked, self._out
-        for event in events:
-            at, size = event[-2:]
-            # Time first: it may be this very connection that was silent for too long.
-            if event[15] > self._now:
-                self._tick(event[15])
-            c = picked.get(event[0])
-            if c is None or event[10] & _UNUSUAL or event[15] < self._now:
-                self._one(Segment._make((*event[:-2], data[at : at + size].tobytes())))
-                continue
-            d, seq = event[7], event[11]
-            way, offset = c.ways[d], c.ways[d].next
-            if (
-                way.held
-                or c.ways[1 - d].held
-                or not way.acked
-                or way.gap
-                or (size and (way.published < 0 or seq != (way.base + offset) & 0xFFFFFFFF))
-            ):
-                self._one(Segment._make((*event[:-2], data[at : at + size].tobytes())))
-                continue
-            picked.move_to_end(event[0])
-            c.seen = self._now
-            if event[10] & ACK:
-                c.ways[1 - d].last_ack = event[12]
-            if size:
-                way.next = offset + size
-                way.ended = False
-                flags = START if way.known else 0
-                body = data[at : at + size].tobytes()
-                out.append(Chunk(*c.ends[d], event[14], offset, seq, event[12], flags, body))
-        return self._drain()
-
-    def _one(self, s: Segment) -> None:
-        if s.clock > self._now:
+    def take(self, events: np.ndarray, i: int, data: np.ndarray) -> None:
+        """Take one event, whatever it is."""
+        *told, at, size = events[i].item()
+        s = Segment._make((*told, data[at : at + size].tobytes()))
+        if s.clock > self._state[NOW]:
             self._tick(s.clock)
-        c = self._connection(s)
+        c = self._connection(events, i, s.conn)
         way, other = c.ways[s.direction], c.ways[1 - s.direction]
         if s.tcp_flags & ACK:
             other.last_ack = s.ack
-        before = len(self._out)
+        before = self.pages.waiting
         self._take(c, way, s)
         if way.base < 0 and s.known == 3:
-            way.known, way.base = True, s.start  # no payload yet, but where it will begin
+            way.known, way.base = 1, s.start  # no payload yet, but where it will begin
         if s.tcp_flags & ACK:
             self._acknowledge(c, other, s)
-            self._first_ack(c, way, other, s, len(self._out) > before)
+            self._first_ack(c, way, other, s, self.pages.waiting > before)
         if s.tcp_flags & RST:
             self._reset(c, way, s)
+        self._settle(c)
 
-    def advance(self, clock: int) -> list[Chunk]:
+    def advance(self, clock: int) -> None:
         """Let time pass: give up the holes that fell due."""
-        if clock > self._now:
+        if clock > self._state[NOW]:
             self._tick(clock)
-        return self._drain()
 
-    def finish(self) -> list[Chunk]:
+    def finish(self) -> None:
         """The input is over: nothing will fill a hole any more."""
-        for c in (*self._tentative.values(), *self._picked.values()):
-            for d in range(2):
-                self._give_up(c, d, GIVEN_UP, everything=True)
-                self._give_up_rivals(c.ways[d])
-        self._tentative.clear()
-        self._picked.clear()
+        for first in (FIRST, FIRST + 1):
+            n = int(self._state[first])
+            while n >= 0:
+                row = self._tables.places[n]
+                c = self._kept.pop(int(row["conn"]), None)
+                if c is not None:
+                    for d in range(2):
+                        self._give_up(c, d, GIVEN_UP, everything=True)
+                        self._give_up_rivals(c.ways[d])
+                n = int(row["after"])
         self._due.clear()
-        return self._drain()
+        self._tables = ordered.tables(self._bounds.max_connections)
+        self._tables.state[[NOW, SECOND_AGED, EVICTIONS]] = self._state[[NOW, SECOND_AGED, EVICTIONS]]
+        self._state = self._tables.state
 
-    def _drain(self) -> list[Chunk]:
-        out = self._out[:]
-        self._out.clear()
-        return out
+    def _write(self, c: Connection, d: int, chunk: tuple[int, ...], data: bytes) -> None:
+        """Put a chunk, (t, offset, seq, ack, flags), on the page."""
+        r, src, dst = c.row, "ab"[d], "ba"[d]
+        *told, flags = chunk
+        ports = r[f"{src}_port"], r[f"{dst}_port"]
+        ends = r[f"{src}_high"], r[f"{src}_low"], r[f"{dst}_high"], r[f"{dst}_low"]
+        flags |= START if c.ways[d].known else 0
+        self.pages.write((*ends, *told, *ports, flags), data)
 
     # -- connections
 
-    def _connection(self, s: Segment) -> Connection:
-        c = self._picked.get(s.conn)
-        if c is not None:
-            self._picked.move_to_end(s.conn)
+    def _connection(self, events: np.ndarray, i: int, conn: int) -> Connection:
+        place = ordered.join_one(events, i, self._tables)
+        while place < 0:
+            self._forget(ordered.oldest(self._tables), EVICTED)
+            place = ordered.join_one(events, i, self._tables)
+        return self._kept.get(conn) or Connection(self._tables.places[place], place)
+
+    def _settle(self, c: Connection) -> None:
+        """Keep of a connection what the arrays do not have, and say so there."""
+        if all(way.plain for way in c.ways):
+            self._kept.pop(c.conn, None)
+            c.row["kept"] = 0
         else:
-            c = self._tentative.pop(s.conn, None) or self._new(s)
-            c.picked = c.picked or bool(s.picked)
-            (self._picked if c.picked else self._tentative)[s.conn] = c
-        c.seen = self._now
-        return c
+            self._kept[c.conn] = c
+            c.row["kept"] = KEPT | (HOLDS if any(way.held for way in c.ways) else 0)
 
-    def _new(self, s: Segment) -> Connection:
-        if len(self) >= self._bounds.max_connections:
-            _, oldest = (self._tentative or self._picked).popitem(last=False)
-            self._forget(oldest, EVICTED)
-        return Connection(s.conn, s)
-
-    def _forget(self, c: Connection, why: str) -> None:
-        self.drops[why] += 1
-        for way in c.ways:
+    def _forget(self, place: int, why: str) -> None:
+        self._drops[why] += 1
+        c = self._kept.pop(int(self._tables.places[place]["conn"]), None)
+        for way in c.ways if c else ():
             self._give_up_rivals(way)
             self._held -= way.held_bytes
-            way.held_bytes = 0
-            way.held = []
-            way.hole = 0
+        ordered.forget(place, self._tables)
 
     # -- time
 
     def _tick(self, now: int) -> None:
-        self._now = now
+        self._state[NOW] = now
         while self._due and self._due[0][0] <= now:
-            _, hole, key, d = heapq.heappop(self._due)
-            c = self._picked.get(key) or self._tentative.get(key)
+            _, hole, conn, d = heapq.heappop(self._due)
+            c = self._kept.get(conn)
             if c is not None and c.ways[d].hole == hole:
                 self._fall_due(c, d)
+                self._settle(c)
+        self._state[DUE] = self._due[0][0] if self._due else NEVER
         # By whole seconds, so that it does not matter at which packet of a second this is asked.
-        if now // _SECOND == self._aged:
+        if now // _SECOND == self._state[SECOND_AGED]:
             return
-        self._aged = now // _SECOND
-        limit = (self._aged - self._bounds.idle_s) * _SECOND
-        for table in (self._tentative, self._picked):
-            while table:
-                c = next(iter(table.values()))
-                if c.seen > limit:
-                    break
-                del table[c.key]
-                self._forget(c, AGED)
+        self._state[SECOND_AGED] = now // _SECOND
+        limit = (now // _SECOND - self._bounds.idle_s) * _SECOND
+        for first in (FIRST, FIRST + 1):
+            while self._state[first] >= 0 and self._tables.places[self._state[first]]["seen"] <= limit:
+                self._forget(int(self._state[first]), AGED)
 
     def _fall_due(self, c: Connection, d: int) -> None:
         """A hole was waited for.  If the receiver asks for it, it is to come, or what follows is forged."""
@@ -204,8 +189,9 @@ class Reassembly:
             self._give_up(c, d, GIVEN_UP)
 
     def _wait(self, c: Connection, d: int, milliseconds: int) -> None:
-        way = c.ways[d]
-        heapq.heappush(self._due, (self._now + milliseconds * _MS, way.hole, c.key, d))
+        deadline = int(self._state[NOW]) + milliseconds * _MS
+        heapq.heappush(self._due, (deadline, c.ways[d].hole, c.conn, d))
+        self._state[DUE] = self._due[0][0]
 
     # -- bytes
 
@@ -216,7 +202,7 @@ class Reassembly:
                 self._end(c, s.direction, s.t, way.next, s.seq, s.ack)
             return
         if way.base < 0:
-            self._begin(way, s)
+            ordered.begin_one(self._tables, c.place, s.direction, s.seq, s.start, s.known)
         offset = way.place_of(s.seq)
         if way.strange(offset):
             self._stray(c, way, s)
@@ -235,7 +221,7 @@ class Reassembly:
         enough = bool(s.data) and way.rival(s)
         kept = _size(way.rivals)
         self._rivals += kept - before
-        self.drops[STRANGE] += before + len(s.data) - kept
+        self._drops[STRANGE] += before + len(s.data) - kept
         if not enough:
             if kept > self._bounds.max_bytes or self._rivals > self._bounds.max_bytes_in_all:
                 self._give_up_rivals(way)
@@ -249,7 +235,7 @@ class Reassembly:
             way.base = (first.seq - way.next) & 0xFFFFFFFF
             way.published = -1 if way.published < 0 else way.next
             way.skipped = []
-            way.gap = True
+            way.gap = 1
         rivals, way.rivals = way.rivals, []
         self._rivals -= kept
         for rival in rivals:
@@ -261,25 +247,15 @@ class Reassembly:
         """What was strange stays so."""
         size = _size(way.rivals)
         self._rivals -= size
-        self.drops[STRANGE] += size
+        self._drops[STRANGE] += size
         way.rivals = []
-
-    def _begin(self, way: Way, s: Segment) -> None:
-        way.known = bool(s.known & 1)
-        way.base = s.start if way.known else s.seq
-        if way.known and not s.known & 2:
-            # Bytes went by before anybody took this connection for a candidate.
-            way.next = (s.seq - way.base) & 0xFFFFFFFF
-            way.gap = way.next > 0
-        # Joined in the middle: if it was by a forged segment, the stream is elsewhere.
-        way.skipped = [(0 if way.known else -WINDOW, way.next)]
 
     def _insert(self, way: Way, offset: int, s: Segment) -> None:
         """Hold what of the segment is new: not yet published, and in no piece that came before."""
         at, end = max(offset, way.next), offset + len(s.data)
         if at > offset:
             lost = min(at, end) - offset
-            self.drops[REPEATED if way.published >= 0 and offset >= way.published else BEFORE] += lost
+            self._drops[REPEATED if way.published >= 0 and offset >= way.published else BEFORE] += lost
         pieces = []
         for piece in way.held:
             if at >= end:
@@ -290,7 +266,7 @@ class Reassembly:
                 at = stop
             beyond = piece.offset + len(piece.data)
             if beyond > at:
-                self.drops[REPEATED] += min(beyond, end) - at
+                self._drops[REPEATED] += min(beyond, end) - at
                 at = beyond
         if at < end:
             pieces.append(Piece(at, s.data[at - offset :], s.t, s.ack, False))
@@ -319,13 +295,13 @@ class Reassembly:
             way.hole = 0
             last = max(ready, key=lambda p: p.t)
             if size:
-                way.ended = False
+                way.ended = 0
                 if way.published < 0:
                     way.published = start
             data = b"".join(p.data for p in ready)
             if size or (fin and not way.ended):
                 self._emit(c, d, last.t, start, last.ack, END if fin else 0, data)
-                way.ended = way.ended or fin
+                way.ended = int(way.ended or fin)
         if way.held and not way.hole:
             self._holes += 1
             way.hole = self._holes
@@ -335,18 +311,17 @@ class Reassembly:
 
     def _emit(self, c: Connection, d: int, t: int, offset: int, ack: int, flags: int, data: bytes) -> None:
         way = c.ways[d]
-        flags |= START if way.known else 0
         if way.gap and data:
             flags |= GAP
-            way.gap = False
+            way.gap = 0
         seq = (way.base + offset) & 0xFFFFFFFF if way.base >= 0 else 0
-        self._out.append(Chunk(*c.ends[d], t, offset, seq, ack, flags, data))
+        self._write(c, d, (t, offset, seq, ack, flags), data)
 
     def _give_up(self, c: Connection, d: int, why: str, *, everything: bool = False) -> None:
         """Go on behind the hole; behind every hole if ``everything``."""
         way = c.ways[d]
         while way.held:
-            self.drops[why] += 1
+            self._drops[why] += 1
             way.skip(way.held[0].offset)
             self._release(c, d)
             if not everything:
@@ -381,17 +356,15 @@ class Reassembly:
         ahead = (s.ack - other.base - other.published) & 0xFFFFFFFF
         if not 0 < ahead < 0x80000000:
             return
-        way.acked = True
+        way.acked = 1
         if not told:
-            chunk = Chunk(*c.ends[s.direction], s.t, way.next, s.seq, s.ack, ACK_ONLY, b"")
-            self._out.append(chunk._replace(flags=ACK_ONLY | (START if way.known else 0)))
+            self._write(c, s.direction, (s.t, way.next, s.seq, s.ack, ACK_ONLY), b"")
 
     def _end(self, c: Connection, d: int, t: int, offset: int, seq: int, ack: int) -> None:
         way = c.ways[d]
         if not way.ended:
-            way.ended = True
-            flags = END | (START if way.known else 0)
-            self._out.append(Chunk(*c.ends[d], t, offset, seq, ack, flags, b""))
+            way.ended = 1
+            self._write(c, d, (t, offset, seq, ack, END), b"")
 
     def _reset(self, c: Connection, way: Way, s: Segment) -> None:
         self._give_up(c, s.direction, GIVEN_UP, everything=True)

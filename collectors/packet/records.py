@@ -11,15 +11,14 @@ from typing import Final
 import numpy as np
 
 from collectors import wire
+from collectors.jit import bare as kernel
 from collectors.packet.frames import NO_VLAN
 from collectors.packet.names import Sighting
-from collectors.packet.payloads import Chunk
+from collectors.packet.pages import Page
 from collectors.packet.table import PICKED
 from collectors.subscribers import Owned
 
 _TCP: Final = 6
-# Of the 8 MiB that a message may have, what the payload bytes of one batch may take.
-MAX_BATCH_BYTES: Final = 4 << 20
 # Two names, each up to a kilobyte when every octet is escaped, and two copies of each row.
 MAX_NAMES: Final = 1024
 Span = tuple[int, int]
@@ -132,42 +131,28 @@ def flow_batches(
 
 @dataclass(frozen=True, slots=True)
 class ChunkRun:
-    """Chunks that fit into one message, and their 5-tuples as columns."""
+    """Chunks that fit into one message: their page, and their 5-tuples as columns."""
 
-    chunks: list[Chunk]
+    page: Page
     src: np.ndarray
     dst: np.ndarray
     src_port: np.ndarray
     dst_port: np.ndarray
 
 
-def chunk_runs(chunks: list[Chunk]) -> Iterator[ChunkRun]:
-    """Cut chunks, in order, so that a message holds no more than its limits."""
-    run: list[Chunk] = []
-    size = 0
-    for chunk in chunks:
-        if run and (len(run) >= wire.MAX_ROWS or size + len(chunk.data) > MAX_BATCH_BYTES):
-            yield _run(run)
-            run, size = [], 0
-        run.append(chunk)
-        size += len(chunk.data)
-    if run:
-        yield _run(run)
+def chunk_run(page: Page) -> ChunkRun:
+    """The chunks of a page."""
+    r = page.rows
+    src, dst = _addresses(r["src_high"], r["src_low"]), _addresses(r["dst_high"], r["dst_low"])
+    # A column of a record array is no plain array: a kernel would be compiled once more for it.
+    return ChunkRun(page, src, dst, r["src_port"].copy(), r["dst_port"].copy())
 
 
-def _packed(addresses: Iterable[bytes]) -> np.ndarray:
-    # A bytearray, because a kernel is compiled once more for arrays that are read-only.
-    return np.frombuffer(bytearray().join(addresses), np.uint8).reshape(-1, 16)
-
-
-def _run(chunks: list[Chunk]) -> ChunkRun:
-    return ChunkRun(
-        chunks,
-        _packed(c.src for c in chunks),
-        _packed(c.dst for c in chunks),
-        np.array([c.src_port for c in chunks], np.uint16),
-        np.array([c.dst_port for c in chunks], np.uint16),
-    )
+@kernel
+def _gather(data, at, offsets, out):
+    for i in range(at.size):
+        for k in range(offsets[i + 1] - offsets[i]):
+            out[offsets[i] + k] = data[at[i] + k]
 
 
 def payload_batches(
@@ -176,13 +161,15 @@ def payload_batches(
     """(partition, batch, (first t, last t), octets of payload) of ``payloads``."""
     places, runs = _order(owned)
     i = owned.row[places]
-    chunks = [run.chunks[k] for k in i.tolist()]
-    offsets = np.zeros(len(chunks) + 1, np.int32)
-    np.cumsum([len(c.data) for c in chunks], out=offsets[1:])
-    t = np.array([c.t for c in chunks], np.int64)
+    r = run.page.rows[i]
+    offsets = np.zeros(i.size + 1, np.int32)
+    np.cumsum(r["size"], out=offsets[1:])
+    data = np.empty(int(offsets[-1]), np.uint8)
+    _gather(run.page.data, r["at"].copy(), offsets, data)
+    t = r["t"].copy()
     batch = wire.batch(
         "payloads",
-        len(chunks),
+        i.size,
         {
             "subscriber": owned.subscriber[places],
             "copy": owned.copy[places],
@@ -190,19 +177,24 @@ def payload_batches(
             "dst": run.dst[i],
             "src_port": run.src_port[i],
             "dst_port": run.dst_port[i],
-            "protocol": np.full(len(chunks), _TCP, np.uint8),
+            "protocol": np.full(i.size, _TCP, np.uint8),
             "t": t,
-            "offset": np.array([c.offset for c in chunks], np.uint64),
-            "seq": np.array([c.seq for c in chunks], np.uint32),
-            "ack": np.array([c.ack for c in chunks], np.uint32),
-            "flags": np.array([c.flags for c in chunks], np.uint8),
-            "data": (offsets, b"".join(c.data for c in chunks)),
+            "offset": r["offset"],
+            "seq": r["seq"],
+            "ack": r["ack"],
+            "flags": r["flags"],
+            "data": (offsets, data),
             "collector": collector,
         },
     )
     for part, a, b in runs:
         span = int(t[a:b].min()), int(t[a:b].max())
         yield part, batch.slice(a, b - a), span, int(offsets[b] - offsets[a])
+
+
+def _packed(addresses: Iterable[bytes]) -> np.ndarray:
+    # A bytearray, because a kernel is compiled once more for arrays that are read-only.
+    return np.frombuffer(bytearray().join(addresses), np.uint8).reshape(-1, 16)
 
 
 @dataclass(frozen=True, slots=True)

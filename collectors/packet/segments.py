@@ -1,10 +1,12 @@
-"""What reassembly is made of: segments in, chunks out, and what is held between them."""
+"""What reassembly is made of: bounds, segments, and the directions of a connection that are out of order."""
 
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 Bound = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 22)]
 Wait = Annotated[int, msgspec.Meta(ge=1, le=86_400_000)]
 
 # Connections that mine have a few KB on their way; a hole of more than this is not waited for.
@@ -18,7 +20,7 @@ _SKIPS: Final = 8
 class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What reassembly may hold, and for how long it waits."""
 
-    max_connections: Bound = 16384
+    max_connections: Count = 16384
     max_segments: Bound = 64
     max_bytes: Bound = 65536
     max_bytes_in_all: Bound = 64 << 20
@@ -53,21 +55,6 @@ class Segment(NamedTuple):
     data: bytes
 
 
-class Chunk(NamedTuple):
-    """One row of the ``payloads`` stream, without its owner.  ``src`` is the sender of the bytes."""
-
-    src: bytes
-    dst: bytes
-    src_port: int
-    dst_port: int
-    t: int
-    offset: int
-    seq: int
-    ack: int
-    flags: int
-    data: bytes
-
-
 class Piece(NamedTuple):
     """Bytes that wait for those before them; an end (FIN) waits as a piece without bytes."""
 
@@ -78,30 +65,62 @@ class Piece(NamedTuple):
     fin: bool
 
 
+def _number(field: str) -> property:
+    """A field of the direction, in the arrays that ``ordered`` works on too."""
+
+    def get(way: "Way") -> int:
+        return int(way.row[field][way.d])
+
+    def put(way: "Way", value: int) -> None:
+        way.row[field][way.d] = value
+
+    return property(get, put)
+
+
 class Way:
-    """One direction of a connection.  Offsets count from ``base``, the sequence number of offset 0."""
+    """One direction of a connection: ``row`` is its CONNECTION, and what is kept beside it is here.  Offsets
+    count from ``base``, the sequence number of offset 0."""
 
     __slots__ = (
-        "acked", "acked_hole", "base", "denials", "ended", "gap", "held", "held_bytes", "hole", "known",
-        "last_ack", "next", "published", "rivals", "skipped",
+        "_skipped", "acked_hole", "d", "denials", "held", "held_bytes", "hole", "rivals", "row",
     )  # fmt: skip
 
-    def __init__(self) -> None:
-        self.base = -1  # until the first payload, or the handshake, tells
-        self.known = False
-        self.next = 0
-        self.published = -1  # offset of the first byte published
+    base = _number("base")
+    next = _number("next")
+    published = _number("published")
+    last_ack = _number("last_ack")
+    known = _number("known")
+    gap = _number("gap")
+    ended = _number("ended")
+    acked = _number("acked")
+
+    def __init__(self, row: np.void, d: int) -> None:
+        self.row = row
+        self.d = d
         self.held: list[Piece] = []  # sorted, disjoint
         self.held_bytes = 0
         self.hole = 0  # number of the hole being waited for; 0 none
         self.acked_hole = False
-        self.gap = False
-        self.acked = False  # this direction acknowledged published bytes of the other
-        self.ended = False
-        self.last_ack = -1  # sequence number that the other direction acknowledged last
         self.denials = 0  # waits for the hole that ended with acknowledgements that stop before it
-        self.skipped: list[tuple[int, int]] = []  # offsets that were given up, the newest last
+        self._skipped: list[tuple[int, int]] | None = None
         self.rivals: list[Segment] = []  # in order, at another place than ``next``
+
+    @property
+    def skipped(self) -> list[tuple[int, int]]:
+        """Offsets (from, to) that were given up, the newest last; at first, what went before we joined."""
+        if self._skipped is None:
+            first, last = self.row["left_out"][self.d].tolist()
+            return [(first, last)] if self.row["begun"][self.d] else []
+        return self._skipped
+
+    @skipped.setter
+    def skipped(self, places: list[tuple[int, int]]) -> None:
+        self._skipped = places
+
+    @property
+    def plain(self) -> bool:
+        """Nothing is kept that the arrays do not have."""
+        return not self.held and not self.rivals and self._skipped is None
 
     def place_of(self, seq: int) -> int:
         """The offset of a sequence number: the one that is nearest to where we are (modulo 2**32)."""
@@ -114,10 +133,11 @@ class Way:
     def skip(self, offset: int) -> None:
         """Go on at ``offset``, and remember what was left out."""
         if offset > self.next:
-            first = self.skipped.pop()[0] if len(self.skipped) >= _SKIPS else self.next
-            self.skipped.append((first, offset))
+            skipped = self.skipped
+            first = skipped.pop()[0] if len(skipped) >= _SKIPS else self.next
+            self.skipped = [*skipped, (first, offset)]
         self.next = offset
-        self.gap = True
+        self.gap = 1
 
     def rival(self, s: Segment) -> bool:
         """Note a strange segment.  True: the stream is rather where this and those before it are.
@@ -145,15 +165,12 @@ class Way:
 
 
 class Connection:
-    """Two directions, and the 5-tuple as each direction's chunks carry it."""
+    """Two directions; ``place`` is its row's number."""
 
-    __slots__ = ("ends", "key", "picked", "seen", "ways")
+    __slots__ = ("conn", "place", "row", "ways")
 
-    def __init__(self, key: int, s: Segment) -> None:
-        self.key = key
-        self.picked = bool(s.picked)
-        self.seen = s.clock
-        self.ways = (Way(), Way())
-        a = ((s.a_high << 64) | s.a_low).to_bytes(16, "big"), s.a_port
-        b = ((s.b_high << 64) | s.b_low).to_bytes(16, "big"), s.b_port
-        self.ends = ((a[0], b[0], a[1], b[1]), (b[0], a[0], b[1], a[1]))
+    def __init__(self, row: np.void, place: int) -> None:
+        self.row = row
+        self.place = place
+        self.conn = int(row["conn"])
+        self.ways = (Way(row, 0), Way(row, 1))

@@ -1,6 +1,7 @@
 """Reassembly against a plain twin, and each of its bounds."""
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -8,22 +9,85 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.packet import payloads
+from collectors.packet.picking import EVENT
+from collectors.packet.segments import Segment
 from collectors.streams import ACK_ONLY, END, GAP, START
 
 MS = 10**6
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 
 
+class Chunk(NamedTuple):
+    """One row of a page, with its bytes."""
+
+    src_port: int
+    dst_port: int
+    src: int
+    dst: int
+    t: int
+    offset: int
+    seq: int
+    ack: int
+    flags: int
+    data: bytes
+
+
+class Reassembly(payloads.Reassembly):
+    """One segment in, its chunks out: by the compiled pass where that takes it, or never by it."""
+
+    def __init__(self, bounds, compiled=True):
+        super().__init__(bounds)
+        self.compiled = compiled
+
+    def feed(self, *segments):
+        events, data = columns(segments)
+        if self.compiled:
+            self.run(events, data)
+        else:
+            for i in range(events.size):
+                self.take(events, i, data)
+        return self.drained()
+
+    def advance(self, clock):
+        super().advance(clock)
+        return self.drained()
+
+    def finish(self):
+        super().finish()
+        return self.drained()
+
+    def drained(self):
+        return [
+            Chunk(*(int(r[name]) for name in CHUNK_FIELDS), page.data[r["at"] :][: r["size"]].tobytes())
+            for page in self.pages.drain()
+            for r in page.rows
+        ]
+
+
+CHUNK_FIELDS = ("src_port", "dst_port", "src_low", "dst_low", "t", "offset", "seq", "ack", "flags")
+
+
+def columns(segments):
+    """As the compiled pass writes them."""
+    events = np.zeros(len(segments), EVENT)
+    data = b"".join(s.data for s in segments)
+    at = 0
+    for i, s in enumerate(segments):
+        events[i] = (*s[:-1], at, len(s.data))
+        at += len(s.data)
+    return events, np.frombuffer(bytearray(data or b"-"), np.uint8)
+
+
 def segment(seq, data=b"", *, d=0, t=0, ack=0, flags=ACK, conn=1, start=None, fresh=True, picked=1):
     known = (start is not None) | (2 if fresh else 0)
-    return payloads.Segment(
+    return Segment(
         conn, 0, 0xFFFF0A000001, 0, 0xFFFF0A000002, 1000, 3333, d, picked, known, flags,
         seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, (start or 0) & 0xFFFFFFFF, t, t, data,
     )  # fmt: skip
 
 
 def run(segments, **bounds):
-    r = payloads.Reassembly(payloads.Bounds(**bounds))
+    r = Reassembly(payloads.Bounds(**bounds))
     out = [c for s in segments for c in r.feed(s)]
     return r, out + r.finish()
 
@@ -90,7 +154,7 @@ def test_a_connection_picked_late_has_its_true_offset_and_a_gap():
 
 
 def test_a_hole_is_given_up_after_two_seconds_of_any_connections_time():
-    r = payloads.Reassembly(payloads.Bounds())
+    r = Reassembly(payloads.Bounds())
     assert r.feed(segment(0, b"a", start=0))
     assert r.feed(segment(2, b"c", t=100 * MS, start=0)) == []
     assert r.advance(2099 * MS) == []
@@ -100,7 +164,7 @@ def test_a_hole_is_given_up_after_two_seconds_of_any_connections_time():
 
 
 def test_a_hole_that_the_other_side_acknowledged_is_given_up_soon():
-    r = payloads.Reassembly(payloads.Bounds())
+    r = Reassembly(payloads.Bounds())
     r.feed(segment(0, b"a", start=0))
     r.feed(segment(2, b"c", t=100 * MS, start=0))
     r.feed(segment(900, d=1, ack=3, t=150 * MS))
@@ -109,7 +173,7 @@ def test_a_hole_that_the_other_side_acknowledged_is_given_up_soon():
 
 
 def test_a_hole_that_fills_in_time_is_none():
-    r = payloads.Reassembly(payloads.Bounds())
+    r = Reassembly(payloads.Bounds())
     r.feed(segment(0, b"a", start=0))
     r.feed(segment(2, b"c", start=0))
     (c,) = r.feed(segment(1, b"b", t=1999 * MS, ack=77, start=0))
@@ -121,18 +185,18 @@ def test_held_segments_and_octets_are_bounded():
     r, out = run([segment(2 * k, b"x", start=0) for k in range(1, 10)], max_segments=3)
     assert r.drops[payloads.BOUNDS] == 6
     assert len(out) == 9
-    r = payloads.Reassembly(payloads.Bounds(max_bytes=1000))
+    r = Reassembly(payloads.Bounds(max_bytes=1000))
     for k in range(1, 100):
         r.feed(segment(300 * k, b"x" * 200, start=0))
         assert r.held_bytes <= 1000
-    r = payloads.Reassembly(payloads.Bounds(max_bytes_in_all=1000))
+    r = Reassembly(payloads.Bounds(max_bytes_in_all=1000))
     for k in range(1, 100):
         r.feed(segment(300, b"x" * 200, start=0, conn=k))
         assert r.held_bytes <= 1000
 
 
 def test_a_flood_of_tentative_connections_pushes_out_no_picked_one():
-    r = payloads.Reassembly(payloads.Bounds(max_connections=8))
+    r = Reassembly(payloads.Bounds(max_connections=8))
     r.feed(segment(0, b"a", start=0, conn=1))
     for k in range(2, 100):
         r.feed(segment(0, b"{", start=0, conn=k, picked=0))
@@ -143,7 +207,7 @@ def test_a_flood_of_tentative_connections_pushes_out_no_picked_one():
 
 
 def test_a_silent_connection_is_forgotten():
-    r = payloads.Reassembly(payloads.Bounds(idle_s=10))
+    r = Reassembly(payloads.Bounds(idle_s=10))
     r.feed(segment(0, b"a", start=0))
     r.advance(10_000 * MS)
     assert len(r) == 0
@@ -151,12 +215,10 @@ def test_a_silent_connection_is_forgotten():
 
 
 def test_a_segment_whose_own_time_ages_its_connection_away_begins_it_again():
-    r = payloads.Reassembly(payloads.Bounds(idle_s=10))
+    r = Reassembly(payloads.Bounds(idle_s=10))
     segments = [segment(0, b"a", start=0, ack=900), segment(900, b"b", d=1, start=900, ack=1)]
     segments += [segment(1, b"c", start=0, ack=901), segment(2, b"d", start=0, fresh=False, t=99_000 * MS)]
-    events = [(*s[:-1], k, 1) for k, s in enumerate(segments)]
-    chunks = r.run(events, np.frombuffer(b"abcd", np.uint8))
-    assert bodies(chunks) == [(0, 0, b"a"), (0, 0, b"b"), (1, 0, b"c"), (2, GAP, b"d")]
+    assert bodies(r.feed(*segments)) == [(0, 0, b"a"), (0, 0, b"b"), (1, 0, b"c"), (2, GAP, b"d")]
     assert r.drops[payloads.AGED] == 1
 
 
@@ -281,7 +343,7 @@ def test_what_was_lost_on_the_way_to_us_is_given_up_however_much_it_is(lost, hea
 
 
 def test_a_hole_the_receiver_still_asks_for_is_waited_for_longer():
-    r = payloads.Reassembly(payloads.Bounds())
+    r = Reassembly(payloads.Bounds())
     r.feed(segment(0, b"a", start=0))
     r.feed(segment(2, b"c", t=100 * MS, start=0))
     r.feed(segment(900, d=1, ack=1, t=150 * MS))
@@ -316,37 +378,98 @@ EVENTS = st.lists(
 )
 
 
+def watched(segments, places, bounds, compiled):
+    """The segments in pieces that end at ``places``, time told between them; the chunks and the drops."""
+    r, out = Reassembly(bounds, compiled), []
+    ends = [0, *sorted(p for p in places if 0 < p < len(segments)), len(segments)]
+    for a, b in pairwise(ends):
+        out += r.feed(*segments[a:b])
+        if segments[a:b]:
+            out += r.advance(segments[b - 1].clock)
+        assert len(r) <= bounds.max_connections
+        assert 0 <= r.held_bytes <= bounds.max_connections * 2 * bounds.max_bytes
+    return out + r.finish(), r.drops
+
+
+def timed(segments):
+    """With the newest stamp so far as the clock, as in a capture."""
+    clock, out = 0, []
+    for s in segments:
+        clock = max(clock, s.clock)
+        out.append(s._replace(clock=clock))
+    return out
+
+
 @given(EVENTS, st.sets(st.integers(0, 40)))
 def test_any_segments_keep_the_bounds_and_time_may_pass_anywhere(segments, places):
     bounds = payloads.Bounds(max_connections=2, max_segments=3, max_bytes=30, idle_s=1)
-    plain, watched = payloads.Reassembly(bounds), payloads.Reassembly(bounds)
-    out, seen, events, data = [], [], [], b""
-    clock = 0
-    for i, s in enumerate(segments):
-        clock = max(clock, s.clock)
-        s = s._replace(clock=clock)  # noqa: PLW2901
-        out += plain.feed(s)
-        events.append((*s[:-1], len(data), len(s.data)))
-        data += s.data
-        if i in places:
-            seen += watched.advance(clock)
-        seen += watched.feed(s)
-        assert len(plain) <= 2
-        assert 0 <= plain.held_bytes <= 2 * 2 * 30
-    whole = out + plain.finish()
-    assert seen + watched.finish() == whole
-    assert watched.drops == plain.drops
-    # Many at once are the same as one by one.
-    many = payloads.Reassembly(bounds)
-    assert many.run(events, np.frombuffer(data, np.uint8)) + many.finish() == whole
-    assert many.drops == plain.drops
+    segments = timed(segments)
+    one_by_one = watched(segments, range(40), bounds, compiled=False)
+    for compiled in (False, True):
+        assert watched(segments, places, bounds, compiled) == one_by_one
+
+
+@st.composite
+def sessions(draw):
+    """Connections that go on in order, mostly: lines and acknowledgements, some of them twice, late, lost or
+    elsewhere, with openings, ends, resets and silences."""
+    out, t = [], 0
+    ways = {}
+    for _ in range(draw(st.integers(1, 80))):
+        conn, d = draw(st.sampled_from([1, 1, 1, 2, 3, 4])), draw(st.integers(0, 1))
+        seqs = ways.setdefault(conn, [1000, 2**32 - 20, draw(st.booleans()), 0])
+        what = draw(st.integers(0, 35))
+        t += draw(st.sampled_from([0, 1, 1, 1, 50, 900, 2500, 12_000])) * MS
+        size = draw(st.integers(0, 9))
+        flags = {25: ACK | FIN, 26: RST, 27: SYN, 28: RST | ACK}.get(what, ACK)
+        jump = {20: -size, 21: 7, 22: -3, 23: 2 << 20, 24: 10_000, 30: 10_000}.get(what, 0)
+        s = segment(
+            seqs[d] + jump, bytes([65 + d]) * size, d=d, t=t, ack=seqs[1 - d], flags=flags, conn=conn,
+            start=(1000, 2**32 - 20)[d] if seqs[2] else None, fresh=not seqs[3] >> d & 1,
+            picked=draw(st.integers(0, 1)),
+        )  # fmt: skip
+        if size:
+            seqs[3] |= 1 << d
+        if not jump:
+            seqs[d] += size
+        out.append(s)
+    return out
+
+
+@given(sessions(), st.sets(st.integers(0, 60)), st.integers(1, 5), st.sampled_from([1, 10, 900]))
+def test_the_compiled_pass_says_what_the_plain_reading_says(segments, places, connections, idle_s):
+    bounds = payloads.Bounds(max_connections=connections, max_segments=3, max_bytes=30, idle_s=idle_s)
+    segments = timed(segments)
+    plain = watched(segments, places, bounds, compiled=False)
+    assert watched(segments, places, bounds, compiled=True) == plain
+    assert watched(segments, (), bounds, compiled=True) == plain
+
+
+def test_what_is_in_order_is_left_to_the_compiled_pass(monkeypatch):
+    r, asked = Reassembly(payloads.Bounds()), []
+    monkeypatch.setattr(r, "take", lambda events, i, _: asked.append(events[i]))
+    lines = conversation(30)
+    ends = [s._replace(data=b"", seq=s.seq + len(s.data), tcp_flags=ACK | FIN) for s in lines[-2:]]
+    out = r.feed(*lines, *ends)
+    assert asked == []
+    assert said(out, 0) == b"".join(lines_of(lines, 0))
+
+
+def test_more_chunks_than_a_page_holds_are_on_several():
+    lines = [segment(7 * k, b"%07d" % k, start=0) for k in range(20_000)]
+    big = [segment(7 * 20_000 + 60_000 * k, bytes(60_000), start=0) for k in range(120)]
+    for compiled in (True, False):
+        r = Reassembly(payloads.Bounds(), compiled)
+        out = r.feed(*lines, *big)
+        assert b"".join(c.data for c in out) == b"".join(s.data for s in lines + big)
+        assert r.pages.waiting == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 60), st.booleans(), st.booleans()), max_size=60))
 def test_what_was_counted_is_never_taken_back(steps):
     """Segments near the stream and far from it, some in order, some acknowledged: strange or not, it is for
     ever, and in the end every octet was published, or counted once."""
-    r = payloads.Reassembly(payloads.Bounds(max_bytes=600, max_bytes_in_all=900))
+    r = Reassembly(payloads.Bounds(max_bytes=600, max_bytes_in_all=900))
     before, near, far, given_octets, out = dict(r.drops), 0, 5 << 20, 0, []
     for t, (jump, size, is_far, acknowledged) in enumerate(steps):
         at = far + (jump if jump > 25 else 0) if is_far else near
@@ -368,7 +491,7 @@ def test_what_was_counted_is_never_taken_back(steps):
 
 
 def test_segments_that_may_be_the_stream_are_held_within_bounds():
-    r = payloads.Reassembly(payloads.Bounds(max_bytes=4000, max_bytes_in_all=20_000))
+    r = Reassembly(payloads.Bounds(max_bytes=4000, max_bytes_in_all=20_000))
     for conn in range(100):
         r.feed(segment(0, b"x", start=0, conn=conn))
         r.feed(segment(0, d=1, ack=1, start=0, conn=conn))
