@@ -1,7 +1,8 @@
-"""A DNS message over UDP in; the chain of names that was asked for, and the addresses at its end, out.
+"""A DNS message in; the chain of names that was asked for, and the addresses at its end, out.
 
-RFC 1035, only responses to a standard query.  EDNS (RFC 6891) and everything that is no A, AAAA or CNAME of
-the Internet class is stepped over.  Whoever answers is not believed here: that is the caller's business.
+RFC 1035, only responses to a standard query.  Read are A, AAAA, CNAME, and the address hints of SVCB and
+HTTPS (RFC 9460), of the Internet class; all else is stepped over, EDNS (RFC 6891) too.  Whoever answers is
+not believed here: that is the caller's business.
 """
 
 import re
@@ -22,16 +23,25 @@ _MAPPED: Final = bytes(10) + b"\xff\xff"
 _A: Final = 1
 _CNAME: Final = 5
 _AAAA: Final = 28
+_SERVICES: Final = frozenset((64, 65))  # SVCB, HTTPS
+_MAX_PARAMETERS: Final = 32
 _IN: Final = 1
 _ODD: Final = re.compile(r"[^!-\[\]-~]|\.")
 
 
 class Address(NamedTuple):
-    """One address: 16 bytes (IPv4 mapped), time to live in s, and whose it is: an index into the chain."""
+    """One address: 16 bytes (IPv4 mapped), time to live in s, and whose it is: an index into the chain.
+
+    Of a service's hint also the name that serves (its target), where it is another, its port and the first
+    of its ALPN protocols, where they are given.
+    """
 
     address: bytes
     ttl: int
     depth: int
+    target: str | None = None
+    port: int | None = None
+    alpn: str | None = None
 
 
 class Answer(NamedTuple):
@@ -44,6 +54,11 @@ class Answer(NamedTuple):
 def escaped(label: bytes) -> str:
     """A label as text: lower case, everything but visible ASCII as ``\\DDD`` (RFC 1035 section 5.1)."""
     return _ODD.sub(lambda m: f"\\{ord(m[0]):03d}", label.lower().decode("latin-1"))
+
+
+def escaped_protocol(protocol: bytes) -> str:
+    """An ALPN protocol as text: ASCII as it is, other octets as ``\\DDD``."""
+    return "".join(chr(b) if 0x20 <= b < 0x7F and b != 0x5C else f"\\{b:03d}" for b in protocol)
 
 
 def unpack(message: bytes, at: int) -> tuple[str, int]:
@@ -97,7 +112,7 @@ class _Records:
 
     def __init__(self) -> None:
         self.aliases: dict[str, tuple[str, int]] = {}
-        self.addresses: list[tuple[str, bytes, int]] = []
+        self.addresses: list[tuple[str, Address]] = []
         self.alias_count = 0
 
     def take(self, message: bytes, at: int) -> int:
@@ -115,10 +130,41 @@ class _Records:
                 raise DecodeError(Reason.LENGTH, f"an address of {size} octets")
             address = message[data:at]
             mapped = _MAPPED + address if kind == _A else address
-            self.addresses.append((unpack(message, start)[0], mapped, ttl))
+            self.addresses.append((unpack(message, start)[0], Address(mapped, ttl, 0)))
+        elif kind in _SERVICES and size > 2:
+            self.alias_count += 1
+            owner = unpack(message, start)[0]
+            self.addresses += [(owner, hint._replace(ttl=ttl)) for hint in _hints(message, data, at, owner)]
         if self.alias_count > MAX_ALIASES or len(self.addresses) > MAX_ADDRESSES:
             raise DecodeError(Reason.SIZE, "more records than anybody needs")
         return at
+
+
+def _hints(message: bytes, at: int, end: int, owner: str) -> list[Address]:
+    """The hints of a service in message[at:end] (RFC 9460 sections 2.2 and 7)."""
+    priority = int.from_bytes(message[at : at + 2], "big")
+    name, at = unpack(message, at + 2)
+    parameters: dict[int, bytes] = {}
+    while at < end:
+        if at + 4 > end or len(parameters) >= _MAX_PARAMETERS:
+            raise DecodeError(Reason.LENGTH, "parameters that do not fill their record")
+        key, size = struct.unpack_from(">HH", message, at)
+        parameters.setdefault(key, message[at + 4 : at + 4 + size])
+        at += 4 + size
+    if at != end:
+        raise DecodeError(Reason.LENGTH, "parameters that do not fill their record")
+    if priority == 0:
+        return []  # an alias, which has no parameters
+    alpn, port = parameters.get(1, b""), parameters.get(3, b"")
+    v4, v6 = parameters.get(4, b""), parameters.get(6, b"")
+    if len(v4) % 4 or len(v6) % 16:
+        raise DecodeError(Reason.LENGTH, f"hints of {len(v4)} and {len(v6)} octets")
+    hints = [_MAPPED + v4[i : i + 4] for i in range(0, len(v4), 4)]
+    hints += [v6[i : i + 16] for i in range(0, len(v6), 16)]
+    target = name if name and name != owner else None
+    number = int.from_bytes(port, "big") if len(port) == 2 else None
+    protocol = escaped_protocol(alpn[1 : 1 + alpn[0]]) if alpn else None
+    return [Address(hint, 0, 0, target, number, protocol) for hint in hints]
 
 
 def _record(message: bytes, at: int) -> tuple[int, int, int, int]:
@@ -170,8 +216,8 @@ def _follow(asked: str, records: _Records) -> Answer:
         lives.append(min(lives[-1], ttl))
     # An answer lives no longer than the aliases that led to it.
     found = [
-        Address(address, min(ttl, lives[depth[owner]]), depth[owner])
-        for owner, address, ttl in records.addresses
+        found._replace(ttl=min(found.ttl, lives[depth[owner]]), depth=depth[owner])
+        for owner, found in records.addresses
         if owner in depth
     ]
     return Answer(tuple(depth), tuple(found))

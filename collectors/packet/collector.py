@@ -19,8 +19,9 @@ from collectors import subscribers, wire
 from collectors.bus import Publisher
 from collectors.errors import Reason
 from collectors.outlet import Outlet
-from collectors.packet import ageing, flows, names, namesets, naming, payloads, records, tokens
+from collectors.packet import ageing, flows, names, namesets, payloads, records, tokens
 from collectors.packet.frames import FRAME, REFUSALS, decode_all
+from collectors.packet.namecounts import NameMetrics
 from collectors.packet.pcapfile import Block, blocks
 from collectors.packet.sources import nothing
 from collectors.packet.table import CLOCK, DEBT, FREED, HAND, HIGH, table
@@ -37,7 +38,6 @@ _NAMED: Final = 1024
 _STREAMS: Final = ("flows", "payloads", "names")
 _NOTHING: Final = wire.empty("flows")
 _NO_OCTETS: Final = np.zeros(0, np.uint8)
-_KINDS: Final = ("dns", "tls_server_name")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,28 +102,10 @@ class Metrics:
         self.rows = _counter(registry, "rows", "Rows published.", ("stream",))
         self.batches = _counter(registry, "batches", "Batches published.", ("stream",))
         self.payload_bytes = _counter(registry, "payload_bytes", "Candidate octets published.")
-        self.names_seen = _counter(
-            registry, "names_seen", "DNS answers and client hellos looked at for a wanted name.", ("kind",)
-        )
-        self.names_refused = _counter(
-            registry, "names_refused", "DNS answers and client hellos refused, by reason.", ("reason",)
-        )
-        self.names_withheld = _counter(
-            registry, "names_withheld", "Datagrams and segments over the budget for names."
-        )
-        self.names_evicted = _counter(
-            registry, "names_evicted", "Unfinished client hellos pushed out by newer ones."
-        )
-        self.dns_strangers = _counter(
-            registry, "dns_strangers", "DNS answers from who is not a configured resolver, not read."
-        )
+        self.names = NameMetrics(registry)
         self.not_home = _counter(registry, "not_home", "Rows dropped: no home end.", ("stream",))
         for reason in Reason:  # a series exists, at zero, before its first event
             self.refused.labels(reason)
-        for reason in names.REFUSALS:
-            self.names_refused.labels(reason)
-        for kind in _KINDS:
-            self.names_seen.labels(kind)
         for why in payloads.DROPS:
             self.reassembly_drops.labels(why)
         for stream in _STREAMS:
@@ -162,11 +144,10 @@ class Collector:
         self._tokens = tokens.compile_tokens(tokens.rows())
         self._reassembly = payloads.Reassembly(config.reassembly)
         self._names = names.Names(wanted or names.NameFilter())
+        self._wanted: namesets.Wanted | None = None
         self.want(self._names.wanted)
         self._counted = self._out.counters.copy()
         self._dropped = dict(self._reassembly.drops)
-        self._refused = dict(self._names.refused)
-        self._evicted = 0
         self._sightings: list[names.Sighting] = []
         self._flows: list[np.ndarray] = []
         self._at = 0
@@ -180,7 +161,11 @@ class Collector:
     def want(self, wanted: names.NameFilter) -> None:
         """Look for other names from now on.  Raises ConfigError on a resolver that is no address."""
         self._wanted = namesets.compile_wanted(
-            wanted.exact, wanted.suffixes, self._config.dns_resolvers, self._config.names_a_second
+            wanted.exact,
+            wanted.suffixes,
+            self._config.dns_resolvers,
+            self._config.names_a_second,
+            self._wanted,
         )
         self._names.wanted = wanted
 
@@ -349,10 +334,6 @@ class Collector:
             (ageing.WITHHELD, m.withheld),
             (ageing.SCANNED, m.scanned),
             (ageing.SKIPPED, m.unscanned),
-            (naming.SEEN_DNS, m.names_seen.labels("dns")),
-            (naming.SEEN_TLS, m.names_seen.labels("tls_server_name")),
-            (naming.WITHHELD_NAMES, m.names_withheld),
-            (naming.STRANGERS, m.dns_strangers),
         ):
             yield counter, int(moved[place])
         yield m.evictions.labels("no"), int(moved[ageing.EVICTED] - moved[ageing.EVICTED_PICKED])
@@ -362,16 +343,13 @@ class Collector:
         for why, count in self._reassembly.drops.items():
             yield m.reassembly_drops.labels(why), count - self._dropped[why]
         self._dropped = dict(self._reassembly.drops)
-        for reason, count in self._names.refused.items():
-            yield m.names_refused.labels(reason), count - self._refused[reason]
-        self._refused = dict(self._names.refused)
-        yield m.names_evicted, self._names.evicted - self._evicted
-        self._evicted = self._names.evicted
 
     def _count(self) -> None:
         for counter, by in self._moved():
             if by:
                 counter.inc(by)
+        if self._wanted is not None:
+            self._metrics.names.count(self._wanted, self._names)
         state = self._table.state
         self._metrics.table_rows.set(int(state[HIGH] - state[FREED]))
         self._metrics.reassembly_connections.set(len(self._reassembly))

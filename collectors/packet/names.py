@@ -1,8 +1,8 @@
 """Names seen beside addresses: what the compiled pass let through in, sightings of wanted names out.
 
-DNS answers and TLS client hellos are read by ``answers`` and ``hellos``; a hello in several segments is
-gathered here, within bounds.  Only names that the filter wants leave.  Time is the data's; sightings are a
-function of the sequence of events alone.
+What the bytes mean is said by ``answers`` (DNS), ``hellos`` and ``flights`` (TLS), ``requests`` (HTTP) and
+``quic``; what comes in several segments is put together by ``gathering``.  Only names that the filter wants
+leave.  Time is the data's; sightings are a function of the sequence of events alone.
 """
 
 from collections import OrderedDict
@@ -12,20 +12,25 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from collectors.errors import ConfigError, DecodeError, Reason
-from collectors.packet import answers, hellos
-from collectors.packet.naming import AHEAD_OF, BEGINS, DNS
+from collectors.packet import answers, flights, hellos, quic, requests
+from collectors.packet.gathering import Event, Gathered, Gathering
+from collectors.packet.naming import BEGINS, DNS, DNS_AHEAD, DNS_STREAM, MORE, QUIC
 from collectors.streams import NAME_KINDS
 
 # The ways a message can be unusable here.
 REFUSALS: Final = (
     Reason.SHORT, Reason.TRUNCATED, Reason.FORMAT, Reason.LENGTH, Reason.CORRUPT, Reason.SIZE,
 )  # fmt: skip
-# With the most that one may hold, 34 MB.
-MAX_GATHERED: Final = 2048
-PATIENCE_NS: Final = 2_000_000_000
-_DNS: Final = NAME_KINDS.index("dns")
-_TLS: Final = NAME_KINDS.index("tls_server_name")
+# Of one DNS message over TCP; of a direction's, while one is not whole.
+MAX_MESSAGE: Final = 1 << 14
+# Of one certificate: there are some with hundreds of names.
+MAX_TOLD: Final = 8
+# A client that asks the same host again and again is told of once in so long, on each connection.
+REPEAT_NS: Final = 60_000_000_000
+_MAX_REPEATS: Final = 4096
+_KIND: Final = {kind: number for number, kind in enumerate(NAME_KINDS)}
 _TCP: Final = 6
+_UDP: Final = 17
 
 
 class NameFilter:
@@ -69,7 +74,7 @@ class Sighting(NamedTuple):
     t: int
     kind: int
     name: str
-    address: bytes
+    address: bytes | None
     alias: str | None = None
     port: int | None = None
     protocol: int | None = None
@@ -79,77 +84,24 @@ class Sighting(NamedTuple):
     ja4: str | None = None
 
 
-class Event(NamedTuple):
-    """One ``naming.NAMED``, with its bytes."""
-
-    kind: int
-    direction: int
-    conn: int
-    src_high: int
-    src_low: int
-    dst_high: int
-    dst_low: int
-    src_port: int
-    dst_port: int
-    seq: int
-    whole: int
-    t: int
-    clock: int
-    data: bytes
-
-    @property
-    def src(self) -> bytes:
-        """16 bytes."""
-        return (self.src_high << 64 | self.src_low).to_bytes(16, "big")
-
-    @property
-    def dst(self) -> bytes:
-        """16 bytes."""
-        return (self.dst_high << 64 | self.dst_low).to_bytes(16, "big")
-
-
-class _Gathered:
-    """Segments of one direction that may be one hello; ``first`` is the one that begins it, once seen."""
-
-    __slots__ = ("deadline", "first", "pieces", "size")
-
-    def __init__(self) -> None:
-        self.deadline = 0
-        self.first: Event | None = None
-        self.pieces: list[Event] = []
-        self.size = 0
-
-    def add(self, event: Event) -> None:
-        self.pieces.append(event)
-        self.size += len(event.data)
-        self.deadline = event.clock + PATIENCE_NS
-        if event.kind == BEGINS:
-            self.first = event
-
-    def joined(self) -> bytes:
-        """The bytes from the first on, as far as there is no hole."""
-        if self.first is None:
-            return b""
-        base, out = self.first.seq, bytearray()
-        for offset, data in sorted(((p.seq - base) & 0xFFFFFFFF, p.data) for p in self.pieces):
-            if offset > len(out):
-                break
-            out += data[len(out) - offset :]
-        return bytes(out)
-
-
 class Names:
     """``run`` events in their order, ``advance`` the time, then ``finish``: each answers sightings."""
 
     def __init__(self, wanted: NameFilter) -> None:
         self.wanted = wanted
         self.refused = dict.fromkeys(REFUSALS, 0)
-        self.evicted = 0
-        self._gathered: OrderedDict[tuple[int, int], _Gathered] = OrderedDict()
+        self._segments = Gathering()
+        self._datagrams = Gathering()
+        self._repeats: OrderedDict[tuple[int, str], int] = OrderedDict()
         self._out: list[Sighting] = []
 
     def __len__(self) -> int:
-        return len(self._gathered)
+        return len(self._segments) + len(self._datagrams)
+
+    @property
+    def evicted(self) -> int:
+        """Unfinished messages that newer ones pushed out."""
+        return self._segments.evicted + self._datagrams.evicted
 
     def run(self, events: list[tuple[int, ...]], data: np.ndarray) -> list[Sighting]:
         """Each event is an Event with (at, size) in ``data`` (u1) for its bytes."""
@@ -159,116 +111,209 @@ class Names:
         return self._drain()
 
     def advance(self, clock: int) -> list[Sighting]:
-        """Let time pass: what is still missing of a hello will not come."""
+        """Let time pass: what is still missing of a message will not come."""
         self._tick(clock)
         return self._drain()
 
     def finish(self) -> list[Sighting]:
         """The input is over."""
-        while self._gathered:
-            self._give_up(self._gathered.popitem(last=False)[1])
+        self._tick(None)
         return self._drain()
 
     def _drain(self) -> list[Sighting]:
         out, self._out = self._out, []
         return out
 
-    def _tick(self, clock: int) -> None:
-        while self._gathered:
-            key, oldest = next(iter(self._gathered.items()))
-            if oldest.deadline > clock:
-                break
-            del self._gathered[key]
-            self._give_up(oldest)
+    def _tick(self, clock: int | None) -> None:
+        for gathering in (self._segments, self._datagrams):
+            while late := gathering.late(clock):
+                self._give_up(late)
 
     def _take(self, event: Event) -> None:
         self._tick(event.clock)
         try:
             if event.kind == DNS:
-                self._answer(event)
+                self._answer(event, event.data)
+            elif event.kind in (DNS_STREAM, DNS_AHEAD):
+                self._stream(event)
+            elif event.kind == QUIC:
+                self._initial(event)
             else:
                 self._segment(event)
         except DecodeError as error:
             self.refused[error.reason] += 1
 
-    def _answer(self, event: Event) -> None:
-        answer = answers.read(event.data)
+    def _answer(self, event: Event, message: bytes) -> None:
+        answer = answers.read(message)
         if answer is None:
             return
         asker, resolver = event.dst, event.src
         matches = [i for i, name in enumerate(answer.chain) if self.wanted.match(name)]
-        for address, ttl, depth in answer.addresses:
-            if matches and matches[0] <= depth:
-                name = answer.chain[matches[0]]
-                self._out.append(
-                    Sighting(
-                        asker,
-                        asker,
-                        0,
-                        0,
-                        event.t,
-                        _DNS,
-                        name,
-                        address,
-                        ttl=ttl,
-                        resolver=resolver,
-                        alias=answer.chain[0] if matches[0] else None,
-                    )
+        for found in answer.addresses:
+            if matches and matches[0] <= found.depth:
+                name, alias = answer.chain[matches[0]], answer.chain[0] if matches[0] else None
+            elif found.target and self.wanted.match(found.target):
+                name, alias = found.target, answer.chain[0]
+            else:
+                continue
+            self._out.append(
+                Sighting(
+                    asker, asker, 0, 0, event.t, _KIND["dns"], name, found.address, alias=alias,
+                    port=found.port, ttl=found.ttl, resolver=resolver, alpn=found.alpn,
                 )
+            )  # fmt: skip
+
+    def _stream(self, event: Event) -> None:
+        """DNS over TCP: each message behind its length (RFC 1035 section 4.2.2)."""
+        data = event.data
+        if len(data) > 2 and int.from_bytes(data[:2], "big") == len(data) - 2:
+            self._answer(event, data[2:])
+            return
+        held = self._segments.take(event.key) or Gathered()
+        held.add(event, begins=held.first is None and event.kind == DNS_STREAM)
+        data, at = held.joined(), 0
+        while len(data) >= at + 2:
+            size = int.from_bytes(data[at : at + 2], "big")
+            if not 12 <= size <= MAX_MESSAGE:
+                raise DecodeError(Reason.LENGTH, f"a message of {size} octets")
+            if len(data) < at + 2 + size:
+                break
+            try:
+                self._answer(event, data[at + 2 : at + 2 + size])
+            except DecodeError as error:
+                self.refused[error.reason] += 1
+            at += 2 + size
+        held.skip(at)
+        if held.size > 2 * MAX_MESSAGE:
+            raise DecodeError(Reason.SIZE, f"{held.size} octets and no end of the message")
+        if held.pieces:
+            self._hold(self._segments, event, held)
+
+    def _initial(self, event: Event) -> None:
+        held = self._datagrams.take(event.key) or Gathered()
+        try:
+            held.connection_id, pieces = quic.crypto(event.data, held.connection_id)
+            if not held.told:
+                held.first = held.first or event
+                held.pieces += [(p.offset, p.data) for p in pieces if p.data]
+                hello = hellos.read_message(held.joined())
+                if hello is not None:
+                    held.told, held.pieces = True, []
+                    self._tell(held.first, hello, "quic_server_name", _UDP)
+                if len(held.pieces) > quic.MAX_FRAMES:
+                    raise DecodeError(Reason.SIZE, f"{len(held.pieces)} pieces of a hello")
+        except DecodeError:
+            if held.told:
+                self._hold(self._datagrams, event, held)
+            raise
+        self._hold(self._datagrams, event, held)
 
     def _segment(self, event: Event) -> None:
-        key = event.conn, event.direction
-        held = self._gathered.pop(key, None)
-        if held is None and event.kind not in (BEGINS, AHEAD_OF):
+        begins = event.kind == BEGINS
+        held = self._segments.take(event.key)
+        if held is None and event.kind == MORE:
             return
-        if held is None or (event.kind == BEGINS and held.first and held.first.seq != event.seq):
-            held = _Gathered()
-        held.add(event)
-        if held.first is not None:
-            hello = hellos.read(held.joined(), rest_is_lost=not event.whole)
-            if hello is not None:
-                self._tell(held.first, hello)
-                return
+        if held is None or (begins and held.first and held.first.seq != event.seq):
+            held = Gathered()
+        held.add(event, begins=begins)
+        if held.first is not None and self._read(held, rest_is_lost=not event.whole):
+            return
         if held.size > hellos.MAX_OCTETS:
-            raise DecodeError(Reason.SIZE, f"{held.size} octets and no end of the hello")
-        self._hold(key, held)
+            raise DecodeError(Reason.SIZE, f"{held.size} octets and no end of the message")
+        self._hold(self._segments, event, held)
 
-    def _hold(self, key: tuple[int, int], held: _Gathered) -> None:
-        if len(self._gathered) >= MAX_GATHERED:
-            self.evicted += 1
-            self._give_up(self._gathered.popitem(last=False)[1])
-        # The newest last: deadlines are in order.
-        self._gathered[key] = held
+    def _hold(self, gathering: Gathering, event: Event, held: Gathered) -> None:
+        gone = gathering.hold(event.key, held, event.clock)
+        if gone is not None:
+            self._give_up(gone)
 
-    def _give_up(self, held: _Gathered) -> None:
-        if held.first is None:
+    def _give_up(self, held: Gathered) -> None:
+        """Nothing more will come."""
+        if held.told or (held.first is None and not held.pieces):
             return
         try:
-            hello = hellos.read(held.joined(), rest_is_lost=True)
+            if held.first is None or held.first.kind in (DNS_STREAM, DNS_AHEAD, QUIC):
+                told = held.first is None
+            else:
+                told = self._read(held, rest_is_lost=True)
         except DecodeError as error:
             self.refused[error.reason] += 1
             return
-        if hello is None or hello.server_name is None:
+        if not told:
             self.refused[Reason.SHORT] += 1
-        else:
-            self._tell(held.first, hello)
 
-    def _tell(self, first: Event, hello: hellos.Hello) -> None:
-        if hello.server_name is None or not self.wanted.match(hello.server_name):
-            return
+    def _read(self, held: Gathered, *, rest_is_lost: bool) -> bool:
+        """Read what begins with ``held.first``; False while more is needed, or while it tells nothing."""
+        data, first = held.joined(), held.first
+        if first is None:
+            return False
+        if data[0] != 22:
+            return self._request(data, first, rest_is_lost=rest_is_lost)
+        if len(data) < 6:
+            return False
+        if data[5] == 2:
+            return self._flight(data, first, rest_is_lost=rest_is_lost)
+        hello = hellos.read(data, rest_is_lost=rest_is_lost)
+        if hello is None or (hello.ja4 is None and hello.server_name is None):
+            return False
+        self._tell(first, hello, "tls_server_name", _TCP)
+        return True
+
+    def _tell(self, first: Event, hello: hellos.Hello, kind: str, protocol: int) -> None:
+        if hello.server_name is not None and self.wanted.match(hello.server_name):
+            self._say(first, kind, hello.server_name, protocol, alpn=hello.alpn, ja4=hello.ja4)
+
+    def _flight(self, data: bytes, first: Event, *, rest_is_lost: bool) -> bool:
+        flight = flights.read(data, rest_is_lost=rest_is_lost)
+        if flight is None:
+            return False
+        wanted = [name for name in flight.names if self.wanted.match(name)]
+        for name in wanted[:MAX_TOLD]:
+            self._out.append(
+                Sighting(
+                    first.dst, first.src, first.dst_port, first.src_port, first.t, _KIND["certificate"], name,
+                    first.src, port=first.src_port, protocol=_TCP, alpn=flight.alpn,
+                )
+            )  # fmt: skip
+        return True
+
+    def _request(self, data: bytes, first: Event, *, rest_is_lost: bool) -> bool:
+        request = requests.read(data, rest_is_lost=rest_is_lost)
+        if request is None:
+            return not requests.unfinished(data)
+        if self.wanted.match(request.host) and not self._repeated(first, request.host):
+            self._say(first, "http_host", request.host, _TCP, request)
+        return True
+
+    def _repeated(self, event: Event, name: str) -> bool:
+        key = event.conn, name
+        before = self._repeats.get(key)
+        if before is not None and event.clock - before < REPEAT_NS:
+            return True
+        self._repeats.pop(key, None)
+        self._repeats[key] = event.clock
+        if len(self._repeats) > _MAX_REPEATS:
+            self._repeats.popitem(last=False)
+        return False
+
+    def _say(
+        self,
+        first: Event,
+        kind: str,
+        name: str,
+        protocol: int,
+        request: requests.Request | None = None,
+        *,
+        alpn: str | None = None,
+        ja4: str | None = None,
+    ) -> None:
+        """What a client said.  Through a proxy the address is not the named one's."""
+        by_proxy = request is not None and request.by_proxy
         self._out.append(
             Sighting(
-                first.src,
-                first.dst,
-                first.src_port,
-                first.dst_port,
-                first.t,
-                _TLS,
-                hello.server_name,
-                first.dst,
-                port=first.dst_port,
-                protocol=_TCP,
-                alpn=hello.alpn,
-                ja4=hello.ja4,
+                first.src, first.dst, first.src_port, first.dst_port, first.t, _KIND[kind], name,
+                None if by_proxy else first.dst,
+                port=request.port if request and by_proxy else first.dst_port,
+                protocol=protocol, alpn=alpn, ja4=ja4,
             )
-        )
+        )  # fmt: skip

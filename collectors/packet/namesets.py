@@ -1,7 +1,8 @@
 """Wanted names as the compiled pass knows them: sets of hashes, and the addresses whose answers count.
 
-Names in, arrays out; and the kernel that asks them.  A hash says yes wrongly once in ages, and never no: who
-is let through is compared as text (``names.NameFilter``).
+Names in, arrays out; and the kernels that ask them.  A hash says yes wrongly once in ages, and never no: who
+is let through is compared as text (``names.NameFilter``).  Beside them is what the pass remembers of its
+looks: what it spent of this second's budgets, and which directions it follows until a message ends.
 """
 
 from collections.abc import Iterable
@@ -20,30 +21,71 @@ _PRIME: Final = np.uint64(0x00000100000001B3)
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
+# Budgets of a second: what holds a wanted name; what may; server hellos, of which most certificates end in
+# another segment; QUIC, of which nobody knows before it is decrypted.
+SURE: Final = 0
+UNSURE: Final = 1
+FLIGHTS: Final = 2
+SEALED: Final = 3
+_SHARES: Final = (1, 4, 4, 4)
+
+# What was looked at, by what it may tell, and what came of it: places in ``Wanted.counts``.
+SEEN_DNS: Final = 0
+SEEN_TLS: Final = 1
+SEEN_CERTIFICATES: Final = 2
+SEEN_HTTP: Final = 3
+SEEN_QUIC: Final = 4
+STRANGERS: Final = 5
+WITHHELD: Final = 6  # and one place more for each of the other budgets
+COUNTS: Final = 10
+
+# One direction of which the next segments leave too; sets of WAYS.
+FOLLOWED: Final = np.dtype(
+    [
+        ("conn", "u8"), ("segments", "i4"), ("octets", "i4"),  # that may still leave
+        ("direction", "u1"), ("purse", "u1"),
+    ]
+)  # fmt: skip
+WAYS: Final = 4
+_SETS: Final = 1024
+
+
 class Wanted(NamedTuple):
-    """``on`` 0 or 1; ``exact`` and ``suffix``, u8 hash sets; ``resolvers`` (n, 2) u8; how many may leave in
-    a second, of those that hold a wanted name and of those that may."""
+    """``on`` 0 or 1; ``exact`` and ``suffix``, u8 hash sets; ``resolvers`` (n, 2) u8; ``purses`` (4,) i8,
+    how many may leave in a second.  The pass writes: ``spent`` (5,) i8, of each purse, then the second;
+    ``followed`` (n,) FOLLOWED; ``counts`` (COUNTS,) i8."""
 
     on: int
     exact: np.ndarray
     suffix: np.ndarray
     resolvers: np.ndarray
-    sure: int
-    unsure: int
+    purses: np.ndarray
+    spent: np.ndarray
+    followed: np.ndarray
+    counts: np.ndarray
 
 
 def compile_wanted(
-    exact: Iterable[str], suffixes: Iterable[str], resolvers: Iterable[str], a_second: int
+    exact: Iterable[str],
+    suffixes: Iterable[str],
+    resolvers: Iterable[str],
+    a_second: int,
+    before: Wanted | None = None,
 ) -> Wanted:
-    """Compile names (lower case, no final dot) and addresses.  Raises ConfigError on what is no address."""
+    """Compile names (lower case, no final dot) and addresses; what was remembered ``before`` is kept.
+
+    Raises ConfigError on what is no address.
+    """
     exact, suffixes = sorted(exact), sorted(suffixes)
     return Wanted(
         int(bool(exact or suffixes)),
         _hashed(exact),
         _hashed(suffixes),
         _addresses(resolvers),
-        a_second,
-        max(1, a_second // 4),
+        np.array([max(1, a_second // share) for share in _SHARES], np.int64),
+        np.zeros(len(_SHARES) + 1, np.int64) if before is None else before.spent,
+        np.zeros(_SETS * WAYS, FOLLOWED) if before is None else before.followed,
+        np.zeros(COUNTS, np.int64) if before is None else before.counts,
     )
 
 
@@ -115,3 +157,48 @@ def may_match(text, size, wanted):
             return True
         i -= 1
     return False
+
+
+@kernel
+def known(high, low, resolvers):
+    """Whether an address is a configured resolver's."""
+    found = False
+    for k in range(resolvers.shape[0]):
+        found = found or (resolvers[k, 1] == low and resolvers[k, 0] == high)
+    return found
+
+
+@kernel
+def place_of(conn, d, followed):
+    """The place of a direction among those that are followed, or -1."""
+    base = _set_of(conn, d, followed)
+    for k in range(base, base + WAYS):
+        if followed[k].conn == conn and followed[k].direction == d and followed[k].segments > 0:
+            return k
+    return np.int64(-1)
+
+
+@kernel
+def _set_of(conn, d, followed):
+    h = ((conn << np.uint64(1)) | np.uint64(d)) * _SPREAD
+    return np.int64((h >> np.uint64(32)) & np.uint64(followed.size // WAYS - 1)) * WAYS
+
+
+@kernel
+def follow(conn, d, segments, octets, purse, followed):
+    """Follow a direction for so many segments and octets; of a full set the oldest connection goes."""
+    at = place_of(conn, d, followed)
+    if at < 0:
+        at = _set_of(conn, d, followed)
+        for k in range(at, at + WAYS):
+            if followed[k].segments <= 0:
+                at = k
+                break
+            if followed[k].conn < followed[at].conn:
+                at = k
+    e = followed[at]
+    e.conn = conn
+    e.direction = np.uint8(d)
+    e.segments = np.int32(segments)
+    e.octets = np.int32(octets)
+    e.purse = np.uint8(purse)

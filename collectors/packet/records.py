@@ -240,7 +240,10 @@ def name_batches(run: NameRun, owned: Owned, collector: str) -> Iterator[tuple[i
             "kind": np.array([s.kind for s in rows], np.uint8),
             "name": [s.name for s in rows],
             "alias": [s.alias for s in rows],
-            "address": _packed(s.address for s in rows),
+            "address": (
+                _packed(s.address or bytes(16) for s in rows),
+                np.array([s.address is not None for s in rows], bool),
+            ),
             "port": _numbers([s.port for s in rows]),
             "protocol": _numbers([s.protocol for s in rows]),
             "ttl": _numbers([s.ttl for s in rows]),
