@@ -25,8 +25,8 @@ def is_export(payload: bytes) -> bool:
         return False
     version = u2(payload, 0)
     if version in (1, 7):
-        count, head = u2(payload, 2), 16 if version == 1 else 24
-        plausible = len(payload) == head + 52 * count and u4(payload, 12) < 1_000_000_000
+        count, head, record = u2(payload, 2), *((16, 48) if version == 1 else (24, 52))
+        plausible = len(payload) == head + record * count and u4(payload, 12) < 1_000_000_000
         return 1 <= count <= 30 and plausible and u4(payload, 8) >= _YEAR_1990
     if version == 5:
         count = u2(payload, 2)

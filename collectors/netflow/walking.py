@@ -158,7 +158,7 @@ def _form(version):
     if version == 5:
         return 0, 24, 48
     if version == 1:
-        return 3, 16, 52
+        return 3, 16, 48
     if version == 7:
         return 4, 24, 52
     return -1, 2, 0
