@@ -13,7 +13,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from collectors.kafka.sender import Sender, new_life
-from detector import app, live
+from collectors.netflow.ports import Share
+from detector import app, live, workers
 from detector.config import Config
 from detector.errors import InputError
 from detector.exporters.http import Http
@@ -40,6 +41,8 @@ def collect(config: Config, options: argparse.Namespace, say: Say, show: Show, o
             return live.serve(config, options, say, show, on_stop)
         return live.collect_live(config, options, say, show, on_stop)
     wanted = None if options.replay else inputs(config, options)
+    if wanted is not None and options.kind == "flows" and workers.count(config) > 1:
+        return workers.serve(config, options, wanted, say, on_stop)
     station = Station(config, options, say, on_stop)
     if wanted is None:
         return station.files(options.replay, options.kind, pace)
@@ -54,20 +57,36 @@ class Station:
         self._stop = threading.Event()
         self._ready = False
         self._turned = time.monotonic()
-        self._registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self._site = Site(config, registry)
         self._sender = Sender(config.kafka, registry, stopped=self._stop.is_set)
         listen = options.listen or config.http.listen
         self._http = Http(listen, registry, self._is_live, lambda: self._ready)
         self._notify = Notifier(self._is_live, lambda: self._ready)
         self._serve_files = bool(options.listen)
-        self._reloads = Reloads(registry, around=self._notify.reloading)
-        self._site.reloads(self._reloads)
-        self._reloads.listen()
+        self.reloads = Reloads(registry, around=self._notify.reloading)
+        self._site.reloads(self.reloads)
+        self.reloads.listen()
         on_stop(self._stop.set)
 
     def _is_live(self) -> bool:
         return time.monotonic() - self._turned < LIVE_S
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all is open."""
+        return self._ready
+
+    @property
+    def status(self) -> str:
+        """What it does, a line for people."""
+        return self._notify.status
+
+    @property
+    def sent(self) -> tuple[int, int, int, int, int]:
+        """Messages, rows and octets that arrived; messages refused and failed."""
+        sender = self._sender
+        return sender.delivered, sender.rows, sender.octets, sender.refused, sender.failed
 
     def files(self, paths: list[str], kind: str, pace: float) -> int:
         """Send files, each a run of its own, as fast as the brokers take them.  Metrics are served with
@@ -101,7 +120,7 @@ class Station:
 
         def stopped() -> bool:
             self._turned = time.monotonic()
-            self._reloads.turn()
+            self.reloads.turn()
             return self._stop.is_set() or sender.lost > before
 
         try:
@@ -109,19 +128,27 @@ class Station:
         finally:
             feed.end()
 
-    def live(self, wanted: Inputs, seconds: float | None) -> int:
+    def live(
+        self,
+        wanted: Inputs,
+        seconds: float | None,
+        share: Share | None = None,
+        turned: Callable[[], None] = lambda: None,
+    ) -> int:
         """Capture, or receive exports, until told to stop, and send what that gives; what finds no room is
-        given up."""
-        links = Links(wanted, self._registry, self._site.netflow.socket_drops.inc, self._say)
-        links.reloads(self._reloads)
+        given up.  A worker is given its ``share`` of the sockets, and has no face of its own: ``turned`` is
+        called at every turn."""
+        links = Links(wanted, self.registry, self._site.netflow.socket_drops.inc, self._say, share)
+        links.reloads(self.reloads)
         with ExitStack() as stack:
             stack.enter_context(self._sender)
             app.warm_kernels(self._say)
             stack.enter_context(links)
             links.confine()
             self._ready = True
-            stack.enter_context(self._http)
-            stack.enter_context(self._notify)
+            if share is None:
+                stack.enter_context(self._http)
+                stack.enter_context(self._notify)
             feed = self._sender.feed()
             partitions = self._sender.partitions
             # Of the two one is listened to.
@@ -143,7 +170,8 @@ class Station:
                     kept.turn()
                 self._sender.alive()
                 self._turned = time.monotonic()
-                self._reloads.turn()
+                self.reloads.turn()
+                turned()
             self._notify.stopping()
             (packets if links.captures else flows).finish()
         self._say(self._sender.told())
