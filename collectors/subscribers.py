@@ -29,6 +29,7 @@ DEFAULT_HOME: Final = (
 )
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _MAPPED_WORD: Final = np.uint64(0xFFFF)
+SOME: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class Home:
     """Home networks as sorted, disjoint ranges of (high, low) 64-bit halves, both ends inclusive.
 
     ``pool_port`` is (65536,) u1, 1 for a listed pool port; it decides who is the client where no network
-    is given.  ``prefix6`` is the length of an IPv6 subscriber.
+    is given.  ``prefix6`` is the length of an IPv6 subscriber.  ``four`` (65536,) u1 says of the first two
+    octets of an IPv4 address whether all that begin so are home: 0 none, 1 all, 2 some.
     """
 
     first: np.ndarray
@@ -44,6 +46,7 @@ class Home:
     pool_port: np.ndarray
     prefix6: int
     digest: str
+    four: np.ndarray
 
 
 def _bounds(text: str) -> tuple[int, int]:
@@ -82,7 +85,20 @@ def home(
         listed,
         prefix6,
         hashlib.sha256(told.encode()).hexdigest()[:16],
+        _four(merged),
     )
+
+
+def _four(merged: Sequence[Sequence[int]]) -> np.ndarray:
+    table = np.zeros(65536, np.uint8)
+    base = int.from_bytes(_MAPPED + bytes(4), "big")
+    for first, last in merged:
+        low, high = max(first - base, 0), min(last - base, (1 << 32) - 1)
+        if low > high:
+            continue
+        table[low >> 16] = table[high >> 16] = SOME
+        table[(low + 0xFFFF) >> 16 : (high + 1) >> 16] = 1
+    return table
 
 
 @kernel
@@ -112,6 +128,16 @@ def is_home(high, low, first, last):
 
 
 @bare
+def _is_home(high, low, first, last, four):
+    """As ``is_home``: most addresses are told by two octets of theirs."""
+    if high == np.uint64(0) and low >> np.uint64(32) == _MAPPED_WORD:
+        told = four[np.int64((low >> np.uint64(16)) & np.uint64(0xFFFF))]
+        if told != SOME:
+            return told == 1
+    return is_home(high, low, first, last)
+
+
+@bare
 def src_is_client(src_port, dst_port, src_lower, pool_port):
     """The client: no listed pool port, else the higher port, else the lower address."""
     if pool_port[src_port] != pool_port[dst_port]:
@@ -128,11 +154,14 @@ def partition_of(high, low, partitions):
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     x = x ^ (x >> np.uint64(31))
+    # A division takes longer than all the rest, and most topics have a power of two.
+    if partitions & (partitions - 1) == 0:
+        return np.int64(x & np.uint64(partitions - 1))
     return np.int64(x % np.uint64(partitions))
 
 
 @bare
-def _assign(src, dst, src_port, dst_port, first, last, pool_port, mask, partitions, row, sub, copy, part):
+def give(src, dst, src_port, dst_port, first, last, four, pool_port, mask, partitions, row, sub, copy, part):
     """``src`` and ``dst`` flat u1; ``mask`` (2,) u8, of an IPv6 subscriber; ``sub`` (2 n, 2) u8.
 
     Answers how many rows were made, and of how many inputs.  Addresses are halves in registers: byte by byte
@@ -157,8 +186,8 @@ def _assign(src, dst, src_port, dst_port, first, last, pool_port, mask, partitio
             src_home = client
             dst_home = not client
         else:
-            src_home = is_home(src_high, src_low, first, last)
-            dst_home = (not same) and is_home(dst_high, dst_low, first, last)
+            src_home = _is_home(src_high, src_low, first, last, four)
+            dst_home = (not same) and _is_home(dst_high, dst_low, first, last, four)
         before = n
         for turn in range(2):
             use_src = client if turn == 0 else not client
@@ -176,6 +205,12 @@ def _assign(src, dst, src_port, dst_port, first, last, pool_port, mask, partitio
                 n += 1
         owned += n > before
     return n, owned
+
+
+def mask_of(where: Home) -> np.ndarray:
+    """(2,) u8: the bits of an IPv6 subscriber that are kept, as two halves."""
+    bits = ((1 << 128) - 1) ^ ((1 << (128 - where.prefix6)) - 1)
+    return np.array([bits >> 64, bits & (2**64 - 1)], np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +243,9 @@ def assign(
     sub = np.empty((2 * n, 2), np.uint64)
     copy = np.empty(2 * n, np.uint8)
     part = np.empty(2 * n, np.int64)
-    # Bits of an IPv6 subscriber that are kept, as two halves.
-    bits = ((1 << 128) - 1) ^ ((1 << (128 - where.prefix6)) - 1)
-    mask = np.array([bits >> 64, bits & (2**64 - 1)], np.uint64)
-    m, owned = _assign(
-        src.reshape(-1), dst.reshape(-1), src_port, dst_port, where.first, where.last, where.pool_port,
-        mask, partitions, row, sub, copy, part,
+    m, owned = give(
+        src.reshape(-1), dst.reshape(-1), src_port, dst_port, where.first, where.last, where.four,
+        where.pool_port, mask_of(where), partitions, row, sub, copy, part,
     )  # fmt: skip
     return Owned(row[:m], sub[:m].view(np.uint8), copy[:m], part[:m], n - owned)
 

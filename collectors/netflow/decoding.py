@@ -5,7 +5,6 @@ integer is read by one load of eight octets and a shift, whatever its width.  ``
 are wanted and ``place`` where each goes, so nothing is read that nobody owns, and nothing is moved twice.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -75,40 +74,6 @@ _TOGETHER: Final = 256
 # Clocks of exporters (i8): newest stamp, longest record, when last heard, whether moved since it was told.
 X_NEWEST, X_LONGEST, X_HEARD, X_MOVED = range(4)
 CLOCK: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Arena:
-    """Columns of one memory block, so that a kernel can be told by number which to write.
-
-    ``start`` (k,) i8: where each column begins, in its own cells; ``cell`` (k,) i8: octets of a cell.  The
-    four views are of the whole block.
-    """
-
-    start: np.ndarray
-    cell: np.ndarray
-    u1: np.ndarray
-    u2: np.ndarray
-    u4: np.ndarray
-    u8: np.ndarray
-    rows: int
-
-    def column(self, number: int) -> np.ndarray:
-        """(rows,) unsigned integers, or (rows, 16) u1."""
-        size = int(self.cell[number])
-        first = int(self.start[number]) * size
-        octets = self.u1[first : first + size * self.rows]
-        return octets.reshape(-1, 16) if size == 16 else octets.view(f"u{size}")
-
-
-def arena(columns: tuple[tuple[str, int], ...], rows: int, *, zeros: bool) -> Arena:
-    """Room for ``rows`` rows of (name, octets a cell), widest first."""
-    cell = np.array([size for _, size in columns], np.int64)
-    ends = np.cumsum(cell * rows)
-    total = (int(ends[-1]) + 7) // 8
-    u8 = np.zeros(total, np.uint64) if zeros else np.empty(total, np.uint64)
-    start = (ends - cell * rows) // cell
-    return Arena(start, cell, u8.view(np.uint8), u8.view(np.uint16), u8.view(np.uint32), u8, rows)
 
 
 @kernel

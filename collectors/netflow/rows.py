@@ -1,29 +1,21 @@
-"""From spans of records to batches of ``flows``: keys first, then owners, then each row at its own place."""
+"""From spans of records to batches of ``flows``: keys first, then owners, then each row at its own place.
+
+``stages`` has the compiled passes; here are the memory that they work in and the batches that come of it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
 from collectors import subscribers, wire
-from collectors.jit import bare as kernel
-from collectors.netflow import decoding
-from collectors.netflow.decoding import Arena, arena
-from collectors.netflow.domains import D_ID
-from collectors.netflow.program import KEY_NAMES, KEYS, REST, REST_NAMES
+from collectors.netflow.program import KEYS, REST, REST_NAMES
+from collectors.netflow.stages import stage, used
+from collectors.netflow.staging import LARGEST, Pool, Room, arena
 from collectors.netflow.tables import Tables
-from collectors.netflow.walking import (
-    S_COUNT,
-    S_DOMAIN,
-    S_EXPORTER,
-    S_RECEIVED,
-    S_ROW,
-    S_SLOT,
-    T_ID,
-    T_PRESENT,
-    T_VERSION,
-)
+from collectors.netflow.walking import S_COUNT, S_ROW
 
 # An exporter's clock may run ahead of the receive time by so much.
 AHEAD_NS: Final = 60 * 1_000_000_000
@@ -34,10 +26,14 @@ _OWN: Final = (
     ("domain", 4), ("src_port", 2), ("dst_port", 2), ("template", 2),
     ("copy", 1), ("source", 1),
 )  # fmt: skip
-_OWN_NAMES: Final = tuple(name for name, _ in _OWN)
+# All that are written, widest first; those of _OWN keep their order.
+_COLUMNS: Final = tuple(sorted((*_OWN, *REST), key=lambda c: -c[1]))
+_NAMES: Final = tuple(name for name, _ in _COLUMNS)
+_OWN_AT: Final = np.array([_NAMES.index(name) for name, _ in _OWN])
+_REST_AT: Final = np.array([_NAMES.index(name) for name in REST_NAMES])
+_RATE: Final = REST_NAMES.index("sampling_rate")
 # Columns of REST that a row cannot be without: zero where the template has none.
 _NEEDED: Final = ("bytes", "packets", "protocol")
-_NEVER: Final = np.iinfo(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,88 +59,70 @@ class Run:
     last: int
     t_first_ns: int
     t_last_ns: int
+    batch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One batch over all partitions, the runs that cut it, and how many records had no home end."""
+    """A batch over all partitions, the runs that cut it, and how many records had no home end.
+
+    Where one did not hold them all, ``more`` has those that follow: a run's ``batch`` counts them from 1.
+    Rows that no run names hold anything.
+    """
 
     batch: wire.Batch
     runs: tuple[Run, ...]
     dropped: int
-
-
-@kernel
-def _order(partition, row, t_first, t_last, ends, lows, highs, place):
-    """Places by partition, each in its order; where each partition's begin (``ends``), and its times."""
-    for j in range(partition.size):
-        p = partition[j]
-        ends[p + 1] += 1
-        lows[p] = min(lows[p], t_first[row[j]])
-        highs[p] = max(highs[p], t_last[row[j]])
-    for p in range(1, ends.size):
-        ends[p] += ends[p - 1]
-    for j in range(partition.size):
-        p = partition[j]
-        place[j] = ends[p]
-        ends[p] += 1
-
-
-@kernel
-def _own(spans, n, slots, domains, addresses, row, place, keys, owned, out):
-    """Write what every row has.  ``keys``, ``owned`` and ``out`` are tuples in the order of the tables."""
-    src, dst, t_first, t_last, src_port, dst_port = keys
-    subscriber, copy = owned
-    (o_subscriber, o_src, o_dst, o_exporter, o_first, o_last, o_received, o_domain, o_src_port, o_dst_port,
-     o_template, o_copy, o_source) = out  # fmt: skip
-    e = 0
-    for s in range(n):
-        span = spans[s]
-        last = span[S_ROW] + span[S_COUNT]
-        slot = slots[span[S_SLOT]]
-        received = span[S_RECEIVED]
-        template = np.uint16(slot[T_ID])
-        source = np.uint8(slot[T_VERSION])
-        domain = np.uint32(domains[span[S_DOMAIN], D_ID])
-        high = addresses[span[S_EXPORTER], 0]
-        low = addresses[span[S_EXPORTER], 1]
-        while e < row.size and row[e] < last:
-            r = row[e]
-            p = place[e]
-            o_subscriber[p, 0] = subscriber[e, 0]
-            o_subscriber[p, 1] = subscriber[e, 1]
-            o_src[p, 0] = src[r, 0]
-            o_src[p, 1] = src[r, 1]
-            o_dst[p, 0] = dst[r, 0]
-            o_dst[p, 1] = dst[r, 1]
-            o_exporter[p, 0] = high
-            o_exporter[p, 1] = low
-            o_first[p] = t_first[r]
-            o_last[p] = t_last[r]
-            o_received[p] = received
-            o_domain[p] = domain
-            o_src_port[p] = src_port[r]
-            o_dst_port[p] = dst_port[r]
-            o_template[p] = template
-            o_copy[p] = copy[e]
-            o_source[p] = source
-            e += 1
-
-
-@kernel
-def _present(spans, n, slots, row, place, bit, out):
-    """1 for rows whose template fills column number ``bit``."""
-    e = 0
-    for s in range(n):
-        last = spans[s, S_ROW] + spans[s, S_COUNT]
-        has = np.uint8((slots[spans[s, S_SLOT], T_PRESENT] >> bit) & 1)
-        while e < row.size and row[e] < last:
-            out[place[e]] = has
-            e += 1
+    more: tuple[wire.Batch, ...] = ()
 
 
 def _words(addresses: np.ndarray) -> np.ndarray:
     return addresses.view(np.uint64)
+
+
+class _Scratch:
+    """What a block leaves to the next pass, kept for the next block."""
+
+    def __init__(self) -> None:
+        n = LARGEST
+        self.keys = arena(KEYS, n)
+        made = [self.keys.column(i) for i in range(len(KEYS))]
+        self.columns = tuple(
+            _words(c) if c.ndim == 2 else c.view(np.int64) if c.dtype == np.uint64 else c for c in made
+        )
+        # Both ends of a record may be home: two rows.
+        self.block = (
+            np.arange(n), np.empty(2 * n, np.int64), np.empty(n + 1, np.int64), np.empty(2 * n, np.int64),
+            np.empty(2 * n, np.int64), np.empty(2 * n, np.int64), np.empty((2 * n, 2), np.uint64),
+            np.empty(2 * n, np.uint8),
+        )  # fmt: skip
+
+
+class _Filled:
+    """A room that is being filled: what the kernel keeps of it, and the batch at the end."""
+
+    def __init__(self, room: Room, partitions: int) -> None:
+        self.room = room
+        n = room.slots
+        self.kept = (
+            room.rows, np.zeros(n, np.int64), np.full(partitions, -1), np.zeros(partitions, np.int64),
+            np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64),
+        )  # fmt: skip
+        self.state = np.zeros(4, np.int64)
+        made = [room.arena.column(i) for i in _OWN_AT.tolist()]
+        self.own = tuple(
+            _words(c) if c.ndim == 2 else c.view(np.int64) if c.dtype == np.uint64 else c for c in made
+        )
+
+    def runs(self, batch: int) -> list[Run]:
+        """The runs of the slots in use, by partition."""
+        rows, filled, _, _, owner, lows, highs = self.kept
+        used = int(self.state[0])
+        told = zip(*(c[:used].tolist() for c in (owner, filled, lows, highs)), strict=True)
+        return sorted(
+            (Run(p, s * rows, s * rows + f, low, high, batch) for s, (p, f, low, high) in enumerate(told)),
+            key=lambda run: run.partition,
+        )
 
 
 class Reader:
@@ -155,102 +133,99 @@ class Reader:
         self._home = home
         self._partitions = partitions
         self._collector = collector
+        self._pool = Pool(_COLUMNS, partitions)
+        self._scratch = _Scratch()
 
     def rehome(self, home: subscribers.Home) -> None:
         """Give rows to the ends that are home by these networks from now on."""
         self._home = home
 
     def read(self, held: Spans) -> Rows:
-        """One batch, in the order of partitions."""
-        n = held.rows
-        every = np.arange(n)
-        keys = arena(KEYS, n, zeros=True)
-        self._run(held, 0, every, every, keys)
-        src, dst, t_first, t_last, duration, boot, src_port, dst_port = (
-            keys.column(i) for i in range(len(KEY_NAMES))
-        )
-        first, last = t_first.view(np.int64), t_last.view(np.int64)
-        decoding.settle(
-            held.spans, len(held.spans), first, last, duration.view(np.int64), boot.view(np.int64),
-            AHEAD_NS, self._tables.clocks,
-        )  # fmt: skip
-        owned = subscribers.assign(src, dst, src_port, dst_port, self._home, self._partitions)
-        if not owned.row.size:
-            return Rows(wire.empty("flows"), (), owned.dropped)
-        place = np.empty(owned.row.size, np.int64)
-        runs = self._runs(owned, first, last, place)
-        mine = arena(_OWN, owned.row.size, zeros=False)
-        out = [mine.column(i) for i in range(len(_OWN))]
-        _own(
-            held.spans, len(held.spans), self._tables.slots, self._tables.domains,
-            _words(self._tables.addresses), owned.row, place,
-            (_words(src), _words(dst), first, last, src_port, dst_port),
-            (_words(owned.subscriber), owned.copy),
-            tuple(_words(c) if c.ndim == 2 else c for c in out),
-        )  # fmt: skip
-        columns = dict(zip(_OWN_NAMES, out, strict=True)) | self._rest(held, owned.row, place)
-        columns["candidate"] = np.zeros(owned.row.size, np.uint8)
-        columns["collector"] = self._collector
-        return Rows(wire.batch("flows", owned.row.size, columns), runs, owned.dropped)
-
-    def _run(self, held: Spans, rest: int, row: np.ndarray, place: np.ndarray, out: Arena) -> None:
-        tables = self._tables
-        decoding.run(
-            held.data, held.spans, len(held.spans), tables.slots, tables.ops, rest, held.marks, row, place,
-            np.empty(row.size, np.int64), np.empty(len(held.spans) + 1, np.int64), out.start, out.cell,
-            out.u1, out.u2, out.u4, out.u8, tables.index.keys, tables.index.values, tables.index.seed,
-        )  # fmt: skip
-
-    def _runs(
-        self, owned: subscribers.Owned, first: np.ndarray, last: np.ndarray, place: np.ndarray
-    ) -> tuple[Run, ...]:
-        ends = np.zeros(self._partitions + 1, np.int64)
-        lows = np.full(self._partitions, _NEVER.max)
-        highs = np.full(self._partitions, _NEVER.min)
-        _order(owned.partition, owned.row, first, last, ends, lows, highs, place)
+        """One batch or several, in the order of partitions."""
+        batches: list[wire.Batch] = []
         runs: list[Run] = []
-        begin = 0
-        # Each end has moved from its partition's beginning to the next one's.
-        for part, (end, low, high) in enumerate(
-            zip(ends[:-1].tolist(), lows.tolist(), highs.tolist(), strict=True)
-        ):
-            runs += [
-                Run(part, at, min(at + wire.MAX_ROWS, end), low, high)
-                for at in range(begin, end, wire.MAX_ROWS)
-            ]
-            begin = end
-        return tuple(runs)
+        at, dropped = 0, 0
+        always, ever = used(held.spans, len(held.spans), self._tables.slots)
+        left = held.rows
+        while at < len(held.spans):
+            filled = _Filled(self._pool.take(left), self._partitions)
+            at, valid = self._stage(held, at, filled, always, ever)
+            left = max(1, int(held.spans[at:, S_COUNT].sum()))
+            dropped += int(filled.state[1])
+            if filled.state[0]:
+                runs += filled.runs(len(batches))
+                batches.append(self._batch(filled, always, ever, valid))
+        if not batches:
+            return Rows(wire.empty("flows"), (), dropped)
+        return Rows(batches[0], tuple(runs), dropped, tuple(batches[1:]))
 
-    def _rest(self, held: Spans, row: np.ndarray, place: np.ndarray) -> dict[str, object]:
-        """The columns of the second pass, with nulls where a row's template does not fill them."""
-        slots = self._tables.slots
-        used = slots[np.unique(held.spans[:, S_SLOT]), T_PRESENT]
-        always = int(np.bitwise_and.reduce(used))
-        ever = int(np.bitwise_or.reduce(used))
-        out = arena(REST, row.size, zeros=False)
+    def _stage(
+        self, held: Spans, at: int, filled: _Filled, always: int, ever: int
+    ) -> tuple[int, dict[int, np.ndarray]]:
+        """Fill the room from span ``at`` on; the span to go on from, and where columns hold a value."""
+        t, a, s = self._tables, filled.room.arena, self._scratch
+        names = [i for i, name in enumerate(REST_NAMES) if not always >> i & 1 and name in _NEEDED]
+        some = [
+            i for i, name in enumerate(REST_NAMES)
+            if ever >> i & 1 and not always >> i & 1 and name not in (*_NEEDED, "sampling_rate")
+        ]  # fmt: skip
+        valid = np.empty((len(some), a.rows), np.uint8)
+        home = self._home
+        at = stage(
+            (held.data, held.spans, held.marks),
+            at,
+            (
+                t.slots,
+                t.ops,
+                t.domains,
+                _words(t.addresses),
+                t.clocks,
+                t.index.keys,
+                t.index.values,
+                t.index.seed,
+            ),
+            s.block,
+            s.columns,
+            (s.keys.start, s.keys.cell, s.keys.u1, s.keys.u2, s.keys.u4, s.keys.u8),
+            (home.first, home.last, home.four, home.pool_port, subscribers.mask_of(home)),
+            filled.kept,
+            (a.start[_REST_AT], a.cell[_REST_AT], a.u1, a.u2, a.u4, a.u8),
+            filled.own,
+            a.column(int(_REST_AT[_RATE])),
+            np.array(names, np.int64),
+            np.array(some, np.int64),
+            valid,
+            AHEAD_NS,
+            filled.state,
+        )
+        return at, dict(zip(some, valid, strict=True))
+
+    def _batch(self, filled: _Filled, always: int, ever: int, valid: dict[int, np.ndarray]) -> wire.Batch:
+        """The room's columns as a batch, with nulls where a row's template does not fill them."""
+        a = filled.room.arena
+        rows = int(filled.state[0]) * filled.room.rows
+        made: dict[str, object] = {name: a.column(i)[:rows] for i, (name, _) in enumerate(_COLUMNS)}
         for i, name in enumerate(REST_NAMES):
-            partly = not always >> i & 1
-            if partly and name in _NEEDED:
-                out.column(i)[:] = 0
-        rate = out.column(REST_NAMES.index("sampling_rate"))
-        decoding.rates(held.spans, len(held.spans), row, place, rate)
-        self._run(held, 1, row, place, out)
-        made: dict[str, object] = {}
-        for i, name in enumerate(REST_NAMES):
-            values = out.column(i)
+            values = made[name]
             if name == "sampling_rate":
-                known = values != 0
-                made[name] = values if known.all() else (values, known) if known.any() else None
-            elif always >> i & 1 or name in _NEEDED:
-                made[name] = values
-            elif ever >> i & 1:
-                valid = np.empty(row.size, np.uint8)
-                _present(held.spans, len(held.spans), slots, row, place, i, valid)
-                made[name] = (values, valid)
-        return made
+                known, unknown = filled.state[2:].tolist()
+                made[name] = None if not known else (values, values != 0) if unknown else values
+            elif i in valid:
+                made[name] = (values, valid[i][:rows])
+            elif not (always >> i & 1 or name in _NEEDED):
+                made[name] = None
+        made["candidate"] = _zeros(rows)
+        made["collector"] = self._collector
+        return wire.batch("flows", rows, made)
+
+
+@lru_cache(maxsize=64)
+def _zeros(rows: int) -> np.ndarray:
+    return np.zeros(rows, np.uint8)
 
 
 def cut(rows: Rows) -> Iterator[tuple[Run, wire.Batch]]:
-    """Each run with its part of the batch."""
-    for run in rows.runs:
-        yield run, rows.batch.slice(run.first, run.last - run.first)
+    """Each run with its part of its batch."""
+    batches = (rows.batch, *rows.more)
+    for each in rows.runs:
+        yield each, batches[each.batch].slice(each.first, each.last - each.first)

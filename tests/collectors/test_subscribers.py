@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.errors import ConfigError
-from collectors.subscribers import DEFAULT_HOME, assign, home
+from collectors.subscribers import DEFAULT_HOME, SOME, assign, holds, home
 
 
 def sixteen(text):
@@ -131,3 +131,16 @@ def test_a_network_that_is_none_is_refused_by_name():
 def test_the_digest_tells_lists_apart_and_not_their_order():
     assert home(["10.0.0.0/8", "127.0.0.0/8"]).digest == home(["127.0.0.0/8", "10.0.0.0/8"]).digest
     assert home(["10.0.0.0/8"]).digest != home(["10.0.0.0/9"]).digest
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(8, 32)), max_size=6), st.data())
+def test_two_octets_tell_the_same_as_the_ranges(prefixes, data):
+    networks = [ip_network((first >> (32 - bits) << (32 - bits), bits)) for first, bits in prefixes]
+    where = home(tuple(str(n) for n in networks) or ("10.0.0.0/8",))
+    edges = [int(e) + d for n in networks for e in (n[0], n[-1]) for d in (-1, 0, 1)]
+    asked = data.draw(st.sampled_from(edges)) if edges else data.draw(st.integers(0, 2**32 - 1))
+    asked %= 2**32
+    told = where.four[asked >> 16]
+    whole = [asked >> 16 << 16 | low for low in (0, asked & 0xFFFF, 0xFFFF)]
+    inside = [holds(where, bytes(10) + b"\xff\xff" + a.to_bytes(4, "big")) for a in whole]
+    assert told == SOME or inside == [told == 1] * 3
