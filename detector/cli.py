@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from detector.exporters.report import FileReport, ScanIncident
 
 DONE, INPUT, USAGE = 0, 1, 2
+# As a shell says of a command that Ctrl-C ended.
+INTERRUPTED = 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,11 +48,21 @@ def parser() -> argparse.ArgumentParser:
             "--as", dest="kind", choices=("packets", "flows"),
             help="only packets, or only exports (on any port); default: both, exports on known ports",
         )  # fmt: skip
-    flows = sub.add_parser("flows", help="print the records of NetFlow and IPFIX datagrams in captures")
-    flows.add_argument("files", nargs="+", metavar="FILE")
+    flows = sub.add_parser("flows", help="print the records of NetFlow, IPFIX and sFlow in captures")
+    flows.add_argument("files", nargs="+", metavar="FILE", help="a capture, or a file of IPFIX messages")
+    flows.add_argument("--count", action="store_true", help="totals by exporter and template instead")
     how = flows.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="one JSON object a record")
     how.add_argument("--csv", action="store_true", help="one table under the union of all fields")
+    dissect = sub.add_parser("dissect", help="what we read in a capture, and tshark's word beside it")
+    dissect.add_argument("file", metavar="FILE", help="pcap or pcapng")
+    dissect.add_argument(
+        "--connection", action="append", default=[], metavar="A:P-B:Q", help="only that one (may be repeated)"
+    )
+    dissect.add_argument(
+        "--subscriber", action="append", default=[], metavar="ADDRESS", help="only what it takes part in"
+    )
+    dissect.add_argument("--json", action="store_true", help="one JSON document on standard output")
     collecting = _collect_parsers(sub)
     detect = sub.add_parser("detect", help="judge what collectors put on Kafka: one member of the group")
     detect.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
@@ -141,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands: dict[str, Callable[[argparse.Namespace], int]] = {
             "scan": _scan, "run": _run, "check": _check, "config": _config,
             "flows": _flows, "collect": _collect, "detect": _detect, "pools": _pools,
-            "topics": _topics,
+            "topics": _topics, "dissect": _dissect,
         }  # fmt: skip
         return commands[options.command](options)
     except ConfigError as error:
@@ -252,11 +264,28 @@ def _flows(options: argparse.Namespace) -> int:
     from detector import flowcli
 
     refused: dict[str, int] = {}
-    rows = flowcli.read(options.files, refused)
     show = flowcli.print_json if options.json else flowcli.print_csv if options.csv else flowcli.print_table
-    show(rows)
+    try:
+        if options.count:
+            flowcli.print_counts(flowcli.count(options.files, refused), show)
+        else:
+            show(flowcli.read(options.files, refused))
+    except KeyboardInterrupt:
+        return INTERRUPTED
     if refused:
         _say("refused: " + ", ".join(f"{n} {reason}" for reason, n in sorted(refused.items())))
+    return DONE
+
+
+def _dissect(options: argparse.Namespace) -> int:
+    from detector import dissectcli
+
+    keep = dissectcli.wanted(options.connection, options.subscriber)
+    reading, found = dissectcli.compare(options.file, keep)
+    if options.json:
+        dissectcli.show_json(options.file, reading, found)
+    else:
+        dissectcli.show_table(reading, found)
     return DONE
 
 

@@ -1,17 +1,25 @@
-"""``poolwatch flows``: the records of export datagrams in captures, for people and programs."""
+"""``poolwatch flows``: the records of exports in captures and IPFIX files, for people and programs."""
 
 import csv
-import json
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv6Address
+from itertools import islice
+from typing import Any, BinaryIO
 
+import msgspec
+from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from collectors.app import datagrams
-from collectors.netflow import records
+from collectors import subscribers
+from collectors.app import blocks, datagrams, sampled_frames
+from collectors.netflow import records, totals
+from collectors.netflow.collector import Collector, Config
+from collectors.netflow.metrics import Metrics
+from collectors.netflow.values import rfc3339
 from detector.errors import DecodeError, InputError
 
 COLUMNS = (
@@ -19,6 +27,25 @@ COLUMNS = (
     "destinationTransportPort", "protocolIdentifier", "packetDeltaCount", "octetDeltaCount",
 )  # fmt: skip
 MOST_ROWS = 10_000
+# CSV's columns are the fields of so many records; what later ones have besides is one column more.
+LOOK_AHEAD = 50_000
+MORE = "more"
+# Records that are written at once.
+_TOGETHER = 512
+PROTOCOLS = {1: "sFlow 5", 3: "NetFlow v1", 5: "NetFlow v5", 7: "NetFlow v7", 9: "NetFlow v9", 10: "IPFIX"}
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """A file or standard input.  Raises InputError where it cannot be opened or read, or is no capture."""
+    try:
+        file = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115, PTH123 - closed below
+        with file:
+            yield file
+    except BrokenPipeError:
+        raise
+    except (DecodeError, OSError) as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def read(paths: Iterable[str], refused: dict[str, int]) -> Iterator[dict[str, Any]]:
@@ -27,34 +54,60 @@ def read(paths: Iterable[str], refused: dict[str, int]) -> Iterator[dict[str, An
     Raises InputError on a file that cannot be opened or is no capture.
     """
     for path in paths:
-        state = records.State()
-        try:
-            file = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115, PTH123 - closed below
-            with file:
-                for one in datagrams(file):
-                    try:
-                        yield from records.records(one.payload, state, one.exporter, one.t_ns)
-                    except DecodeError as error:
-                        refused[error.reason] = refused.get(error.reason, 0) + 1
-        except (DecodeError, OSError) as error:
-            raise InputError(f"{path}: {error}") from None
+        state = records.State(frames=sampled_frames)
+        with _opened(path) as file:
+            for one in datagrams(file):
+                try:
+                    found = records.records(one.payload, state, one.exporter, one.t_ns)
+                except DecodeError as error:
+                    refused[error.reason] = refused.get(error.reason, 0) + 1
+                    continue
+                yield from found
         for reason, count in state.refused.items():
             refused[reason] = refused.get(reason, 0) + count
 
 
 def print_json(rows: Iterable[dict[str, Any]]) -> None:
     """One JSON object a record, keys by information element name."""
-    for row in rows:
-        sys.stdout.write(json.dumps(row, default=str, ensure_ascii=False) + "\n")
+    encoder = msgspec.json.Encoder()
+    rows = iter(rows)
+    out = sys.stdout.buffer
+    while together := list(islice(rows, _TOGETHER)):
+        out.write(encoder.encode_lines(together))
+    out.flush()
 
 
 def print_csv(rows: Iterable[dict[str, Any]]) -> None:
-    """All records under the union of their fields."""
-    kept = list(rows)
+    """Records under the union of the fields of the first LOOK_AHEAD.
+
+    Other fields of later ones come as JSON in a last column ``more``, which is only there where the input is
+    longer.
+    """
+    rows = iter(rows)
+    kept = list(islice(rows, LOOK_AHEAD))
     names = list(dict.fromkeys(name for row in kept for name in row))
-    out = csv.DictWriter(sys.stdout, names, lineterminator="\n")
-    out.writeheader()
-    out.writerows(kept)
+    following = next(rows, None)
+    known = frozenset(names)
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow(names if following is None else [*names, MORE])
+    for row in kept:
+        cells = [_plain(row.get(name, "")) for name in names]
+        out.writerow(cells if following is None else [*cells, ""])
+    if following is None:
+        return
+    for row in _chained(following, rows):
+        more = {name: given for name, given in row.items() if name not in known}
+        out.writerow([*(_plain(row.get(name, "")) for name in names), _plain(more) if more else ""])
+
+
+def _chained(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    yield first
+    yield from rest
+
+
+def _plain(given: Any) -> Any:
+    """A cell: lists and structured data as JSON."""
+    return msgspec.json.encode(given).decode() if isinstance(given, dict | list) else given
 
 
 def print_table(rows: Iterable[dict[str, Any]]) -> None:
@@ -66,15 +119,93 @@ def print_table(rows: Iterable[dict[str, Any]]) -> None:
     for count, row in enumerate(rows, 1):
         if count <= MOST_ROWS:
             out.add_row(*(Text(str(_cell(row, name))) for name in COLUMNS))
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
-    console.print(out)
-    console.print(f"{count} records" + (f", {MOST_ROWS} shown" if count > MOST_ROWS else ""))
+    _console().print(out)
+    _console().print(f"{count} records" + (f", {MOST_ROWS} shown" if count > MOST_ROWS else ""))
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+
+
+# Where a record says a column in other words.
+_LIKE: dict[str, tuple[str, ...]] = {
+    "flowStartMilliseconds": (
+        "flowStartMicroseconds", "flowStartNanoseconds", "flowStartSeconds", "flowStartSysUpTime",
+        "flowStartDeltaMicroseconds", "observationTimeMilliseconds", "collectionTimeMilliseconds",
+    ),
+    "sourceIPv4Address": ("sourceIPv6Address",),
+    "destinationIPv4Address": ("destinationIPv6Address",),
+    "packetDeltaCount": ("packetTotalCount", "initiatorPackets"),
+    "octetDeltaCount": ("octetTotalCount", "initiatorOctets"),
+}  # fmt: skip
 
 
 def _cell(row: dict[str, Any], name: str) -> Any:
     """A field, or the like of it: IPv6 for IPv4, seconds or uptime for milliseconds, totals for deltas."""
-    for other in (name, name.replace("v4", "v6"), name.replace("Milliseconds", "Seconds"),
-                  name.replace("Milliseconds", "SysUpTime"), name.replace("Delta", "Total")):  # fmt: skip
+    for other in (name, *_LIKE.get(name, ())):
         if other in row:
             return row[other]
     return "-"
+
+
+# -- totals ------------------------------------------------------------------------------------------
+
+
+def count(paths: Iterable[str], refused: dict[str, int]) -> Iterator[tuple[totals.Group, totals.Total]]:
+    """Totals by exporter and template of all files, in their order; each file is a run of its own."""
+    made = totals.Totals()
+    for path in paths:
+        registry = CollectorRegistry()
+        # With no networks every record has one row.
+        collector = Collector(
+            Config(), subscribers.home(()), 1, lambda _stream, _part, rows, _header: made.rows(rows),
+            Metrics(registry), sampled_frames,
+        )  # fmt: skip
+        with _opened(path) as file:
+            for block in blocks(file):
+                if len(block):
+                    collector.feed(block)
+                    made.sets(block)
+        collector.finish()
+        made.finish()
+        for sample in (s for family in registry.collect() for s in family.samples):
+            if sample.name == "poolwatch_collector_netflow_refused_total" and sample.value:
+                reason = sample.labels["reason"]
+                refused[reason] = refused.get(reason, 0) + int(sample.value)
+    yield from sorted(made.groups.items(), key=lambda item: item[0])
+
+
+def _counted(group: totals.Group, total: totals.Total) -> dict[str, Any]:
+    six = IPv6Address(group.exporter)
+    return {
+        "exporter": str(six.ipv4_mapped or six),
+        "protocol": PROTOCOLS.get(group.source, str(group.source)),
+        "domain": group.domain,
+        "template": group.template,
+        "kind": group.kind,
+        "records": total.records,
+        "packets": total.packets,
+        "octets": total.octets,
+        "first": rfc3339(total.t_first, 3),
+        "last": rfc3339(total.t_last, 3),
+    }
+
+
+def print_counts(
+    counts: Iterable[tuple[totals.Group, totals.Total]], show: Callable[[Iterable[dict[str, Any]]], None]
+) -> None:
+    """Totals by ``print_json``, ``print_csv`` or as a table."""
+    rows = [_counted(group, total) for group, total in counts]
+    if show is not print_table:
+        show(rows)
+        return
+    out = Table(box=None, pad_edge=False, header_style="bold")
+    names = list(rows[0]) if rows else ["exporter", "records"]
+    for name in names:
+        figure = name in ("domain", "template", "records", "packets", "octets")
+        out.add_column(name, justify="right" if figure else "left")
+    for row in rows:
+        out.add_row(*(Text(str(row[name])) for name in names))
+    _console().print(out)
+    summed = {n: sum(row[n] for row in rows) for n in ("records", "packets", "octets")} if rows else {}
+    _console().print(", ".join(f"{n} {name}" for name, n in summed.items()) or "0 records")

@@ -9,6 +9,7 @@ from weakref import WeakSet
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from collectors import subscribers
+from collectors.app import sampled_frames
 from collectors.bus import Publisher
 from collectors.netflow.collector import Collector as NetflowCollector
 from collectors.netflow.metrics import Metrics as NetflowMetrics
@@ -46,7 +47,9 @@ class Site:
 
     def flow_collector(self, partitions: int, publish: Publisher) -> NetflowCollector:
         """A collector of exports that publishes there."""
-        made = NetflowCollector(self._config.collectors.netflow, self.home, partitions, publish, self.netflow)
+        made = NetflowCollector(
+            self._config.collectors.netflow, self.home, partitions, publish, self.netflow, sampled_frames
+        )
         self._made.add(made)
         return made
 

@@ -10,13 +10,14 @@ import numpy as np
 from collectors.netflow.datagrams import Block
 from collectors.netflow.messages import u2, u4
 
-# NetFlow by habit 2055, 2056, 9995, 9996 and their neighbours; IPFIX 4739 and 4740 (RFC 7011 section 10).
+# NetFlow by habit 2055, 2056, 9995, 9996 and their neighbours; IPFIX 4739 and 4740 (RFC 7011 section 10);
+# sFlow 6343.
 PORTS: Final = frozenset({2055, 2056, 2100, 3055, 4432, 4739, 4740, 6007, 6343, 9025, 9555, 9995, 9996, 9997})
 _YEAR_1990: Final = 631_152_000
 
 
 def is_export(payload: bytes) -> bool:
-    """Whether a UDP payload is NetFlow or IPFIX, by its first octets: version, counts and lengths.
+    """Whether a UDP payload is NetFlow v1, v5, v7, v9, IPFIX or sFlow 5, by its first octets.
 
     For a capture of which nobody says what it holds; a datagram on a known port goes to the collector as it
     is, to be refused there by reason.
@@ -24,6 +25,8 @@ def is_export(payload: bytes) -> bool:
     if len(payload) < 20:
         return False
     version = u2(payload, 0)
+    if version == 0:
+        return _is_sflow(payload)
     if version in (1, 7):
         count, head, record = u2(payload, 2), *((16, 48) if version == 1 else (24, 52))
         plausible = len(payload) == head + record * count and u4(payload, 12) < 1_000_000_000
@@ -40,6 +43,18 @@ def is_export(payload: bytes) -> bool:
         known = first in (2, 3) or first >= 256
         return u2(payload, 2) <= len(payload) and known and 4 <= length <= u2(payload, 2) - 16
     return False
+
+
+def _is_sflow(payload: bytes) -> bool:
+    """Version 5, an agent address of a known kind, and a first sample that fits where any are promised."""
+    kind = u4(payload, 4)
+    if u4(payload, 0) != 5 or kind > 2:
+        return False
+    at = 8 + (0, 4, 16)[kind]
+    if len(payload) < at + 16:
+        return False
+    count = u4(payload, at + 12)
+    return count == 0 or u4(payload, at + 20) <= len(payload) - at - 24
 
 
 def block(

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from collectors import subscribers, wire
 from collectors.bus import Publisher
 from collectors.errors import ConfigError
-from collectors.netflow import walking
+from collectors.netflow import sflowrows, walking
 from collectors.netflow.datagrams import Block, Datagram, block, by_port, joined
 from collectors.netflow.decoding import X_HEARD, X_LONGEST, X_MOVED, X_NEWEST
 from collectors.netflow.holding import Holding
@@ -26,8 +26,9 @@ from collectors.netflow.knowledge import Knowledge
 from collectors.netflow.listening import Tcp, Tls
 from collectors.netflow.metrics import Metrics, text
 from collectors.netflow.overrides import Overrides, SamplingRate
-from collectors.netflow.rows import AHEAD_NS, Reader, Run, Spans, cut
+from collectors.netflow.rows import AHEAD_NS, Reader, Rows, Run, Spans, cut
 from collectors.netflow.sequences import EVER, N_OPTIONS, PER_PROTOCOL, WAIT_NS, expire
+from collectors.netflow.sflowtelling import SampleTeller
 from collectors.netflow.tables import Limits, Tables
 from collectors.netflow.telling import Teller
 from collectors.netflow.templates import Bounds, Template
@@ -51,7 +52,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The netflow role."""
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "netflow"
-    ports: tuple[Port, ...] = (2055, 4739, 9995, 9996)
+    ports: tuple[Port, ...] = (2055, 4739, 6343, 9995, 9996)
     # Addresses that may export; empty: any.
     exporters: tuple[str, ...] = ()
     # Over Kafka, processes that share the exporters among them; 0: one a core.
@@ -106,6 +107,7 @@ class Collector:
         partitions: int,
         publish: Publisher,
         metrics: Metrics,
+        frames: sflowrows.Frames = sflowrows.no_frames,
     ) -> None:
         self._config = config
         self._partitions = partitions
@@ -119,6 +121,7 @@ class Collector:
         )
         self._tables = Tables(limits, config.hash_seed, Overrides(config.sampling), self._listed)
         self._reader = Reader(self._tables, home, partitions, config.id)
+        self._samples = sflowrows.Reader(home, partitions, config.id, frames, config.most_domains)
         bounds = Bounds(
             config.most_templates, config.most_templates_of_exporter, config.template_age_s * _SECOND,
             config.most_template_bytes, config.most_template_bytes_of_exporter,
@@ -126,6 +129,7 @@ class Collector:
         holding = Holding(config.held_bytes, config.held_s * _SECOND)
         self._known = Knowledge(self._tables, bounds, holding, metrics)
         self._teller = Teller(self._tables, metrics)
+        self._sample_teller = SampleTeller(self._samples, metrics)
         self._cursor = np.zeros(walking.CURSOR, np.int64)
         self._spans = np.zeros((_SPANS, walking.SPAN), np.int64)
         self._marks = np.zeros(_MARKS, np.int64)
@@ -143,6 +147,7 @@ class Collector:
         """Give rows to the ends that are home by these networks from now on."""
         self._outlet.rehome(home.digest)
         self._reader.rehome(home)
+        self._samples.rehome(home)
 
     def feed(self, datagrams: Sequence[Datagram] | Block, now_ns: int | None = None) -> None:
         """Take datagrams, or none.  ``now_ns`` is the time on a live link; without it, the data's."""
@@ -217,7 +222,9 @@ class Collector:
             )
             before = EVER if ends else self._now_ns - WAIT_NS
             expire(self._tables.domains, len(self._tables.domains), before, self._counters)
+            self._samples.expire(before)
             self._teller.tell()
+            self._sample_teller.tell()
         self._count()
 
     def _let_in(self, given: Block) -> Block:
@@ -245,8 +252,10 @@ class Collector:
 
     def _read(self, given: Block) -> set[int]:
         """Walk the datagrams, read their records, publish; the partitions that were given rows."""
+        given, sampled = sflowrows.parted(given)
+        told = self._sampled(sampled)
         self._cursor[:] = 0
-        told = self._walk(given) | self._rows(given)
+        told |= self._walk(given) | self._rows(given)
         while self._known.late:
             told |= self._late()
         self._tables.release()
@@ -331,7 +340,14 @@ class Collector:
         self._cursor[walking.FILLED] = 0
         if not n:
             return set()
-        rows = self._reader.read(Spans(given.data, self._spans[:n], self._marks))
+        return self._publish(self._reader.read(Spans(given.data, self._spans[:n], self._marks)))
+
+    def _sampled(self, given: Block) -> set[int]:
+        """Read and publish what sFlow datagrams sample."""
+        read = self._samples.read(given, self._tables.addresses, self._tables.clocks)
+        return {part for rows in read for part in self._publish(rows)}
+
+    def _publish(self, rows: Rows) -> set[int]:
         self._metrics.not_home.inc(rows.dropped)
         self._clocks = self._clock()
         for run, batch in cut(rows):
@@ -361,6 +377,7 @@ class Collector:
         moved = self._counters - self._counted
         self._counted[:] = self._counters
         self._metrics.walked(moved)
+        self._metrics.samples.walked(*self._samples.moved())
         self._known.gauges(self._now_ns)
 
 
@@ -377,6 +394,7 @@ def warm() -> None:
     data = struct.pack(">HH", 256, 4 + 2 * len(record)) + 2 * record
     header = struct.pack(">HHIIII", 9, 3, 0, 0, 0, 0)
     exporter = bytes(10) + b"\xff\xff\x7f\0\0\1"
-    for payload in (header + data, header + template):
+    sampled = struct.pack(">7I", 5, 0, 0, 0, 0, 1, 1) + struct.pack(">I", 32) + bytes(32)
+    for payload in (header + data, header + template, sampled):
         collector.feed([Datagram(payload, exporter, 0, _SECOND)])
     collector.finish()

@@ -43,6 +43,12 @@ class Block:
         port = None if self.port is None else self.port[first:last]
         return Block(self.data, at, size, exporter, t_ns, self.addresses, port)
 
+    def chosen(self, keep: np.ndarray) -> "Block":
+        """The datagrams where ``keep`` (n,) bool is set, in their order."""
+        at, size, exporter, t_ns = (c[keep] for c in (self.at, self.size, self.exporter, self.t_ns))
+        port = None if self.port is None else self.port[keep]
+        return Block(self.data, at, size, exporter, t_ns, self.addresses, port)
+
 
 def block(datagrams: Iterable[Datagram]) -> Block:
     """Datagrams as columns."""

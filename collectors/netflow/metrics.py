@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from collectors.errors import Reason
 from collectors.netflow import holding, sequences, walking
 from collectors.netflow.series import NamedCounter, RateGauge
+from collectors.netflow.sflowmetrics import SampleMetrics
 
 # In the order of ``sequences.PROTOCOLS``.
 PROTOCOLS: Final = ("netflow5", "netflow9", "ipfix", "netflow1", "netflow7")
@@ -57,7 +58,7 @@ class Metrics:
         self.records = counter("records", "Records read.", "protocol", "kind")
         self.lost = counter(
             "lost",
-            "Lost by sequence: flows in NetFlow v5 and v7, datagrams in v9, records in IPFIX.",
+            "Lost by sequence: flows in NetFlow v5 and v7, datagrams in v9 and sFlow, records in IPFIX.",
             "protocol",
         )
         self.gaps = counter("gaps", "Gaps in sequence.", "protocol")
@@ -110,6 +111,14 @@ class Metrics:
             registry=registry,
         )
         self._named: set[str] = set()
+        self.samples = SampleMetrics(
+            registry,
+            {
+                "datagrams": self.datagrams, "bytes": self.bytes, "lost": self.lost, "gaps": self.gaps,
+                "late": self.late, "repeated": self.repeated, "restarts": self.restarts,
+                "records": self.records, "refused": self.refused,
+            },
+        )  # fmt: skip
         for reason in Reason:  # a series exists, at zero, before its first event
             self.refused.labels(reason)
         for why in NEWCOMERS:

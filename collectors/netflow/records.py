@@ -3,35 +3,50 @@
 The slow path beside the compiled one, and the specification that its tests hold it to.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Any, Final
 
 from collectors.errors import DecodeError, Reason
-from collectors.netflow import elements, ipfix, v1, v5, v7, v9
+from collectors.netflow import elements, ipfix, sflow, sflowrecords, v1, v5, v7, v9
+from collectors.netflow.elements import Element
+from collectors.netflow.lists import Lists, ReadList
 from collectors.netflow.messages import Message, u2
+from collectors.netflow.readers import Reader, cut
+from collectors.netflow.sflowrows import Frames, no_frames
 from collectors.netflow.templates import (
     MIN_DATA_ID,
     OPTIONS_SETS,
     TEMPLATE_SETS,
-    VARIABLE,
     Key,
     Template,
     Templates,
     Withdrawal,
     read,
 )
-from collectors.netflow.values import Value, rfc3339, value
+from collectors.netflow.values import rfc3339
+
+__all__ = ["State", "cut", "decode", "records"]
 
 DECODERS: Final = {1: v1.decode, 5: v5.decode, 7: v7.decode, 9: v9.decode, 10: ipfix.decode}
-_LAYOUTS: Final = {1: v1.LAYOUT, 5: v5.LAYOUT, 7: v7.LAYOUT}
-_PADDING: Final = 210
+LAYOUTS: Final = {1: v1.LAYOUT, 5: v5.LAYOUT, 7: v7.LAYOUT}
+_READERS: Final = 4096
+_TYPES: Final = 8192
+# RFC 5610 section 3.9: data types by the number that announces them.
+_DATA_TYPES: Final = (
+    "octetArray", "unsigned8", "unsigned16", "unsigned32", "unsigned64", "signed8", "signed16", "signed32",
+    "signed64", "float32", "float64", "boolean", "macAddress", "string", "dateTimeSeconds",
+    "dateTimeMilliseconds", "dateTimeMicroseconds", "dateTimeNanoseconds", "ipv4Address", "ipv6Address",
+    "basicList", "subTemplateList", "subTemplateMultiList",
+)  # fmt: skip
+_TYPE_INFORMATION: Final = frozenset({303, 339, 341, 346})
 
 
 @dataclass
 class State:
-    """What is known of all exporters: their templates, and data sets that wait for one (bounded)."""
+    """What is known of all exporters: their templates, the types that they announce, and data sets that wait
+    for a template (all bounded).  ``frames`` reads the headers that sFlow samples."""
 
     templates: Templates = field(default_factory=Templates)
     waiting: dict[Key, list[tuple[Message, bytes]]] = field(default_factory=dict)
@@ -39,10 +54,24 @@ class State:
     most_waiting_bytes: int = 1 << 20
     dropped: int = 0
     refused: dict[Reason, int] = field(default_factory=dict)
+    frames: Frames = no_frames
+    types: dict[tuple[bytes, int, int], Element] = field(default_factory=dict)
+    types_dropped: int = 0
+    readers: dict[Key, Reader] = field(default_factory=dict)
 
-    def refuse(self, reason: Reason) -> None:
+    def refuse(self, reason: Reason, count: int = 1) -> None:
         """Count something in a datagram that could not be read."""
-        self.refused[reason] = self.refused.get(reason, 0) + 1
+        self.refused[reason] = self.refused.get(reason, 0) + count
+
+    def element(self, exporter: bytes, enterprise: int, number: int) -> Element:
+        """What an element is called: by the registry, else as the exporter itself announces it."""
+        known = elements.element(enterprise, number)
+        if enterprise and not known.type:
+            told = self.types.get((exporter, enterprise, number))
+            if told is not None:
+                # A name that is published goes before the exporter's own.
+                return told if known.name.startswith("enterprise") else Element(known.name, told.type)
+        return known
 
 
 def decode(datagram: bytes) -> Message:
@@ -62,13 +91,19 @@ def records(datagram: bytes, state: State, exporter: bytes, t_ns: int = 0) -> li
     field that comes twice is a list.  Raises DecodeError, and nothing else, on a bad header; a set that
     cannot be read is counted in ``state.refused``.
     """
+    if sflow.is_sflow(datagram):
+        samples, broken = sflowrecords.named(datagram, state.frames, exporter, t_ns)
+        if broken:
+            state.refuse(Reason.LENGTH, broken)
+        return samples
     message = decode(datagram)
     if message.broken is not None:
         state.refuse(message.broken)
     made: list[dict[str, Any]] = []
     for one in message.sets:
-        if message.version in _LAYOUTS:
-            made += _named(message, _LAYOUTS[message.version], one.body, exporter)
+        if message.version in LAYOUTS:
+            key = Key(exporter, message.version, message.domain, one.id)
+            made += _named(message, LAYOUTS[message.version], one.body, key, state)
         elif one.id in (TEMPLATE_SETS[message.version], OPTIONS_SETS[message.version]):
             try:
                 for told in read(message.version, one.id, one.body):
@@ -82,7 +117,7 @@ def records(datagram: bytes, state: State, exporter: bytes, t_ns: int = 0) -> li
                 _wait(state, key, message, one.body)
             else:
                 state.templates.touch(key, t_ns)
-                made += _named(message, template, one.body, exporter)
+                made += _named(message, template, one.body, key, state)
     return made
 
 
@@ -97,7 +132,7 @@ def _learn(
     made = []
     for earlier, body in state.waiting.pop(key, ()):
         state.waiting_bytes -= len(body)
-        made += _named(earlier, told, body, exporter)
+        made += _named(earlier, told, body, key, state)
     return made
 
 
@@ -107,27 +142,6 @@ def _wait(state: State, key: Key, message: Message, body: bytes) -> None:
         return
     state.waiting_bytes += len(body)
     state.waiting.setdefault(key, []).append((message._replace(sets=()), body))
-
-
-def cut(template: Template, body: bytes) -> Iterator[list[bytes]]:
-    """The fields of each record in a data set's body.  What is left over at its end is padding."""
-    at, least = 0, template.least
-    while least and len(body) - at >= least:
-        found = []
-        for each in template.fields:
-            width = each.width
-            if width == VARIABLE:
-                # RFC 7011 section 7: one octet of length, or 255 and two.
-                if at >= len(body):
-                    return
-                width, at = body[at], at + 1
-                if width == 255:
-                    width, at = u2(body, at), at + 2
-            if at + width > len(body):
-                return
-            found.append(body[at : at + width])
-            at += width
-        yield found
 
 
 def _context(message: Message, template: Template, exporter: bytes) -> dict[str, Any]:
@@ -142,33 +156,65 @@ def _context(message: Message, template: Template, exporter: bytes) -> dict[str,
     }
 
 
-def _named(message: Message, template: Template, body: bytes, exporter: bytes) -> list[dict[str, Any]]:
-    names = [
-        elements.scope(message.version, f.number)
-        if i < template.scopes and not f.enterprise
-        else elements.element(f.enterprise, f.number)
-        for i, f in enumerate(template.fields)
-    ]
-    context = _context(message, template, exporter)
+def _named(message: Message, template: Template, body: bytes, key: Key, state: State) -> list[dict[str, Any]]:
+    context = _context(message, template, key.exporter)
     if message.version == 5:
         context["samplingInterval"] = message.sampling
-    made = []
-    for found in cut(template, body):
-        row = dict(context)
-        seen: set[str] = set()
-        for (name, kind), raw, told in zip(names, found, template.fields, strict=True):
-            if (told.number == _PADDING and not told.enterprise) or (told.width != VARIABLE and not raw):
-                continue
-            _enter(row, seen, name, value(kind, raw, told.width == VARIABLE))
-        made.append(row)
+    reader = _reader(template, key, state)
+    made = [context | row for row in reader.read(body)]
+    if template.options and _TYPE_INFORMATION.issubset(f.number for f in template.fields if not f.enterprise):
+        for row in made:
+            _announced(row, key.exporter, state)
     return made
 
 
-def _enter(row: dict[str, Any], seen: set[str], name: str, given: Value) -> None:
-    """Add a field; one that comes again makes a list."""
-    if name in seen:
-        before = row[name] if isinstance(row[name], list) else [row[name]]
-        row[name] = [*before, given]
-    else:
-        row[name] = given
-        seen.add(name)
+def _reader(template: Template, key: Key, state: State) -> Reader:
+    """What reads records of the template; made once, until another comes under its id."""
+    known = state.readers.get(key)
+    if known is None or known.template is not template:
+        if len(state.readers) >= _READERS:
+            state.readers.clear()
+        named = [
+            elements.scope(key.version, f.number)
+            if i < template.scopes and not f.enterprise
+            else state.element(key.exporter, f.enterprise, f.number)
+            for i, f in enumerate(template.fields)
+        ]
+        known = state.readers[key] = Reader(template, named, _lists(key, state).read)
+    return known
+
+
+def _lists(key: Key, state: State) -> Lists:
+    """What reads structured data of the domain: its records are of templates of the same domain."""
+
+    def name(enterprise: int, number: int) -> Element:
+        return state.element(key.exporter, enterprise, number)
+
+    def inner(template: int, body: bytes, read_list: ReadList) -> Iterable[dict[str, Any]] | None:
+        own = state.templates.find(key._replace(id=template))
+        if own is None:
+            return None
+        named = [name(f.enterprise, f.number) for f in own.fields]
+        return Reader(own, named, read_list).read(body)
+
+    return Lists(name, inner)
+
+
+def _announced(row: dict[str, Any], exporter: bytes, state: State) -> None:
+    """Learn a vendor's element from a record of type information (RFC 5610)."""
+    enterprise, number = row["privateEnterpriseNumber"], row["informationElementId"]
+    kind, name = row["informationElementDataType"], row["informationElementName"]
+    if not (isinstance(enterprise, int) and isinstance(number, int) and isinstance(kind, int)):
+        return
+    if not enterprise or kind >= len(_DATA_TYPES) or not isinstance(name, str) or not name.isprintable():
+        return
+    key = exporter, enterprise, number & 0x7FFF
+    told = Element(name or f"enterprise{enterprise}_{number & 0x7FFF}", _DATA_TYPES[kind])
+    if state.types.get(key) == told:
+        return
+    if key not in state.types and len(state.types) >= _TYPES:
+        state.types_dropped += 1
+        return
+    state.types[key] = told
+    # Readers were made by what was known before.
+    state.readers.clear()

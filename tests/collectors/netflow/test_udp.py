@@ -61,7 +61,9 @@ def test_exports_are_known_by_their_first_octets(captures, make):
             if expected and len(payload) >= 24:
                 assert capture.is_export(payload), path.name
                 seen += 1
-            assert not (capture.is_export(payload) and "sflow" in str(path))
+            if "sflow" in str(path):
+                # One of them is cut short after eight octets.
+                assert capture.is_export(payload) == (len(payload) > 8)
     assert seen > 90
     for other in (b"", b"\0\5" * 40, b"GET / HTTP/1.1\r\n\r\n" * 3, bytes(100), b"\0\x0a" + bytes(60)):
         assert not capture.is_export(other)

@@ -1,0 +1,126 @@
+"""A template in; what reads its records in full, by name, out.
+
+Where every field has a width of its own, ``struct`` takes a record apart at once, and only what is no plain
+number is looked at again.  ``cut`` and ``values.value`` say what is in a record, field by field.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from collectors.netflow.elements import Element
+from collectors.netflow.messages import u2
+from collectors.netflow.templates import VARIABLE, Template
+from collectors.netflow.values import LISTS, code, reader, value
+
+_PADDING: Final = 210
+# Reads a list (RFC 6313): its octets and type in, what is in it out.
+ReadList = Callable[[str, bytes], Any]
+
+
+class _Field(NamedTuple):
+    """A field that is shown: its place among all of the template, and how it is read."""
+
+    place: int
+    name: str
+    type: str
+    width: int
+
+
+def cut(template: Template, body: bytes) -> Iterator[list[bytes]]:
+    """The fields of each record in a data set's body.  What is left over at its end is padding."""
+    at, least = 0, template.least
+    widths = [each.width for each in template.fields]
+    while least and len(body) - at >= least:
+        found = []
+        for told in widths:
+            width = told
+            if width == VARIABLE:
+                # RFC 7011 section 7: one octet of length, or 255 and two.
+                if at >= len(body):
+                    return
+                width, at = body[at], at + 1
+                if width == 255:
+                    width, at = u2(body, at), at + 2
+            if at + width > len(body):
+                return
+            found.append(body[at : at + width])
+            at += width
+        yield found
+
+
+class Reader:
+    """Reads the records of one template.  ``named`` are its fields' elements, in order.
+
+    Padding and fields of no octets are left out; a field that comes twice is a list.  ``read_list`` reads
+    structured data.
+    """
+
+    def __init__(self, template: Template, named: Sequence[Element], read_list: ReadList) -> None:
+        self.template = template
+        self._read_list = read_list
+        self._fields = [
+            _Field(i, element.name, element.type, told.width)
+            for i, (element, told) in enumerate(zip(named, template.fields, strict=True))
+            if told.width and (told.number != _PADDING or told.enterprise)
+        ]
+        names = [f.name for f in self._fields]
+        self._again = (
+            frozenset(n for n in names if names.count(n) > 1) if len(set(names)) < len(names) else ()
+        )
+        fixed = all(f.width != VARIABLE for f in template.fields)
+        self._struct = self._packed() if fixed and not self._again and template.least else None
+        self._names = names
+        self._later = self._conversions()
+
+    def _packed(self) -> struct.Struct:
+        shown = {f.place: f for f in self._fields}
+        letters = [
+            (code(shown[i].type, told.width) or f"{told.width}s") if i in shown else f"{told.width}x"
+            for i, told in enumerate(self.template.fields)
+        ]
+        return struct.Struct(">" + "".join(letters))
+
+    def _conversions(self) -> list[tuple[str, Callable[[bytes], Any]]]:
+        """What is not read by ``struct`` as it is meant."""
+        return [
+            (f.name, self._form(f)) for f in self._fields if f.width != VARIABLE and not code(f.type, f.width)
+        ]
+
+    def _form(self, field: _Field) -> Callable[[bytes], Any]:
+        if field.type in LISTS:
+            kind = field.type
+            return lambda raw: self._read_list(kind, raw)
+        return reader(field.type, field.width, False)
+
+    def read(self, body: bytes) -> Iterable[dict[str, Any]]:
+        """A row for each record in a data set's body."""
+        if self._struct is None:
+            return self._slowly(body)
+        size = self._struct.size
+        whole = body if len(body) % size == 0 else body[: len(body) // size * size]
+        return self._quickly(whole)
+
+    def _quickly(self, body: bytes) -> Iterator[dict[str, Any]]:
+        assert self._struct is not None
+        names, later = self._names, self._later
+        for found in self._struct.iter_unpack(body):
+            row = dict(zip(names, found))  # noqa: B905 - of one length by construction; checking costs
+            for name, form in later:
+                row[name] = form(row[name])
+            yield row
+
+    def _slowly(self, body: bytes) -> Iterator[dict[str, Any]]:
+        for found in cut(self.template, body):
+            row: dict[str, Any] = {}
+            for field in self._fields:
+                raw = found[field.place]
+                if field.type in LISTS:
+                    given = self._read_list(field.type, raw)
+                else:
+                    given = value(field.type, raw, field.width == VARIABLE)
+                if field.name in self._again and field.name in row:
+                    row[field.name].append(given)
+                else:
+                    row[field.name] = [given] if field.name in self._again else given
+            yield row
