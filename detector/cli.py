@@ -88,6 +88,14 @@ def _collect_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.Arg
     flows.add_argument("replay", nargs="*", metavar="FILE", help="captures instead of receiving")
     flows.add_argument("--udp", metavar="ADDRESS", default="0.0.0.0", help="address to receive on")
     flows.add_argument("--ports", metavar="N,N", help="instead of collectors.netflow.ports")
+    flows.add_argument(
+        "--topic", nargs="?", const="", metavar="NAME",
+        help="read the Kafka topic that goflow2 or pmacct writes (default: collectors.imports.topic)",
+    )  # fmt: skip
+    flows.add_argument(
+        "--as", dest="form", choices=("goflow2", "goflow2-json", "goflow", "pmacct"),
+        help="what the topic holds, instead of collectors.imports.form",
+    )  # fmt: skip
     for command in (packets, flows):
         command.add_argument("--seconds", type=float, metavar="N", help="listen for N seconds and end")
         command.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from collectors.importing.collector import Config as ImportConfig
+from collectors.importing.metrics import Metrics as ImportMetrics
 from collectors.kafka.sender import Sender, new_life
 from collectors.netflow.ports import Share
-from detector import app, live, workers
+from detector import app, importing, live, workers
 from detector.config import Config
-from detector.errors import InputError
+from detector.errors import ConfigError, InputError
 from detector.exporters.http import Http
 from detector.exporters.report import FileReport, ScanIncident
 from detector.links import WAIT_S, Inputs, Links, inputs
@@ -36,6 +38,11 @@ OnStop = Callable[[Callable[[], None]], None]
 def collect(config: Config, options: argparse.Namespace, say: Say, show: Show, on_stop: OnStop) -> int:
     """Do the work of ``poolwatch collect``; the exit status."""
     pace = live.pace_of(config, options)
+    imports = importing.wanted(config.collectors.imports, options) if options.kind == "flows" else None
+    if imports is not None:
+        if config.bus != "kafka":
+            raise ConfigError('--topic reads Kafka and sends to it: set bus = "kafka"')
+        return Station(config, options, say, on_stop).imports(imports, options.seconds)
     if config.bus == "embedded":
         if options.replay:
             return live.serve(config, options, say, show, on_stop)
@@ -58,6 +65,7 @@ class Station:
         self._ready = False
         self._turned = time.monotonic()
         self.registry = registry = CollectorRegistry()
+        self._config = config
         self._site = Site(config, registry)
         self._sender = Sender(config.kafka, registry, stopped=self._stop.is_set)
         listen = options.listen or config.http.listen
@@ -127,6 +135,33 @@ class Station:
             reading.run(stopped, lambda _position: None, pace, sender.alive)
         finally:
             feed.end()
+
+    def imports(self, wanted: ImportConfig, seconds: float | None) -> int:
+        """Read another collector's topic until told to stop, and send its records, as fast as both sides'
+        brokers give and take them."""
+        sender, metrics = self._sender, ImportMetrics(self.registry)
+        with ExitStack() as stack:
+            stack.enter_context(sender)
+            app.warm_kernels(self._say)
+            feed = sender.feed(blocking=True)
+            collector = self._site.import_collector(wanted, sender.partitions, feed.publish, metrics)
+            imported = importing.Import(collector, metrics, sender)
+            imported.open(wanted, self._config.kafka, stack)
+            self._ready = True
+            stack.enter_context(self._http)
+            stack.enter_context(self._notify)
+            self._notify.status = f"importing {wanted.form} records from {wanted.topic}"
+            self._say(self._notify.status)
+
+            def turned() -> None:
+                sender.alive()
+                self._turned = time.monotonic()
+                self.reloads.turn()
+
+            importing.work(imported, self._stop, seconds, turned)
+            self._notify.stopping()
+        self._say(sender.told())
+        return 1 if sender.lost else 0
 
     def live(
         self,

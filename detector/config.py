@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from collectors.config import parse
+from collectors.importing.collector import Config as ImportConfig
 from collectors.kafka.config import Config as KafkaConfig
 from collectors.netflow.collector import Config as NetflowConfig
 from collectors.packet.collector import Config as PacketConfig
@@ -25,6 +26,7 @@ class Collectors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     packets: PacketConfig = PacketConfig()
     capture: CaptureConfig = CaptureConfig()
     netflow: NetflowConfig = NetflowConfig()
+    imports: ImportConfig = ImportConfig()
 
 
 class Embedded(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

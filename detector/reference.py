@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from collectors.importing.metrics import Metrics as ImportMetrics
 from collectors.kafka.sender import COLLECTED
 from collectors.kafka.sender import Metrics as SenderMetrics
 from collectors.streams import STREAMS
@@ -76,6 +77,7 @@ def metrics() -> Iterator[str]:
     registry = CollectorRegistry()
     Detector(Config(), registry)
     SenderMetrics(registry, COLLECTED)
+    ImportMetrics(registry)
     DeliveryMetrics(registry)
     ReloadMetrics(registry)
     yield "# Metrics\n"

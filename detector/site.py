@@ -11,6 +11,9 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from collectors import subscribers
 from collectors.app import sampled_frames
 from collectors.bus import Publisher
+from collectors.importing.collector import Collector as ImportCollector
+from collectors.importing.collector import Config as ImportConfig
+from collectors.importing.metrics import Metrics as ImportMetrics
 from collectors.netflow.collector import Collector as NetflowCollector
 from collectors.netflow.metrics import Metrics as NetflowMetrics
 from collectors.netflow.templatesfile import TemplatesFile
@@ -30,7 +33,7 @@ class Site:
     def __init__(self, config: Config, registry: CollectorRegistry) -> None:
         disable_created_metrics()
         self._config = config
-        self._made: WeakSet[PacketCollector | NetflowCollector] = WeakSet()
+        self._made: WeakSet[PacketCollector | NetflowCollector | ImportCollector] = WeakSet()
         self.pools = self.read_pools()
         self.networks = self.read_networks()
         self._settle()
@@ -50,6 +53,14 @@ class Site:
         made = NetflowCollector(
             self._config.collectors.netflow, self.home, partitions, publish, self.netflow, sampled_frames
         )
+        self._made.add(made)
+        return made
+
+    def import_collector(
+        self, wanted: ImportConfig, partitions: int, publish: Publisher, metrics: ImportMetrics
+    ) -> ImportCollector:
+        """A collector of another collector's records that publishes there."""
+        made = ImportCollector(wanted, self.home, partitions, publish, metrics)
         self._made.add(made)
         return made
 

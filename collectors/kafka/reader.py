@@ -166,6 +166,18 @@ class GroupReader:
             tp = TopicPartition(self._topics[stream], partition)
             self._uncommitted[tp] = self._known[tp] = offset
 
+    def commit_now(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Tell the group at once, for who is given our partitions begins there; also from ``leave``.  Where
+        that fails it begins at what was told before."""
+        places = {TopicPartition(self._topics[s], p): offset for (s, p), offset in offsets.items()}
+        with suppress(errors.KafkaError):
+            self._consumer.commit(_metadata(places), timeout_ms=5_000)
+
+    def is_there(self) -> bool:
+        """Whether the brokers know all topics.  Raises InputError where they do not answer."""
+        with _reading("topics"):
+            return all(self._consumer.partitions_for_topic(topic) for topic in self._topics.values())
+
     def is_member(self) -> bool:
         """Ask the group whether our partitions are ours still: it takes offsets from nobody else.  Not to be
         called from ``leave`` or ``lose``."""

@@ -1,0 +1,1 @@
+"""Flow records that another collector has decoded, from its Kafka topic: goflow2 and pmacct."""
