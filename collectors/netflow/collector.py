@@ -7,94 +7,40 @@ opens nothing and reads no clock: time is the newest receive stamp of the datagr
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from ipaddress import ip_address
-from typing import Annotated, Final
+from typing import Final
 
-import msgspec
 import numpy as np
 from prometheus_client import CollectorRegistry
 
 from collectors import subscribers, wire
 from collectors.bus import Publisher
-from collectors.errors import ConfigError
 from collectors.netflow import sflowrows, walking
 from collectors.netflow.datagrams import Block, Datagram, block, by_port, joined
 from collectors.netflow.decoding import X_HEARD, X_LONGEST, X_MOVED, X_NEWEST
 from collectors.netflow.holding import Holding
 from collectors.netflow.index import GONE
 from collectors.netflow.knowledge import Knowledge
-from collectors.netflow.listening import Tcp, Tls
 from collectors.netflow.metrics import Metrics, text
-from collectors.netflow.overrides import Overrides, SamplingRate
+from collectors.netflow.overrides import Overrides
 from collectors.netflow.rows import AHEAD_NS, Reader, Rows, Run, Spans, cut
 from collectors.netflow.sequences import EVER, N_OPTIONS, PER_PROTOCOL, WAIT_NS, expire
+from collectors.netflow.settings import Config, mapped
 from collectors.netflow.sflowtelling import SampleTeller
 from collectors.netflow.tables import Limits, Tables
 from collectors.netflow.telling import Teller
 from collectors.netflow.templates import Bounds, Template
 from collectors.outlet import Outlet
 
-Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Seconds = Annotated[int, msgspec.Meta(ge=1, le=7 * 86400)]
-
 _SECOND: Final = 1_000_000_000
 _MINUTE: Final = 60 * _SECOND
 _SPANS: Final = 8192
+# So many slots of templates may wait for their release.
+_LEFT: Final = 1024
 # A third faster to Kafka than a quarter of it: a message then has thousands of rows.
 _ROWS: Final = 1 << 18
 # Room for any one data set: 65,536 octets of records of one field each.
 _MARKS: Final = 1 << 18
 _NOTHING: Final = wire.empty("flows")
-
-
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The netflow role."""
-
-    id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "netflow"
-    ports: tuple[Port, ...] = (2055, 4739, 6343, 9995, 9996)
-    # Addresses that may export; empty: any.
-    exporters: tuple[str, ...] = ()
-    # Over Kafka, processes that share the exporters among them; 0: one a core.
-    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
-    # UDP sockets of each worker on each port, and the receive buffer that each asks for.
-    sockets: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
-    receive_buffer_bytes: Annotated[int, msgspec.Meta(ge=4096, le=1 << 30)] = 16 << 20
-    tcp: Tcp = Tcp()
-    tls: Tls = Tls()
-    batch_datagrams: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 8192
-    batch_linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 200
-    most_exporters: Count = 4096
-    most_domains: Count = 16384
-    most_domains_of_exporter: Count = 256
-    most_templates: Count = 65536
-    most_templates_of_exporter: Count = 1024
-    # Octets of their definitions.
-    most_template_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 16 << 20
-    most_template_bytes_of_exporter: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 1 << 20
-    # Templates and rates are kept there across restarts; empty: they are not.
-    templates_file: str = ""
-    templates_file_every_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 60
-    # Whether two UDP ports of one address are two exporters: two processes, or routers behind one address.
-    port_is_identity: bool = False
-    # Sampling rates that exporters do not tell, or tell wrong.
-    sampling: tuple[SamplingRate, ...] = ()
-    # Neither heard nor used for so long: long, for data without its template are lost.
-    template_age_s: Seconds = 86400
-    held_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 8 << 20
-    held_s: Seconds = 1800
-    # A record is not believed to be longer, when the watermark waits for it.
-    longest_record_s: Seconds = 3600
-    hash_seed: int = 0
-
-
-def mapped(text: str) -> bytes:
-    """An address as 16 octets.  Raises ConfigError on what is none."""
-    try:
-        given = ip_address(text)
-    except ValueError as error:
-        raise ConfigError(f"exporters: {error}") from None
-    return given.packed if given.version == 6 else bytes(10) + b"\xff\xff" + given.packed
 
 
 class Collector:
@@ -290,6 +236,10 @@ class Collector:
         body = given.data[c[walking.C_BODY] : c[walking.C_BODY_END]].tobytes()
         if code == walking.TEMPLATES:
             self._known.templates_told(body, c, t_ns)
+            if self._tables.left > _LEFT:
+                # A flood: what it leaves behind is used again before the batch is over.
+                told = self._rows(given)
+                self._tables.release({late.slot for late in self._known.late})
         elif code == walking.UNKNOWN:
             self._known.unknown(body, c, t_ns)
         else:

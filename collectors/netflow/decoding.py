@@ -167,7 +167,7 @@ def _rates(op, data, base, f, e, place, start, a4, span, keys, values, seed):
     domain, rating = span[S_DOMAIN], span[S_RATING]
     tag = np.int64(0)
     if kind == RATE_OF_INTERFACE:
-        if not rating & BY_INTERFACE:
+        if rating & FORCED or not rating & BY_INTERFACE:
             return
         tag = np.int64(INTERFACE_TAG)
     elif kind == RATE_FORCED:

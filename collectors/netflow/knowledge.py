@@ -35,6 +35,7 @@ _VERSION: Final = 1
 # Template sets that are known by their octets.
 _SETS_BYTES: Final = 1 << 20
 _SET_BYTES: Final = 2048
+_TOUCH_NS: Final = 1_000_000_000
 
 
 _Version = Annotated[int, msgspec.Meta(ge=1, le=15)]
@@ -100,6 +101,8 @@ class Knowledge:
         self._templates = Templates(bounds)
         self._sets: dict[tuple[Domain, int, bytes], list[tuple[Key, Template]]] = {}
         self._sets_bytes = 0
+        self._touched_ns = 0
+        tables.leaving = self._domain_leaves
         self._metrics = metrics
         # Goes up when there is something new to be saved.
         self.revision = 0
@@ -161,7 +164,16 @@ class Knowledge:
             if domain != GONE:
                 self.tables.forget(domain, key.id)
 
+    def _domain_leaves(self, number: int, name: Domain) -> None:
+        """A domain is forgotten: its templates are too."""
+        for template in self.tables.templates_of(number):
+            self._templates.forget(Key(name.exporter, name.version, name.id, template))
+
     def _hear(self, key: Key, told: Template, domain: int, t_ns: int) -> None:
+        if t_ns - self._touched_ns > _TOUCH_NS and self._templates.is_full(key.exporter, len(told.raw)):
+            # Somebody has to go: not those that data use.
+            self._touched_ns = t_ns
+            self._touch()
         before = self._templates.find(key)
         changed, gone = self._templates.hear(key, told, t_ns)
         self._metrics.template_events.labels("evicted").inc(len(gone))

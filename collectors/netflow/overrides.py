@@ -50,7 +50,7 @@ class Configured(NamedTuple):
 
 class Overrides:
     """The longest prefix holds; of one exporter's rows that which names the domain.  A row that names an
-    interface holds for its records, whatever the others say."""
+    interface holds for its records, whatever the others say; where the domain's is for always, it is too."""
 
     def __init__(self, rows: Iterable[SamplingRate] = ()) -> None:
         # The most particular last; of equals the later one.
@@ -74,7 +74,8 @@ class Overrides:
     def rate(self, exporter: bytes, domain: int, interface: int, told: int) -> int:
         """The rate for a record whose exporter tells ``told`` (0: nothing)."""
         found = self.of(exporter, domain)
+        always = found.own is not None and found.own.when == "always"
         for row in (found.by_interface.get(interface), found.own):
-            if row is not None and (row.when == "always" or not told):
+            if row is not None and (always or row.when == "always" or not told):
                 return row.rate
         return told

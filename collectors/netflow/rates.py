@@ -57,7 +57,7 @@ class Rates:
         if configured.own or configured.by_interface:
             self._configured[domain] = configured
         for interface, one in configured.by_interface.items():
-            always = one.when == "always"
+            always = "always" in (one.when, configured.own and configured.own.when)
             row[D_RATING] |= FORCED_BY_INTERFACE if always else BY_INTERFACE
             tag = FORCED_TAG if always else INTERFACE_TAG
             self._index.put(sampler_key(domain | tag, interface), one.rate)
@@ -161,10 +161,10 @@ class Rates:
         if told and not row[D_RATING] & FORCED:
             found |= {str(n): one for n, one in told.by_id.items()}
             found |= {f"interface {n}": one for n, one in told.by_interface.items()}
-        for n, row_ in configured.by_interface.items() if configured else ():
-            if row_.when == "always" or f"interface {n}" not in found:
-                found[f"interface {n}"] = row_.rate
-        return {name: one for name, one in found.items() if one}
+        for n, one in configured.by_interface.items() if configured else ():
+            if one.when == "always" or f"interface {n}" not in found:
+                found[f"interface {n}"] = one.rate
+        return {name: rate for name, rate in found.items() if rate}
 
     def moves(self, domain: int) -> int:
         """How often its rates changed."""

@@ -5,6 +5,7 @@ way; so a spray of forged addresses cannot push out those that were there.
 """
 
 from collections import Counter
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -75,6 +76,10 @@ class Tables:
         self.index = Index(seed)
         self.exporters: dict[bytes, int] = {}
         self.identities: dict[int, bytes] = {}
+        # When each was last let in: nobody gives way whose datagrams are being read.
+        self._spoke: dict[int, int] = {}
+        # Told of domains before they are forgotten.
+        self.leaving: Callable[[int, Domain], None] = lambda number, domain: None
         self.addresses = np.zeros((16, 16), np.uint8)
         self.clocks = np.zeros((16, CLOCK), np.int64)
         self.names: dict[int, Domain] = {}
@@ -87,7 +92,7 @@ class Tables:
         self._free_domains: list[int] = []
         self._free_slots: list[int] = []
         self._used_slots = 0
-        self._leaving: list[int] = []
+        self._left: list[int] = []
         self._programs: dict[bytes, int] = {}
         self._program_keys: dict[int, bytes] = {}
         self._users: Counter[int] = Counter()
@@ -106,6 +111,7 @@ class Tables:
         """The exporter's number; GONE where there is no room for another."""
         known = self.exporters.get(address)
         if known is not None:
+            self._spoke[known] = now_ns
             return known
         if len(self.exporters) >= self._limits.exporters:
             self._reclaim(now_ns)
@@ -123,6 +129,7 @@ class Tables:
         self.addresses[number] = np.frombuffer(address[:16], np.uint8)
         self.clocks[number] = 0
         self.clocks[number, X_HEARD] = now_ns
+        self._spoke[number] = now_ns
         return number
 
     def known(self, exporter: bytes, version: int, number: int) -> int:
@@ -188,7 +195,7 @@ class Tables:
         silent = {
             address
             for address, n in self.exporters.items()
-            if now_ns - seen[n] > _RECLAIM_NS and address[:16] not in self._kept
+            if now_ns - seen[n] > _RECLAIM_NS < now_ns - self._spoke[n] and address[:16] not in self._kept
         }
         for number, name in list(self.names.items()):
             idle = now_ns - self.domains[number, D_SEEN] > _IDLE_NS
@@ -198,10 +205,12 @@ class Tables:
                 self._forget_domain(number, name)
         for address in silent:
             number = self.exporters.pop(address)
-            del self.identities[number]
+            del self.identities[number], self._spoke[number]
+            self.clocks[number] = 0
             self._free_exporters.append(number)
 
     def _forget_domain(self, number: int, name: Domain) -> None:
+        self.leaving(number, name)
         self.index.put(domain_key(self.exporters[name.exporter], name.version, name.id), GONE)
         self.rates.leave(number, self.domains[number])
         for template in self.templates_of(number):
@@ -236,23 +245,31 @@ class Tables:
             mine.discard(template)
             if not mine:
                 del self._templates[domain]
-            self._leaving.append(slot)
+            self._left.append(slot)
 
     def used_ns(self, domain: int, template: int) -> int:
         """When data last used a template; 0 for never."""
         slot = self.index.find(template_key(domain, template))
         return int(self.slots[slot, walking.T_USED]) if slot != GONE else 0
 
-    def release(self) -> None:
-        """No span waits any more: slots that were left may be used again."""
-        for slot in self._leaving:
+    @property
+    def left(self) -> int:
+        """How many slots wait for their release."""
+        return len(self._left)
+
+    def release(self, keep: Container[int] = ()) -> None:
+        """No span waits any more: slots that were left, but those to ``keep``, may be used again."""
+        left, self._left = self._left, []
+        for slot in left:
+            if slot in keep:
+                self._left.append(slot)
+                continue
             program = int(self.slots[slot, walking.T_PROGRAM])
             self._users[program] -= 1
             if not self._users[program]:
                 del self._programs[self._program_keys.pop(program)]
                 self._free_programs.append(program)
-        self._free_slots += self._leaving
-        self._leaving = []
+            self._free_slots.append(slot)
 
     def _slot(self) -> int:
         if self._free_slots:

@@ -4,6 +4,7 @@ A template belongs to an exporter's address, protocol version, observation domai
 left out: options and data of one exporter come from different ports (cloudflare/goflow #87, nfdump #237).
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -149,6 +150,7 @@ class Templates:
         self._count = 0
         self._octets = 0
         self._octets_of: dict[bytes, int] = {}
+        self._unused: Counter[bytes] = Counter()
         self.evicted = 0
         self.aged = 0
 
@@ -168,6 +170,7 @@ class Templates:
         """Data used it."""
         kept = self._kept.get(key.exporter, {}).get(key)
         if kept:
+            self._unused[key.exporter] -= not kept.used
             self._kept[key.exporter][key] = Kept(kept.template, max(kept.t_ns, t_ns), True)
 
     def refresh(self, key: Key, told: Template, t_ns: int) -> bool:
@@ -191,6 +194,7 @@ class Templates:
             mine = self._kept.setdefault(key.exporter, {})
             self._count += 1
             self._weigh(key.exporter, len(template.raw))
+            self._unused[key.exporter] += 1
         mine[key] = Kept(template, t_ns, before.used if before is not None and same else False)
         return not same, gone
 
@@ -204,10 +208,7 @@ class Templates:
             if mine and (len(mine) >= bounds.most_of_exporter or ours > bounds.most_octets_of_exporter):
                 least = self._least(mine)
             elif self._kept and (self._count >= bounds.most or self._octets + octets > bounds.most_octets):
-                # The exporter with the most templates pays, so that a flood pays for itself.
-                by_octets = self._octets + octets > bounds.most_octets
-                payer = max(self._kept, key=lambda e: self._octets_of[e] if by_octets else len(self._kept[e]))
-                least = self._least(self._kept[payer])
+                least = self._least_of_all()
             else:
                 return gone
             for victim in least:
@@ -223,6 +224,27 @@ class Templates:
         else:
             self._octets_of.pop(exporter, None)
 
+    def is_full(self, exporter: bytes, octets: int) -> bool:
+        """Whether a template of so many octets would make others go."""
+        bounds = self._bounds
+        return (
+            self._count >= bounds.most
+            or self._octets + octets > bounds.most_octets
+            or len(self._kept.get(exporter, ())) >= bounds.most_of_exporter
+            or self._octets_of.get(exporter, 0) + octets > bounds.most_octets_of_exporter
+        )
+
+    def _least_of_all(self) -> list[Key]:
+        """An eighth of all: those that no data used, of exporters that have most of them, so that a flood
+        pays for itself; where data used all, those of exporters that have most."""
+        found = [key for key, kept in self if not kept.used]
+        share = self._unused.__getitem__
+        if not found:
+            found = [key for key, _ in self]
+            share = lambda exporter: len(self._kept[exporter])  # noqa: E731
+        found.sort(key=lambda k: (-share(k.exporter), self._kept[k.exporter][k].t_ns))
+        return found[: max(1, self._count // 8)]
+
     @staticmethod
     def _least(kept: dict[Key, Kept]) -> list[Key]:
         """An eighth at once: to look for one among thousands at each new one would be a way to stop us."""
@@ -237,8 +259,10 @@ class Templates:
             return False
         self._count -= 1
         self._weigh(key.exporter, -len(kept.template.raw))
+        self._unused[key.exporter] -= not kept.used
         if not mine:
             del self._kept[key.exporter]
+            del self._unused[key.exporter]
         return True
 
     def withdraw(self, exporter: bytes, domain: int, what: Withdrawal) -> list[Key]:

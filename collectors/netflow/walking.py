@@ -257,7 +257,7 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
                 _fixed(data, start, c, spans, slots, domain, received[i], count)
             count[N_DATAGRAMS] += 1
             count[N_OCTETS] += size[i]
-            domain[D_SEEN] = received[i]
+            domain[D_SEEN] = max(domain[D_SEEN], received[i])
             if protocol == 0 or protocol > 2:
                 c[C_DATAGRAM] += 1
                 continue

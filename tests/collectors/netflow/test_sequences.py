@@ -9,8 +9,19 @@ from hypothesis import strategies as st
 
 from collectors.netflow import sequences as s
 from collectors.netflow.domains import (
-    D_COUNTING, D_GAPS, D_LOST, D_NEXT, D_NEXT_OTHER, D_UPTIME, D_VERSION, DOMAIN, GAPS, NONE, OTHER, STANDARD,
-)  # fmt: skip
+    D_COUNTING,
+    D_GAPS,
+    D_LOST,
+    D_NEXT,
+    D_NEXT_OTHER,
+    D_UPTIME,
+    D_VERSION,
+    DOMAIN,
+    GAPS,
+    NONE,
+    OTHER,
+    STANDARD,
+)
 
 MS = 1_000_000
 FLOW = struct.pack(">4s4sII", b"\x0a\0\0\1", b"\xc0\0\2\x09", 1000, 10)
