@@ -17,7 +17,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from collectors import subscribers
-from collectors.app import exports
+from collectors.app import exports, sampled_frames
 from collectors.kafka import clients, topics
 from collectors.kafka.config import Config as KafkaConfig
 from collectors.kafka.reader import TopicReader
@@ -70,7 +70,9 @@ class Site:
             feed.publish(*message)
 
         if kind == "flows":
-            flows = FlowCollector(FlowConfig(), home, sender.partitions, publish, FlowMetrics(registry))
+            flows = FlowCollector(
+                FlowConfig(), home, sender.partitions, publish, FlowMetrics(registry), sampled_frames
+            )
         else:
             packets = Collector(Config(), home, sender.partitions, publish, Metrics(registry))
         for block in pcapfile.blocks(io.BytesIO(path.read_bytes())):

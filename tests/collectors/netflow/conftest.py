@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from collectors import subscribers
 from collectors.netflow import collector as netflow
 from collectors.netflow.datagrams import Datagram
+from collectors.netflow.sflowrows import no_frames
 
 # The first example of a test may load kernels, and the machine may be busy.
 settings.register_profile("netflow", deadline=None)
@@ -123,7 +124,7 @@ def moved(registry):
     return found
 
 
-def replay(lists, home=EVERYWHERE, partitions=4, saved=None, **config):
+def replay(lists, home=EVERYWHERE, partitions=4, saved=None, frames=no_frames, **config):
     """Feed lists of datagrams; what was published, rows as dicts without copies, and what moved."""
     registry = CollectorRegistry()
     batches = []
@@ -133,6 +134,7 @@ def replay(lists, home=EVERYWHERE, partitions=4, saved=None, **config):
         partitions,
         lambda *published: batches.append(published),
         netflow.Metrics(registry),
+        frames,
     )
     if saved is not None:
         collector.restore(saved)

@@ -1,0 +1,119 @@
+"""``poolwatch flows``: captures and IPFIX files in; JSON, CSV, a table or totals out."""
+
+import csv
+import io
+import json
+import struct
+from ipaddress import ip_address
+
+import pytest
+from exported import pcap, v5
+
+from detector import cli, flowcli
+
+SENT = 1_700_000_000
+LINES = [
+    (f"198.51.100.{n}", "203.0.113.9", 40000, 3333, n, 100 * n, SENT - 20, SENT - n) for n in range(1, 6)
+]
+
+
+def template(number, fields):
+    body = b"".join(struct.pack(">HH", *f) for f in fields)
+    return struct.pack(">HHHH", 2, 8 + len(body), number, len(fields)) + body
+
+
+def data(number, *found):
+    return struct.pack(">HH", number, 4 + len(b"".join(found))) + b"".join(found)
+
+
+def ipfix(*sets, sequence=0):
+    body = b"".join(sets)
+    return struct.pack(">HHIII", 10, 16 + len(body), SENT, sequence, 7) + body
+
+
+FIELDS = [(8, 4), (12, 4), (1, 4), (2, 4), (150, 4), (151, 4)]
+RECORD = (
+    ip_address("192.0.2.1").packed
+    + ip_address("192.0.2.2").packed
+    + struct.pack(">IIII", 99, 3, SENT, SENT + 5)
+)
+MESSAGES = ipfix(template(300, FIELDS), data(300, RECORD, RECORD)) + ipfix(
+    data(300, RECORD), data(301, b"abcd")
+)
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "v5.pcap").write_bytes(pcap([(v5(LINES, SENT, 0), SENT)]))
+    (tmp_path / "bare.ipfix").write_bytes(MESSAGES)
+    return str(tmp_path / "v5.pcap"), str(tmp_path / "bare.ipfix")
+
+
+def shown(capsys, *arguments):
+    assert cli.main(["flows", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_json_is_one_object_a_record_of_captures_and_of_ipfix_files(files, capsys):
+    rows = [json.loads(line) for line in shown(capsys, "--json", *files).splitlines()]
+    assert [row["octetDeltaCount"] for row in rows] == [100, 200, 300, 400, 500, 99, 99, 99]
+    assert rows[-1]["exporterIPv6Address"] == "::"
+    assert rows[-1]["flowStartSeconds"] == "2023-11-14T22:13:20Z"
+
+
+def test_csv_has_the_union_of_all_fields(files, capsys):
+    rows = list(csv.DictReader(io.StringIO(shown(capsys, "--csv", *files))))
+    assert len(rows) == 8
+    assert rows[0]["flowStartSeconds"] == ""
+    assert rows[7]["sourceIPv4Address"] == "192.0.2.1"
+    assert flowcli.MORE not in rows[0]
+
+
+def test_csv_of_more_than_is_looked_ahead_has_later_fields_in_a_column_more(files, capsys, monkeypatch):
+    monkeypatch.setattr(flowcli, "LOOK_AHEAD", 3)
+    rows = list(csv.DictReader(io.StringIO(shown(capsys, "--csv", *files))))
+    assert len(rows) == 8
+    assert [row[flowcli.MORE] for row in rows[:5]] == [""] * 5
+    assert json.loads(rows[5][flowcli.MORE])["flowEndSeconds"] == "2023-11-14T22:13:25Z"
+    assert rows[5]["octetDeltaCount"] == "99"
+
+
+def test_totals_are_by_exporter_and_template_and_say_what_no_template_came_for(files, capsys):
+    rows = [json.loads(line) for line in shown(capsys, "--count", "--json", *files).splitlines()]
+    want = [
+        {"exporter": "::", "protocol": "IPFIX", "domain": 7, "template": 300, "kind": "flow", "records": 3,
+         "packets": 9, "octets": 297, "first": "2023-11-14T22:13:20.000Z",
+         "last": "2023-11-14T22:13:25.000Z"},
+        {"exporter": "::", "protocol": "IPFIX", "domain": 7, "template": 301, "kind": "unknown", "records": 1,
+         "packets": 0, "octets": 0, "first": "2023-11-14T22:13:20.000Z", "last": "2023-11-14T22:13:20.000Z"},
+        {"exporter": "192.0.2.1", "protocol": "NetFlow v5", "domain": 0, "template": 0, "kind": "flow",
+         "records": 5, "packets": 15, "octets": 1500, "first": "2023-11-14T22:13:00.000Z",
+         "last": "2023-11-14T22:13:19.000Z"},
+    ]  # fmt: skip
+    assert rows == want
+    assert "9 records, 24 packets, 1797 octets" in shown(capsys, "--count", *files)
+
+
+def test_totals_count_a_set_that_came_before_its_template_once(tmp_path, capsys):
+    path = tmp_path / "late.ipfix"
+    options = struct.pack(">HHHHHHHHH", 3, 18, 400, 2, 1, 149, 4, 34, 4)
+    path.write_bytes(
+        ipfix(data(300, RECORD), data(400, bytes(8)))
+        + ipfix(template(300, FIELDS), options, data(400, bytes(16)))
+    )
+    rows = [json.loads(line) for line in shown(capsys, "--count", "--json", str(path)).splitlines()]
+    assert [(r["template"], r["kind"], r["records"]) for r in rows] == [(300, "flow", 1), (400, "options", 3)]
+
+
+def test_what_is_cut_short_is_refused_and_the_rest_is_shown(tmp_path, capsys):
+    (tmp_path / "cut.ipfix").write_bytes(MESSAGES[:-3])
+    assert cli.main(["flows", "--json", str(tmp_path / "cut.ipfix")]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert "refused: 1 length" in err
+
+
+def test_what_is_neither_a_capture_nor_messages_is_an_input_error(tmp_path, capsys):
+    (tmp_path / "x").write_bytes(b"hello, world, this is text")
+    assert cli.main(["flows", "--count", str(tmp_path / "x")]) == 1
+    assert "no capture file" in capsys.readouterr().err
