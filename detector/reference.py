@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from collectors.importing.metrics import Metrics as ImportMetrics
 from collectors.kafka.sender import COLLECTED
 from collectors.kafka.sender import Metrics as SenderMetrics
+from collectors.netflow.receiving import Metrics as ReceivingMetrics
 from collectors.streams import STREAMS
 from detector.app import Detector
 from detector.config import Config
@@ -21,6 +22,7 @@ from detector.delivery import Metrics as DeliveryMetrics
 from detector.fusion import WEIGHTS
 from detector.incidents import TRANSITIONS
 from detector.reload import Metrics as ReloadMetrics
+from detector.workers import Metrics as WorkersMetrics
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 FORMS = {
@@ -80,6 +82,8 @@ def metrics() -> Iterator[str]:
     ImportMetrics(registry)
     DeliveryMetrics(registry)
     ReloadMetrics(registry)
+    ReceivingMetrics(registry)
+    WorkersMetrics(registry)
     yield "# Metrics\n"
     rows = []
     for family in registry.collect():

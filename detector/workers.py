@@ -56,6 +56,17 @@ def count(config: Config) -> int:
     return config.collectors.netflow.workers or len(os.sched_getaffinity(0))
 
 
+class Metrics:
+    """Everything that moves in this file."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.running = Gauge("poolwatch_collector_workers", "Workers that run.", registry=registry)
+        self.restarts = Counter(
+            "poolwatch_collector_worker_restarts", "Workers that died and were started again.", ["worker"],
+            registry=registry,
+        )  # fmt: skip
+
+
 class Merged(Collector):
     """The metrics of all workers, as they last told them."""
 
@@ -172,11 +183,7 @@ class Crew:
         Site(config, CollectorRegistry())
         self._merged = Merged()
         self._registry.register(self._merged)
-        self._running = Gauge("poolwatch_collector_workers", "Workers that run.", registry=self._registry)
-        self._restarts = Counter(
-            "poolwatch_collector_worker_restarts", "Workers that died and were started again.", ["worker"],
-            registry=self._registry,
-        )  # fmt: skip
+        self._metrics = Metrics(self._registry)
         self._http = Http(options.listen or config.http.listen, self._registry, self._is_live, self._is_ready)
         self._notify = Notifier(self._is_live, self._is_ready)
         own = CollectorRegistry()
@@ -218,19 +225,19 @@ class Crew:
     def _made(self, number: int, ports: Ports) -> Worker:
         netflow = self._config.collectors.netflow
         netflow = replace(netflow, id=f"{netflow.id[:60]}-{number}", workers=1)
-        if path := getattr(netflow, "templates_file", ""):
+        if path := netflow.templates_file:
             netflow = replace(netflow, templates_file=f"{path}-{number}")
         config = replace(self._config, collectors=replace(self._config.collectors, netflow=netflow))
         numbers = ports.share(number).numbers()
         orders = Orders(config, numbers, self._wanted.address, ports.ports)
-        self._restarts.labels(str(number))
+        self._metrics.restarts.labels(str(number))
         return Worker(number, orders, tuple(n for kind in numbers for n in kind))
 
     def _start(self, worker: Worker) -> None:
         worker.start()
         if worker.channel is not None:
             self._selector.register(worker.channel, selectors.EVENT_READ, worker)
-        self._running.set(sum(bool(w.pid) for w in self._workers))
+        self._metrics.running.set(sum(bool(w.pid) for w in self._workers))
 
     def _loop(self, ends: float | None, where: str) -> int:
         while not self._stop.is_set() and (ends is None or time.monotonic() < ends):
@@ -272,13 +279,13 @@ class Crew:
         if channel is not None and channel in {k.fileobj for k in self._selector.get_map().values()}:
             self._selector.unregister(channel)
         worker.deaths.append(now)
-        self._running.set(sum(bool(w.pid) for w in self._workers))
+        self._metrics.running.set(sum(bool(w.pid) for w in self._workers))
         often = len(worker.deaths) > MOST_DEATHS and now - worker.deaths[0] < DEATHS_S
         if often or not worker.was_ready:
             self._log.error("worker died, all ends worker=%d status=%d", worker.number, status)
             return status if status > 0 else 1
         self._log.error("worker died, it is started again worker=%d status=%d", worker.number, status)
-        self._restarts.labels(str(worker.number)).inc()
+        self._metrics.restarts.labels(str(worker.number)).inc()
         worker.start_at_s = now + AGAIN_S
         return None
 
