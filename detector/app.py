@@ -33,6 +33,7 @@ from detector.exporters.http import Http
 from detector.exporters.jsonl import JsonLines
 from detector.exporters.prometheus import Exporter
 from detector.links import Links
+from detector.links import check as check_links
 from detector.metrics import Complaints, Deliveries, Pace
 from detector.notify import Notifier
 from detector.reading import Held, captures, printable
@@ -154,6 +155,7 @@ class Service:
     """What ``poolwatch run`` holds open while it works."""
 
     def __init__(self, config: Config) -> None:
+        check_links(config)
         self.registry = CollectorRegistry()
         self.detector = Detector(config, self.registry)
         self.loop_turned = time.monotonic()

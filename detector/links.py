@@ -81,6 +81,16 @@ def inputs(config: Config, options: argparse.Namespace) -> Inputs:
     return Inputs(capture, options.udp or (config.run.udp if not kind else ANY), ports, may_fail, netflow)
 
 
+def check(config: Config) -> None:
+    """Raises ConfigError on exporters that are no addresses, and on files of TLS that will not do."""
+    _allowed(config.collectors.netflow)
+    Certificates(config.collectors.netflow.tls)
+
+
+def _allowed(netflow: NetflowConfig) -> frozenset[bytes]:
+    return frozenset(mapped(e) for e in netflow.exporters)
+
+
 def opened(wanted: Inputs, workers: int = 1) -> Ports:
     """The ports of exports, for so many workers; not yet open."""
     netflow = wanted.netflow
@@ -139,7 +149,7 @@ class Links(AbstractContextManager["Links"]):
         self._tap = tap.Tap(wanted.capture, tap.Metrics(registry)) if wanted.capture.interface else None
         self._lost = lost
         self._share = share
-        self._allowed = frozenset(mapped(e) for e in wanted.netflow.exporters)
+        self._allowed = _allowed(wanted.netflow)
         self._certificates = Certificates(wanted.netflow.tls) if wanted.address else None
         self._metrics = ReceivingMetrics(registry) if wanted.address else None
         self._receiving: Receiving | None = None

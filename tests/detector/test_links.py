@@ -2,12 +2,15 @@
 
 import socket
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
 from collectors.errors import ConfigError
 from collectors.packet.sources import CaptureConfig
 from detector import links
+from detector.app import Service
+from detector.config import Config
 
 
 class Tap:
@@ -68,3 +71,28 @@ def test_where_it_may_not_all_is_closed(made):
     assert tap.open == 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", int(str(both).rpartition(" ")[2])))
+
+
+@pytest.mark.parametrize(
+    ("netflow", "told"),
+    [
+        ({"exporters": ["192.0.2.300"]}, "exporters"),
+        ({"tls": {"port": 4740, "certificate": "/no.pem", "key": "/no.key"}}, "tls.certificate: /no.pem"),
+    ],
+)
+def test_what_cannot_be_listened_to_is_found_before_anything_is_opened(netflow, told):
+    config = msgspec.convert({"collectors": {"netflow": netflow}}, Config)
+    with pytest.raises(ConfigError, match=told):
+        Service(config)
+    wanted = links.Inputs(CaptureConfig(), "127.0.0.1", (0,), netflow=config.collectors.netflow)
+    with pytest.raises(ConfigError, match=told):
+        links.Links(wanted, CollectorRegistry(), lambda _: None, lambda _: None)
+
+
+def test_all_that_is_listened_to_is_told():
+    config = msgspec.convert(
+        {"tcp": {"port": 4739}, "tls": {"port": 4740, "certificate": "c", "key": "k"}},
+        type(Config().collectors.netflow),
+    )
+    wanted = links.Inputs(CaptureConfig(), "::", (2055, 9995), netflow=config)
+    assert str(wanted) == ":: UDP 2055, 9995, TCP 4739, TLS 4740"
