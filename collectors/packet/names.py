@@ -166,7 +166,7 @@ class Names:
     def _stream(self, event: Event) -> None:
         """DNS over TCP: each message behind its length (RFC 1035 section 4.2.2)."""
         data = event.data
-        if len(data) > 2 and int.from_bytes(data[:2], "big") == len(data) - 2:
+        if len(data) > 4 and int.from_bytes(data[:2], "big") == len(data) - 2 and data[4] & 0x80:
             self._answer(event, data[2:])
             return
         held = self._segments.take(event.key) or Gathered()

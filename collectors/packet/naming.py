@@ -160,7 +160,9 @@ def _answers(data, f, r, d, t, first, state, wanted, out):
     wanted.counts[SEEN_DNS] += 1
     at = f.payload_at
     purse = UNSURE_PURSE
-    if f.payload == f.payload_wire and f.payload >= 14 and be16(data, at) == f.payload - 2:
+    # A length by chance, of a record's data for one, is no answer's.
+    whole = f.payload == f.payload_wire and f.payload >= 14 and be16(data, at) == f.payload - 2
+    if whole and data[at + 4] & 0x80:
         answer = look_answer(data, at + 2, at + f.payload, wanted, out.name)
         if answer == NOT:
             return

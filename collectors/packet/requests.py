@@ -14,9 +14,10 @@ METHODS: Final = ("GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", 
 # A head of more octets is nobody's that has a name to tell.
 MAX_HEAD: Final = 8192
 
+_WORDS: Final = tuple(f"{method} ".encode() for method in METHODS)
 _LINE: Final = re.compile(rb"([A-Z]{3,7}) ([^ \r\n]*)")
 _ABSOLUTE: Final = re.compile(rb"http://([^\0- /?#]*)", re.I)
-_FIELD: Final = re.compile(rb"\nhost:[\t ]*([^\0- :/?#]*)(.)", re.I | re.S)
+_FIELD: Final = re.compile(rb"\nhost:[\t ]*+([^\0- :/?#]*+).", re.I | re.S)
 _PORT: Final = re.compile(rb":([0-9]{1,5})")
 
 
@@ -35,6 +36,8 @@ def read(data: bytes, *, rest_is_lost: bool = False) -> Request | None:
     Raises DecodeError; whether more may follow is ``unfinished``'s to say.
     """
     line = _LINE.match(data)
+    if line is None and not rest_is_lost and any(word.startswith(data) for word in _WORDS):
+        return None
     if line is None or line[1].decode() not in METHODS:
         raise DecodeError(Reason.FORMAT, "no request line")
     head = _head(data)

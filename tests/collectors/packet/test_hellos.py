@@ -1,9 +1,8 @@
 """TLS client hellos: what they tell, whole and in part, and what is refused."""
 
-import struct
-
 import numpy as np
 import pytest
+from hellomaker import PLAIN, attempted, extension, hello, pairs, server_name, vector
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,40 +10,13 @@ from collectors.errors import DecodeError, Reason
 from collectors.packet import hellos, looking, names, namesets
 
 
-def vector(width, data):
-    return len(data).to_bytes(width, "big") + data
-
-
-def pairs(values):
-    return b"".join(struct.pack(">H", v) for v in values)
-
-
-def extension(kind, data=b""):
-    return struct.pack(">H", kind) + vector(2, data)
-
-
-def server_name(name):
-    return extension(0, vector(2, b"\0" + vector(2, name)))
-
-
-def hello(*extensions, ciphers=(0x1301,), version=0x0303, record=None, session=b"s" * 32):
-    """A client hello in records of at most ``record`` octets."""
-    body = struct.pack(">H", version) + bytes(32) + vector(1, session) + vector(2, pairs(ciphers)) + b"\1\0"
-    if extensions:
-        body += vector(2, b"".join(extensions))
-    message = b"\1" + vector(3, body)
-    size = record or len(message)
-    return b"".join(b"\x16\3\1" + vector(2, message[i : i + size]) for i in range(0, len(message), size))
-
-
-PLAIN = hello(server_name(b"Pool.Example.org."), extension(16, vector(2, b"\x07stratum\x02h2")))
-
-
 def test_name_and_first_protocol_are_told():
     got = hellos.read(PLAIN)
     assert (got.server_name, got.alpn) == ("pool.example.org", "stratum")
     assert hellos.read(hello())[:3] == (
-        None, None, got.ja4[:3] + "i010000_" + got.ja4[11:23] + "_" + "0" * 12
+        None,
+        None,
+        got.ja4[:3] + "i010000_" + got.ja4[11:23] + "_" + "0" * 12,
     )
     assert (
         hellos.read(hello(server_name(b"p\xf6\\l"), extension(16, vector(2, b"\2h\xff")))).server_name
@@ -123,14 +95,6 @@ def test_what_cannot_be_is_refused_by_reason(data, reason):
         hellos.read(data)
     assert caught.value.reason is reason
     assert reason in names.REFUSALS
-
-
-def attempted(read, *given, **options):
-    """What ``read`` answers, and the reason of its refusal; one of them is None."""
-    try:
-        return read(*given, **options), None
-    except DecodeError as error:
-        return None, error.reason
 
 
 def looked(data, wanted, end=None):

@@ -1,0 +1,155 @@
+"""A second opinion: a capture in, what tshark's dissectors say of it out, in the words of our own reading.
+
+Needs Debian's ``tshark``, through pyshark.  What it calls a message are the same as ``dissect``'s.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from collectors.packet.dissect import Connection, End, Found
+from detector.errors import InputError
+
+_HANDSHAKE: Final = "(tls.handshake.type == 1 || tls.handshake.type == 2 || tls.handshake.type == 11)"
+SHOWN: Final = f"{_HANDSHAKE} || (dns.flags.response == 1 && !mdns && !llmnr) || http.request"
+_TCP: Final = 6
+_UDP: Final = 17
+
+
+def filter_of(connections: Iterable[Connection]) -> str:
+    """A display filter (wireshark-filter(4)) for messages of these connections."""
+    return f"({SHOWN}) && ({' || '.join(map(_one, connections))})"
+
+
+def _one(connection: Connection) -> str:
+    word = "tcp" if connection.protocol == _TCP else "udp"
+    ways = []
+    for src, dst in ((connection.low, connection.high), (connection.high, connection.low)):
+        ip = "ipv6" if ":" in src.address else "ip"
+        ways.append(
+            f"({ip}.src == {src.address} && {ip}.dst == {dst.address}"
+            f" && {word}.srcport == {src.port} && {word}.dstport == {dst.port})"
+        )
+    return " || ".join(ways)
+
+
+def read(path: str, connections: list[Connection] | None = None) -> list[Found]:
+    """What tshark says of a capture's messages; None is of all.
+
+    Raises InputError without tshark, or where it cannot read the file.
+    """
+    if shutil.which("tshark") is None:
+        raise InputError("tshark is not installed: apt install tshark")
+    if not Path(path).is_file():
+        raise InputError(f"{path}: tshark reads files only")
+    import pyshark  # noqa: PLC0415 - slow to import, and only people ask for it
+
+    shown = SHOWN if connections is None else filter_of(connections)
+    capture = pyshark.FileCapture(path, display_filter=shown, keep_packets=False, custom_parameters=["-n"])
+    out: list[Found] = []
+    try:
+        for packet in capture:
+            out += _found(packet)
+    except pyshark.capture.capture.TSharkCrashException as error:
+        raise InputError(f"{path}: tshark gave up: {error}"[:400]) from None
+    finally:
+        capture.close()
+    return out
+
+
+def _found(packet: Any) -> Iterator[Found]:
+    connection = _connection(packet)
+    if connection is None:
+        return
+    t_ns = int(float(packet.sniff_timestamp) * 1e9)
+    for layer in packet.layers:
+        name = layer.layer_name
+        if name in ("tls", "quic"):
+            yield from _tls(layer, connection, t_ns)
+        elif name == "dns" and _texts(layer, "a", "aaaa", "resp_name", "qry_name"):
+            yield Found(
+                connection, "dns", t_ns,
+                {
+                    "name": _texts(layer, "qry_name")[:1],
+                    "aliases": _texts(layer, "cname"),
+                    "addresses": sorted(_texts(layer, "a", "aaaa")),
+                },
+            )  # fmt: skip
+        elif name == "http" and _texts(layer, "host"):
+            yield Found(
+                connection, "http", t_ns, {"host": [h.partition(":")[0] for h in _texts(layer, "host")]}
+            )
+
+
+def _tls(layer: Any, connection: Connection, t_ns: int) -> Iterator[Found]:
+    # In a layer of QUIC, fields of TLS keep their whole name.
+    before = "tls_" if layer.layer_name == "quic" else ""
+
+    def of(*names: str) -> list[str]:
+        return _texts(layer, *(before + name for name in names))
+
+    kinds = of("handshake_type")
+    if "1" in kinds:
+        offered = (
+            _numbers(of("handshake_extensions_supported_version")) or _numbers(of("handshake_version"))[:1]
+        )
+        yield Found(
+            connection, "quic" if before else "client_hello", t_ns,
+            {
+                "server_name": of("handshake_extensions_server_name")[:1],
+                "alpn": of("handshake_extensions_alpn_str")[:1],
+                "versions": [f"{v:#06x}" for v in sorted(offered, reverse=True)],
+                "cipher_count": [str(len(_numbers(of("handshake_ciphersuite"))))],
+                "ja4": of("handshake_ja4"),
+            },
+        )  # fmt: skip
+    elif "2" in kinds and not before:
+        chosen = _numbers(of("handshake_extensions_supported_version")) or _numbers(of("handshake_version"))
+        yield Found(
+            connection, "server_hello", t_ns,
+            {
+                "versions": [f"{v:#06x}" for v in chosen[:1]],
+                "cipher": [f"{v:#06x}" for v in _numbers(of("handshake_ciphersuite"))[:1]],
+                "alpn": of("handshake_extensions_alpn_str")[:1],
+                "certificate_names": _certificate(layer),
+            },
+        )  # fmt: skip
+    elif "11" in kinds and not before:
+        yield Found(connection, "certificates", t_ns, {"certificate_names": _certificate(layer)})
+
+
+def _certificate(layer: Any) -> list[str]:
+    """Of every certificate of the chain: dissectors do not tell them apart."""
+    return _texts(
+        layer, "x509ce_dNSName", "x509sat_uTF8String", "x509sat_printableString", "x509sat_teletexString"
+    )
+
+
+def _connection(packet: Any) -> Connection | None:
+    """The innermost one."""
+    addresses: tuple[str, str] | None = None
+    for layer in packet.layers:
+        name = layer.layer_name
+        if name in ("ip", "ipv6"):
+            addresses = layer.src, layer.dst
+        elif name in ("tcp", "udp") and addresses is not None:
+            ends = sorted((End(addresses[0], int(layer.srcport)), End(addresses[1], int(layer.dstport))))
+            return Connection(ends[0], ends[1], _TCP if name == "tcp" else _UDP)
+    return None
+
+
+def _texts(layer: Any, *names: str) -> list[str]:
+    """All values of fields, in the order of the names."""
+    out = []
+    for name in names:
+        given = layer.get_field(name)
+        if given is not None:
+            out += [str(one.get_default_value()).lower() for one in given.all_fields]
+    return out
+
+
+def _numbers(texts: list[str]) -> list[int]:
+    """Without the values that mean nothing (RFC 8701)."""
+    values = [int(text, 0) for text in texts]
+    return [v for v in values if not (v & 0x0F0F == 0x0A0A and v >> 8 == v & 0xFF)]
