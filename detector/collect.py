@@ -142,11 +142,11 @@ class Station:
         sender, metrics = self._sender, ImportMetrics(self.registry)
         with ExitStack() as stack:
             stack.enter_context(sender)
-            app.warm_kernels(self._say)
             feed = sender.feed(blocking=True)
             collector = self._site.import_collector(wanted, sender.partitions, feed.publish, metrics)
             imported = importing.Import(collector, metrics, sender)
             imported.open(wanted, self._config.kafka, stack)
+            app.warm_kernels(self._say)
             self._ready = True
             stack.enter_context(self._http)
             stack.enter_context(self._notify)
