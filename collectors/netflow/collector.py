@@ -16,7 +16,7 @@ from collectors import subscribers, wire
 from collectors.bus import Publisher
 from collectors.netflow import sflowrows, walking
 from collectors.netflow.datagrams import Block, Datagram, block, by_port, joined
-from collectors.netflow.decoding import X_HEARD, X_LONGEST, X_MOVED, X_NEWEST
+from collectors.netflow.decoding import X_LONGEST, X_MOVED, X_NEWEST
 from collectors.netflow.holding import Holding
 from collectors.netflow.index import GONE
 from collectors.netflow.knowledge import Knowledge
@@ -66,7 +66,7 @@ class Collector:
             config.most_domains_of_exporter,
         )
         self._tables = Tables(limits, config.hash_seed, Overrides(config.sampling), self._listed)
-        self._reader = Reader(self._tables, home, partitions, config.id)
+        self._reader = Reader(self._tables, home, partitions, config.id, config.clock_skew_s * _SECOND)
         self._samples = sflowrows.Reader(home, partitions, config.id, frames, config.most_domains)
         bounds = Bounds(
             config.most_templates, config.most_templates_of_exporter, config.template_age_s * _SECOND,
@@ -162,10 +162,8 @@ class Collector:
             for part in set(range(self._partitions)) - told:
                 self._hand_over(Run(part, 0, 0, self._now_ns, self._now_ns), _NOTHING)
             self._tables.clocks[:, X_MOVED] = 0
-            heard = self._tables.clocks[:, X_HEARD]
-            self._metrics.exporters_heard(
-                (text(address), int(heard[n])) for address, n in self._tables.exporters.items()
-            )
+            names = {text(address): n for address, n in self._tables.exporters.items()}
+            self._metrics.clocks.show(names, self._tables.clocks)
             before = EVER if ends else self._now_ns - WAIT_NS
             expire(self._tables.domains, len(self._tables.domains), before, self._counters)
             self._samples.expire(before)
@@ -298,7 +296,7 @@ class Collector:
         return {part for rows in read for part in self._publish(rows)}
 
     def _publish(self, rows: Rows) -> set[int]:
-        self._metrics.not_home.inc(rows.dropped)
+        self._metrics.read(rows.dropped, rows.corrected, rows.future)
         self._clocks = self._clock()
         for run, batch in cut(rows):
             self._hand_over(run, batch)

@@ -20,6 +20,7 @@ from collectors.netflow.program import (
     IPV4,
     IPV6,
     IPV6_UNLESS_ZERO,
+    KEY_NAMES,
     MILLISECONDS,
     NTP_MICROSECONDS,
     NTP_NANOSECONDS,
@@ -51,6 +52,7 @@ from collectors.netflow.walking import (
     S_RATING,
     S_RECEIVED,
     S_ROW,
+    S_SHIFT,
     S_SLOT,
     S_UPTIME,
     T_GAPS,
@@ -69,11 +71,14 @@ _MAX_US: Final = 9_223_372_036_854_775
 _MAX_RATE: Final = np.uint64(0xFFFFFFFF)
 # A duration that is longer is not believed: the uptime's wrap in ns.
 _MAX_DURATION: Final = (1 << 32) * 1_000_000
+_FIRST: Final = KEY_NAMES.index("t_first")
+_LAST: Final = KEY_NAMES.index("t_last")
 # So many records go through an operation before the next: their octets stay in the nearest cache.
 _TOGETHER: Final = 256
-# Clocks of exporters (i8): newest stamp, longest record, when last heard, whether moved since it was told.
-X_NEWEST, X_LONGEST, X_HEARD, X_MOVED = range(4)
-CLOCK: Final = 4
+# Clocks of exporters (i8): newest stamp, longest record, when last heard, whether moved since it was told,
+# and how far it is ahead of ours.
+X_NEWEST, X_LONGEST, X_HEARD, X_MOVED, X_SKEW = range(5)
+CLOCK: Final = 5
 
 
 @kernel
@@ -257,21 +262,64 @@ def _placed(told, boot_ms, export):
 
 
 @kernel
-def settle(spans, n, first, last, duration, boot, ahead_ns, clocks):
-    """Make first and last times of every record, from what it says; and move its exporter's clock.
+def _absolute(slot, ops, uptime):
+    """Whether the times of a template's records are its exporter's clock, not so long before the export."""
+    for o in range(slot[T_KEYS]):
+        op = ops[slot[T_PROGRAM], o]
+        if op[OP_COLUMN] == _FIRST or op[OP_COLUMN] == _LAST:
+            kind = op[OP_KIND]
+            if kind != BEFORE_EXPORT_US and (kind != UPTIME or uptime < 0):
+                return True
+    return False
 
-    No first: the last less the duration, and the other way round; neither: the time of export.  The clock's
-    newest is no more than ``ahead_ns`` past the receive time.
+
+@kernel
+def straighten(spans, n, slots, ops, bound_ns, clocks):
+    """Take the receive time for export times that are off by more than ``bound_ns``; of how many records.
+
+    Times relative to the export thus come right of themselves; for those by the exporter's clock the span's
+    shift says by how much it is wrong.  An export time of zero is no clock at all, and shifts nothing.
     """
+    records = np.int64(0)
     for s in range(n):
         span = spans[s]
-        export = span[S_EXPORT]
+        export, received = span[S_EXPORT], span[S_RECEIVED]
+        if received <= 0:
+            continue
+        skew = export - received
+        clocks[span[S_EXPORTER], X_SKEW] = skew if export else np.int64(0)
+        if bound_ns and abs(skew) > bound_ns:
+            span[S_EXPORT] = received
+            if export and _absolute(slots[span[S_SLOT]], ops, span[S_UPTIME]):
+                span[S_SHIFT] = -skew
+            records += span[S_COUNT]
+    return records
+
+
+@kernel
+def settle(spans, n, first, last, duration, boot, ahead_ns, bound_ns, clocks):
+    """Make first and last times of every record, from what it says; and move its exporter's clock.
+
+    No first: the last less the duration, and the other way round; neither: the time of export.  The times of
+    a wrong clock are shifted where that brings them nearer to the receive time, both alike.  A record that
+    ends more than ``bound_ns`` after its export is moved to end there: how many.  The clock's newest is no
+    more than ``ahead_ns`` past the receive time.
+    """
+    future = np.int64(0)
+    for s in range(n):
+        span = spans[s]
+        export, received, shift = span[S_EXPORT], span[S_RECEIVED], span[S_SHIFT]
         newest = np.int64(0)
         longest = np.int64(0)
         for r in range(span[S_ROW], span[S_ROW] + span[S_COUNT]):
             known = boot[r] if boot[r] > 0 else span[S_BOOT]
-            a = _placed(first[r], known, export)
-            b = _placed(last[r], known, export)
+            a = _placed(first[r], known, export - shift)
+            b = _placed(last[r], known, export - shift)
+            if shift:
+                told = b if b > 0 else a
+                if told > 0 and abs(told + shift - received) < abs(told - received):
+                    a = max(a + shift, 1) if a > 0 else a
+                    b = max(b + shift, 1) if b > 0 else b
             d = duration[r]
             if a < 0 and b < 0:
                 # Uptimes of an exporter whose start is not known still say how long it was.
@@ -285,15 +333,20 @@ def settle(spans, n, first, last, duration, boot, ahead_ns, clocks):
             if a == 0:
                 a = max(b - d, 0)
             a = min(a, b)
+            if bound_ns and export and b - export > bound_ns:
+                a = max(a - (b - export), 0)
+                b = export
+                future += 1
             first[r] = a
             last[r] = b
             newest = max(newest, b)
             longest = max(longest, b - a)
         clock = clocks[span[S_EXPORTER]]
-        clock[X_NEWEST] = max(clock[X_NEWEST], min(newest, span[S_RECEIVED] + ahead_ns))
+        clock[X_NEWEST] = max(clock[X_NEWEST], min(newest, received + ahead_ns))
         clock[X_LONGEST] = max(clock[X_LONGEST], longest)
-        clock[X_HEARD] = max(clock[X_HEARD], span[S_RECEIVED])
+        clock[X_HEARD] = max(clock[X_HEARD], received)
         clock[X_MOVED] = 1
+    return future
 
 
 @kernel

@@ -1,9 +1,8 @@
 """The metrics of the flow collector, and the counters of the compiled walk under their names."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from ipaddress import IPv6Address
-from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -11,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from collectors.errors import Reason
 from collectors.netflow import holding, sequences, walking
+from collectors.netflow.clocks import ClockMetrics
 from collectors.netflow.series import NamedCounter, RateGauge
 from collectors.netflow.sflowmetrics import SampleMetrics
 
@@ -26,8 +26,6 @@ KINDS: Final = {
 }
 TEMPLATE_EVENTS: Final = ("new", "changed", "withdrawn", "evicted", "aged", "malformed")
 FILE_EVENTS: Final = ("read", "refused", "written", "failed")
-# A label is a series: of more exporters than this only the first are shown by name.
-MOST_NAMED: Final = 512
 NEWCOMERS: Final = ("not_listed", "no_room")
 _PREFIX: Final = "poolwatch_collector_netflow"
 
@@ -104,13 +102,7 @@ class Metrics:
         self.batches = counter("batches", "Batches published.")
         self.not_home = counter("not_home", "Records dropped: no home end.")
         self.socket_drops = counter("socket_drops", "Datagrams that found the socket's buffer full.")
-        self.heard = Gauge(
-            f"{_PREFIX}_exporter_heard_timestamp_seconds",
-            "When an exporter was last heard, Unix time; of the first 512 exporters.",
-            ["exporter"],
-            registry=registry,
-        )
-        self._named: set[str] = set()
+        self.clocks = ClockMetrics(registry, _PREFIX)
         self.samples = SampleMetrics(
             registry,
             {
@@ -139,14 +131,10 @@ class Metrics:
             for kind in KINDS:
                 self.records.labels(protocol, kind)
 
-    def exporters_heard(self, heard: Iterable[tuple[str, int]]) -> None:
-        """Show when exporters were last heard (Unix ns); one that is forgotten is no longer shown."""
-        known = dict(islice(heard, MOST_NAMED))
-        for name in self._named - known.keys():
-            self.heard.remove(name)
-        self._named = set(known)
-        for name, at_ns in known.items():
-            self.heard.labels(name).set(at_ns / 1e9)
+    def read(self, dropped: int, corrected: int, future: int) -> None:
+        """Count records without a home end, and those whose times were corrected."""
+        self.not_home.inc(dropped)
+        self.clocks.count(corrected, future)
 
     def walked(self, moved: np.ndarray) -> None:
         """Count what the walk's counters moved by."""

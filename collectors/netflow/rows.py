@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from collectors import subscribers, wire
+from collectors.netflow.decoding import straighten
 from collectors.netflow.program import KEYS, REST, REST_NAMES
 from collectors.netflow.stages import stage, used
 from collectors.netflow.staging import LARGEST, Pool, Room, arena
@@ -67,13 +68,16 @@ class Rows:
     """A batch over all partitions, the runs that cut it, and how many records had no home end.
 
     Where one did not hold them all, ``more`` has those that follow: a run's ``batch`` counts them from 1.
-    Rows that no run names hold anything.
+    Rows that no run names hold anything.  ``corrected`` records came under a wrong time of export, ``future``
+    ones said to end well after it.
     """
 
     batch: wire.Batch
     runs: tuple[Run, ...]
     dropped: int
     more: tuple[wire.Batch, ...] = ()
+    corrected: int = 0
+    future: int = 0
 
 
 def _words(addresses: np.ndarray) -> np.ndarray:
@@ -108,7 +112,7 @@ class _Filled:
             room.rows, np.zeros(n, np.int64), np.full(partitions, -1), np.zeros(partitions, np.int64),
             np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64),
         )  # fmt: skip
-        self.state = np.zeros(4, np.int64)
+        self.state = np.zeros(5, np.int64)
         made = [room.arena.column(i) for i in _OWN_AT.tolist()]
         self.own = tuple(
             _words(c) if c.ndim == 2 else c.view(np.int64) if c.dtype == np.uint64 else c for c in made
@@ -126,13 +130,19 @@ class _Filled:
 
 
 class Reader:
-    """Reads spans by the programs of ``tables`` for one collector."""
+    """Reads spans by the programs of ``tables`` for one collector.
 
-    def __init__(self, tables: Tables, home: subscribers.Home, partitions: int, collector: str) -> None:
+    A clock is wrong that differs from ours by more than ``bound_ns``; 0: none is.
+    """
+
+    def __init__(
+        self, tables: Tables, home: subscribers.Home, partitions: int, collector: str, bound_ns: int = 0
+    ) -> None:
         self._tables = tables
         self._home = home
         self._partitions = partitions
         self._collector = collector
+        self._bound_ns = bound_ns
         self._pool = Pool(_COLUMNS, partitions)
         self._scratch = _Scratch()
 
@@ -144,7 +154,9 @@ class Reader:
         """One batch or several, in the order of partitions."""
         batches: list[wire.Batch] = []
         runs: list[Run] = []
-        at, dropped = 0, 0
+        at, dropped, future = 0, 0, 0
+        t = self._tables
+        corrected = straighten(held.spans, len(held.spans), t.slots, t.ops, self._bound_ns, t.clocks)
         always, ever = used(held.spans, len(held.spans), self._tables.slots)
         left = held.rows
         while at < len(held.spans):
@@ -152,12 +164,13 @@ class Reader:
             at, valid = self._stage(held, at, filled, always, ever)
             left = max(1, int(held.spans[at:, S_COUNT].sum()))
             dropped += int(filled.state[1])
+            future += int(filled.state[4])
             if filled.state[0]:
                 runs += filled.runs(len(batches))
                 batches.append(self._batch(filled, always, ever, valid))
         if not batches:
-            return Rows(wire.empty("flows"), (), dropped)
-        return Rows(batches[0], tuple(runs), dropped, tuple(batches[1:]))
+            return Rows(wire.empty("flows"), (), dropped, (), corrected, future)
+        return Rows(batches[0], tuple(runs), dropped, tuple(batches[1:]), corrected, future)
 
     def _stage(
         self, held: Spans, at: int, filled: _Filled, always: int, ever: int
@@ -196,6 +209,7 @@ class Reader:
             np.array(some, np.int64),
             valid,
             AHEAD_NS,
+            self._bound_ns,
             filled.state,
         )
         return at, dict(zip(some, valid, strict=True))
@@ -208,7 +222,7 @@ class Reader:
         for i, name in enumerate(REST_NAMES):
             values = made[name]
             if name == "sampling_rate":
-                known, unknown = filled.state[2:].tolist()
+                known, unknown = filled.state[2:4].tolist()
                 made[name] = None if not known else (values, values != 0) if unknown else values
             elif i in valid:
                 made[name] = (values, valid[i][:rows])

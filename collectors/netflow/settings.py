@@ -49,6 +49,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     template_age_s: Seconds = 86400
     held_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 8 << 20
     held_s: Seconds = 1800
+    # An exporter's clock that is off by more gives way to the receive time; 0: none does.  NTP keeps clocks
+    # within a second; an error of five minutes moves bytes into other minutes and holds the watermark back.
+    clock_skew_s: Annotated[int, msgspec.Meta(ge=0, le=7 * 86400)] = 300
     # A record is not believed to be longer, when the watermark waits for it.
     longest_record_s: Seconds = 3600
     hash_seed: int = 0

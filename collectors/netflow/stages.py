@@ -145,10 +145,11 @@ def _cleared(near, start, cell, u1, u8):
 
 @kernel
 def stage(held, s, tables, scratch, keys, key_cells, home, room, cells, own, rate, absent, partly,
-           valid, ahead_ns, state):  # fmt: skip
+           valid, ahead_ns, bound_ns, state):  # fmt: skip
     """Take spans from ``s`` on through all passes, until they are over or the room is: the next span.
 
-    ``state`` (4,) i8: slots in use, records without a home end, rows with a rate and without one.  ``absent``
+    ``state`` (5,) i8: slots in use, records without a home end, rows with a rate and without one, records
+    that would end in the future.  ``absent``
     and ``partly`` number the columns that are zero, or marked in ``valid``, where a template has them not.
     """
     data, spans, marks = held
@@ -169,7 +170,7 @@ def stage(held, s, tables, scratch, keys, key_cells, home, room, cells, own, rat
             k_sport[i] = k_dport[i] = 0
         run(data, some, t - s, slots, ops, 0, marks, near[:count], near[:count], base, entry, k_start, k_cell,
             k1, k2, k4, k8, index_keys, index_values, seed)  # fmt: skip
-        settle(some, t - s, k_first, k_last, k_duration, k_boot, ahead_ns, clocks)
+        future = settle(some, t - s, k_first, k_last, k_duration, k_boot, ahead_ns, bound_ns, clocks)
         m, owned = give(
             k1[16 * k_start[0] :], k1[16 * k_start[1] :], k_sport[:count], k_dport[:count], h_first, h_last,
             h_four, h_port, h_mask, counts.size, row, sub, copy, part,
@@ -180,6 +181,7 @@ def stage(held, s, tables, scratch, keys, key_cells, home, room, cells, own, rat
             break
         state[0] = taken
         state[1] += count - owned
+        state[4] += future
         mine, at = row[:m], place[:m]
         ends = (k_src, k_dst, k_first, k_last, k_sport, k_dport)
         _own(some, t - s, slots, domains, addresses, mine, at, ends, (sub, copy), own)

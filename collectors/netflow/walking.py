@@ -45,12 +45,13 @@ OPTIONS: Final = 5
 CURSOR: Final = 19
 FILLED: Final = slice(C_SPANS, C_MARKS + 1)
 
-# A span (i8): records in a row of one template, and all that their rows need to know.
+# A span (i8): records in a row of one template, and all that their rows need to know.  The shift is what is
+# added to the times that a wrong clock told: see ``decoding.straighten``.
 (
     S_AT, S_COUNT, S_LENGTH, S_SLOT, S_ROW, S_MARK, S_DOMAIN, S_EXPORTER, S_EXPORT, S_UPTIME, S_RECEIVED,
-    S_RATE, S_BOOT, S_RATING,
-) = range(14)  # fmt: skip
-SPAN: Final = 14
+    S_RATE, S_BOOT, S_RATING, S_SHIFT,
+) = range(15)  # fmt: skip
+SPAN: Final = 15
 
 # A template's slot (i8).
 T_LENGTH, T_GAPS, T_TAIL, T_KIND, T_KEYS, T_OPS, T_PRESENT, T_ID, T_USED, T_VERSION, T_PROGRAM = range(11)
@@ -137,6 +138,7 @@ def _span(c, spans, slot, number, domain, at, count, received):
     s[S_DOMAIN] = c[C_DOMAIN]
     s[S_EXPORTER] = domain[D_EXPORTER]
     s[S_EXPORT] = c[C_EXPORT]
+    s[S_SHIFT] = 0
     s[S_UPTIME] = c[C_UPTIME]
     s[S_RECEIVED] = received
     s[S_RATE] = domain[D_RATE]

@@ -97,6 +97,7 @@ def test_every_metric_that_moves_is_seen(make):
         ("batches_total",): 9,
         ("not_home_total",): 1,
         ("exporter_heard_timestamp_seconds", "192.0.2.1"): 1_700_000_001_005_000_000 / 1e9,
+        ("exporter_clock_skew_seconds", "192.0.2.1"): -1.0,
     }
 
 
@@ -354,7 +355,8 @@ def test_an_exporters_clock_is_its_newest_record_and_waits_for_its_longest(make)
         EXPORTED - 2 * 10**9,
         (1798 + 60) * 10**9,
     )
-    got = make.replay([make.gathered(make.v9(make.template(256, PLAIN), make.data_set(256, ahead)))])
+    sets = make.template(256, PLAIN), make.data_set(256, ahead)
+    got = make.replay([make.gathered(make.v9(*sets))], clock_skew_s=0)
     (clock,) = got.batches[0][3].clocks
     assert (clock.newest_ns, clock.delay_ns) == ((1_700_000_001 + 60) * 10**9, (3600 + 60) * 10**9)
 
