@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from exported import pcap, v5
+from exported import pcap, sflow, v5
 
 ROOT = Path(__file__).parent.parent
 POOLWATCH = str(Path(sys.executable).parent / "poolwatch")
@@ -72,6 +72,22 @@ def test_persistence_confirms_and_the_explanation_says_on_what(tmp_path, lab):
     assert any("flow records only" in e["why"] for e in d["evidence"])
     assert d["bytes"] == {"up": 9 * 6000, "down": 9 * 6000}
     assert d["hashrate"] == []
+
+
+@pytest.mark.parametrize("every", [1, 10])
+def test_sampled_packets_of_a_miner_make_it_suspected_with_its_scaled_octets(tmp_path, lab, every):
+    capture = (ROOT / "pcaps" / "cpuminer-scrypt-dense.pcap").read_bytes()
+    told = scan(tmp_path, lab, pcap(sflow(capture, every), port=6343))
+    (d,) = told["incidents"]
+    assert (d["subscriber"], d["state"]) == (MINER, "suspected")
+    if every == 1:
+        assert d["bytes"] == {"up": UP, "down": DOWN}
+    else:
+        # 118 packets of 1,184 were looked at: the figure is an estimate.
+        assert d["bytes"]["up"] == pytest.approx(UP, rel=0.25)
+        assert d["bytes"]["down"] == pytest.approx(DOWN, rel=0.25)
+    assert d["services"][0]["operator"] == "LabPool"
+    assert "flow records only" in d["evidence"][0]["why"]
 
 
 def test_an_unlisted_server_is_nothing(tmp_path):

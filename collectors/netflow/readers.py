@@ -5,7 +5,8 @@ number is looked at again.  ``cut`` and ``values.value`` say what is in a record
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from collectors.netflow.elements import Element
@@ -93,19 +94,23 @@ class Reader:
             return lambda raw: self._read_list(kind, raw)
         return reader(field.type, field.width, False)
 
-    def read(self, body: bytes) -> Iterable[dict[str, Any]]:
-        """A row for each record in a data set's body."""
+    def read(
+        self, body: bytes, context: Mapping[str, Any] = MappingProxyType({})
+    ) -> Iterable[dict[str, Any]]:
+        """A row for each record in a data set's body, after what ``context`` says of all of them."""
         if self._struct is None:
-            return self._slowly(body)
+            return ({**context, **row} for row in self._slowly(body))
         size = self._struct.size
         whole = body if len(body) % size == 0 else body[: len(body) // size * size]
-        return self._quickly(whole)
+        return self._quickly(self._struct, whole, context)
 
-    def _quickly(self, body: bytes) -> Iterator[dict[str, Any]]:
-        assert self._struct is not None
-        names, later = self._names, self._later
-        for found in self._struct.iter_unpack(body):
-            row = dict(zip(names, found))  # noqa: B905 - of one length by construction; checking costs
+    def _quickly(
+        self, layout: struct.Struct, body: bytes, context: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        names, head, later = [*context, *self._names], tuple(context.values()), self._later
+        for found in layout.iter_unpack(body):
+            # Of one length by construction, and to make one dictionary is cheaper than to join two.
+            row = dict(zip(names, head + found))  # noqa: B905
             for name, form in later:
                 row[name] = form(row[name])
             yield row

@@ -161,7 +161,7 @@ def _named(message: Message, template: Template, body: bytes, key: Key, state: S
     if message.version == 5:
         context["samplingInterval"] = message.sampling
     reader = _reader(template, key, state)
-    made = [context | row for row in reader.read(body)]
+    made = list(reader.read(body, context))
     if template.options and _TYPE_INFORMATION.issubset(f.number for f in template.fields if not f.enterprise):
         for row in made:
             _announced(row, key.exporter, state)
@@ -171,7 +171,7 @@ def _named(message: Message, template: Template, body: bytes, key: Key, state: S
 def _reader(template: Template, key: Key, state: State) -> Reader:
     """What reads records of the template; made once, until another comes under its id."""
     known = state.readers.get(key)
-    if known is None or known.template is not template:
+    if known is None or known.template != template:
         if len(state.readers) >= _READERS:
             state.readers.clear()
         named = [

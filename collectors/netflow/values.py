@@ -65,6 +65,7 @@ def _mac(raw: bytes) -> Value:
     return raw.hex(":")
 
 
+@lru_cache(maxsize=65536)
 def _ipv4(raw: bytes) -> str:
     a, b, c, d = raw
     return f"{a}.{b}.{c}.{d}"
