@@ -161,20 +161,14 @@ def _section(tree: dict, path: tuple[str, ...], lines: list[str]) -> None:
     plain = {k: v for k, v in tree.items() if not isinstance(v, dict) and k not in tables}
     if plain:
         lines += ([""] if lines else []) + ([f"[{'.'.join(path)}]"] if path else [])
-        lines += [f"{k} = {_value(v)}" for k, v in plain.items()]
+        # A JSON string, number, list or boolean is also a TOML one.
+        lines += [f"{k} = {msgspec.json.encode(v).decode()}" for k, v in plain.items()]
     for key, value in tree.items():
         if isinstance(value, dict):
             _section(value, (*path, key), lines)
     for key, rows in tables.items():
         for row in rows:
             lines += ["", f"[[{'.'.join((*path, key))}]]"]
-            lines += [f"{k} = {msgspec.json.encode(v).decode()}" for k, v in row.items()]
-
-
-def _value(given: object) -> str:
-    """A JSON string, number, list or boolean is also a TOML one; a table in a list is written in its line."""
-    if isinstance(given, dict):
-        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in given.items() if v is not None) + " }"
-    if isinstance(given, list | tuple):
-        return "[" + ", ".join(map(_value, given)) + "]"
-    return msgspec.json.encode(given).decode()
+            # TOML has no null: what is not given is left out.
+            given = {k: v for k, v in row.items() if v is not None}
+            lines += [f"{k} = {msgspec.json.encode(v).decode()}" for k, v in given.items()]
