@@ -23,7 +23,7 @@ from detector.exporters.http import Http
 from detector.exporters.report import FileReport, ScanIncident
 from detector.links import WAIT_S, Inputs, Links, inputs
 from detector.notify import Notifier
-from detector.reading import Reading, captures, printable
+from detector.reading import Reading, printable
 from detector.reload import Reloads
 from detector.site import Site
 
@@ -97,8 +97,9 @@ class Station:
         return sender.delivered, sender.rows, sender.octets, sender.refused, sender.failed
 
     def files(self, paths: list[str], kind: str, pace: float) -> int:
-        """Send files, each a run of its own, as fast as the brokers take them.  Metrics are served with
-        --listen only: several that read files on one host would want the same port."""
+        """Send files, each a run of its own, as is a folder of rotated ones, as fast as the brokers take
+        them.  Metrics are served with --listen only: several that read files on one host would want the same
+        port."""
         status = 0
         with ExitStack() as stack:
             stack.enter_context(self._sender)
@@ -106,18 +107,20 @@ class Station:
                 stack.enter_context(self._http)
             app.warm_kernels(self._say)
             self._ready = True
-            for path in captures(paths):
+            for path in paths:
                 if self._stop.is_set():
                     break
                 try:
-                    self._file(path, kind, pace)
+                    errors = self._file(path, kind, pace)
                 except InputError as error:
-                    self._say(printable(str(error)))
+                    errors = [str(error)]
+                for told in errors:
+                    self._say(printable(told))
                     status = 1
         self._say(self._sender.told())
         return 1 if self._sender.lost else status
 
-    def _file(self, path: str, kind: str, pace: float) -> None:
+    def _file(self, path: str, kind: str, pace: float) -> list[str]:
         sender, site = self._sender, self._site
         life = new_life()
         name = "stdin" if path == "-" else printable(Path(path).name)[:MOST_NAME]
@@ -135,6 +138,7 @@ class Station:
             reading.run(stopped, lambda _position: None, pace, sender.alive)
         finally:
             feed.end()
+        return reading.errors
 
     def imports(self, wanted: ImportConfig, seconds: float | None) -> int:
         """Read another collector's topic until told to stop, and send its records, as fast as both sides'

@@ -62,7 +62,9 @@ def serve(
     """Do the work of ``poolwatch run``; the exit status."""
     wanted = None if options.once else links.inputs(config, options)
     pace = pace_of(config, options)
-    paths = app.captures(options.replay or config.run.replay)
+    paths = options.replay or config.run.replay
+    # What is collected from a folder is one link's, in files that somebody rotates: one run.
+    paths = list(paths) if options.command == "collect" else app.captures(paths)
     service, stop = _begin(config, options, say, on_stop)
     held = None
     if wanted:
@@ -148,6 +150,9 @@ def _replay(
         try:
             files.append(replay.run(stop.is_set, lambda _position: turn.take(), pace))
             found += replay.found()
+            for error in replay.errors:
+                turn.say(error)
+                status = 1
         except InputError as error:
             turn.say(str(error))
             status = 1

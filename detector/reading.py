@@ -75,7 +75,7 @@ class Held:
     def __init__(self, paths: Iterable[str]) -> None:
         """Those that cannot be opened now are told of when it is their turn."""
         self._files: dict[str, IO[bytes]] = {}
-        for path in list(dict.fromkeys(paths))[:MOST_HELD]:
+        for path in list(dict.fromkeys(captures(paths)))[:MOST_HELD]:
             with suppress(InputError):
                 self._files[path] = _open(path)
 
@@ -90,9 +90,11 @@ class Held:
 
 
 class Reading:
-    """One file, read once.  ``kind`` says what is read of it: packets, flows (exports on any port), or
-    whatever it holds: packets, and exports on the known ports, which are no longer looked for once
-    ``BLANK_BLOCKS`` blocks had none.
+    """One file, read once; or a folder of captures, as somebody rotates them, read in order of name as if it
+    were one file.  Of a folder ``errors`` tells which files could not be read.
+
+    ``kind`` says what is read of it: packets, flows (exports on any port), or whatever it holds: packets, and
+    exports on the known ports, which are no longer looked for once ``BLANK_BLOCKS`` blocks had none.
 
     ``flow_collector`` makes the collector of exports when the first one is found: most captures have none.
     ``held`` may have the file open already.
@@ -113,7 +115,10 @@ class Reading:
         self._flow_collector = flow_collector
         self._exports: NetflowCollector | None = None
         self._blank_blocks = 0
+        self._file: IO[bytes] | None = None
+        self._done = 0  # octets of files that were read before
         self.tally = Tally()
+        self.errors: list[str] = []
 
     def run(
         self,
@@ -127,26 +132,43 @@ class Reading:
         ``progress`` is told the octets read so far, ``fed`` is called after each block.  Raises InputError
         where nothing could be read.
         """
-        with self._held.take(self._path) if self._held else _open(self._path) as file:
-            try:
 
-                def waiting() -> bool:
-                    progress(_position(file))
-                    return stopped()
+        def waiting() -> bool:
+            progress(self._position())
+            return stopped()
 
-                for block in _paced(pcapfile.blocks(_Interruptible(file, stopped)), pace, waiting):
-                    self.tally.add(block)
-                    self._feed(block)
-                    fed()
-                    progress(_position(file))
-                    if stopped():
-                        break
-            except (DecodeError, OSError) as error:
-                raise InputError(f"{self._path}: {error}") from None
+        for block in _paced(self._blocks(stopped), pace, waiting):
+            self.tally.add(block)
+            self._feed(block)
+            fed()
+            progress(self._position())
+            if stopped():
+                break
         if self._kind != FLOWS:
             self._packets.finish()
         if self._exports is not None:
             self._exports.finish()
+
+    def _blocks(self, stopped: Callable[[], bool]) -> Iterator[pcapfile.Block]:
+        folder = self._path != "-" and Path(self._path).is_dir()
+        files = captures([self._path])
+        if not files:
+            raise InputError(f"{self._path}: no captures in it")
+        for path in files:
+            try:
+                with self._held.take(path) if self._held else _open(path) as self._file:
+                    yield from _frames(path, self._file, stopped)
+                    self._done += _position(self._file)
+            except InputError as error:
+                self.errors.append(str(error))
+                if not folder or len(self.errors) == len(files):
+                    raise
+
+    def _position(self) -> int:
+        """Octets read so far."""
+        if self._file is None or self._file.closed:
+            return self._done
+        return self._done + _position(self._file)
 
     def _feed(self, block: pcapfile.Block) -> None:
         if self._kind != FLOWS:
@@ -168,6 +190,13 @@ def _open(path: str) -> IO[bytes]:
         return Path(path).open("rb")
     except (OSError, AttributeError, ValueError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _frames(path: str, file: IO[bytes], stopped: Callable[[], bool]) -> Iterator[pcapfile.Block]:
+    try:
+        yield from pcapfile.blocks(_Interruptible(file, stopped))
+    except (DecodeError, OSError) as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 class _Interruptible:

@@ -146,6 +146,11 @@ class Replay:
             mining_mbps=mining * 8 / 1e6 / seconds if seconds else 0.0,
         )
 
+    @property
+    def errors(self) -> list[str]:
+        """What of a folder could not be read."""
+        return self._reading.errors
+
     def found(self) -> list[ScanIncident]:
         """The incidents of this file."""
         return [ScanIncident(printable(self._path), d) for d in self._line.run.documents()]

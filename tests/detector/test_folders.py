@@ -1,0 +1,67 @@
+"""A folder of rotated captures is one run: where files are cut changes nothing."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry
+
+from detector import app
+from detector.config import Config
+from detector.errors import InputError
+
+WHOLE = Path(__file__).parents[2] / "pcaps" / "cpuminer-realpool-sha256d-vardiff.pcap"
+
+
+def records(raw):
+    """The records of a little-endian pcap file, headers included."""
+    out, at = [], 24
+    while at < len(raw):
+        size = int.from_bytes(raw[at + 8 : at + 12], "little")
+        out.append(raw[at : at + 16 + size])
+        at += 16 + size
+    return out
+
+
+def rotated(folder, files):
+    """The capture in so many files, named in order."""
+    raw = WHOLE.read_bytes()
+    found = records(raw)
+    size = -(-len(found) // files)
+    for n in range(files):
+        part = raw[:24] + b"".join(found[n * size : (n + 1) * size])
+        (folder / f"tap-{n:03}.pcap").write_bytes(part)
+
+
+def judged(path):
+    detector = app.Detector(Config(), CollectorRegistry())
+    replay = app.Replay(detector, str(path), kind="packets")
+    report = replay.run(lambda: False, lambda _: None)
+    return report, [msgspec.to_builtins(f.incident) for f in replay.found()], replay.errors
+
+
+@pytest.mark.parametrize("files", [1, 2, 7])
+def test_a_session_cut_by_the_ends_of_files_is_one_session(tmp_path, files):
+    rotated(tmp_path, files)
+    report, told, errors = judged(tmp_path)
+    wanted_report, wanted, _ = judged(WHOLE)
+    assert not errors
+    assert (report.packets, report.bytes, report.flows) == (
+        wanted_report.packets, wanted_report.bytes, wanted_report.flows,
+    )  # fmt: skip
+    assert told == wanted
+    assert told[0]["state"] == "confirmed"
+
+
+def test_a_file_that_is_no_capture_is_told_and_the_others_are_read(tmp_path):
+    rotated(tmp_path, 3)
+    (tmp_path / "tap-001b.pcap").write_bytes(b"no capture at all, but long enough")
+    _, told, errors = judged(tmp_path)
+    assert told == judged(WHOLE)[1]
+    assert len(errors) == 1
+    assert "tap-001b" in errors[0]
+
+
+def test_a_folder_without_captures_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="no captures"):
+        judged(tmp_path)
