@@ -2,11 +2,11 @@
 
     .venv/bin/python tests/bench/flows.py [--quick] [--only batch,kafka,peers] [--formats v5,v9,ipfix]
 
-The inputs are those of ``../shared/tools/gen_netflow.py``: 3 million records each of NetFlow v5, v9 (23 fields)
-and IPFIX (33 fields), made by it into ``$POOLWATCH_BENCH_DIR`` where they are not there yet.  The first pass is
-summed: records, packets and bytes must be the generator's own totals, or the exit status is 1.  Then passes are
-repeated, each with later times and sequence numbers, until ``--seconds`` of CPU time were worked; starting
-Python, loading kernels, the first pass and the renewing of the input are left out of the account.
+The inputs are those of ``../shared/tools/gen_netflow.py``: 3 million records each of NetFlow v5, v9 (23
+fields) and IPFIX (33 fields), made by it into ``$POOLWATCH_BENCH_DIR`` where they are not there yet.  The
+first pass is summed: records, packets and bytes must be the generator's own totals, or the exit status is 1.
+Then passes are repeated, each with later times and sequence numbers, until ``--seconds`` of CPU time were
+worked; starting Python, loading kernels, the first pass and the renewing of the input are left out.
 
 Every record has one home end (10/8, the default list), as at a border router; "a quarter home" is the same
 input under networks that a quarter of the records' sources are in.
