@@ -1,0 +1,114 @@
+"""Our reading beside tshark's: over all captures, and what the command shows and refuses."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from collectors.packet.dissect import Connection, End, Found
+from detector import cli, dissectcli, opinion
+from detector.errors import ConfigError, InputError
+
+CAPTURES = Path(__file__).parents[3] / "shared" / "captures" / "packets"
+PCAPS = Path(__file__).parents[2] / "pcaps"
+# tshark is slow to start: an answer's port and flags, a hello's record, a request.
+HOLDS = re.compile(rb"\0\x35.{8}[\x80-\x8f]|\x16\x03[\0-\x04]..[\x01\x02]|HTTP/1", re.S)
+MINER = Connection(End("10.0.0.1", 40000), End("192.0.2.7", 443), 6)
+tools = pytest.mark.skipif(not shutil.which("tshark"), reason="needs tshark")
+
+
+def everything(_):
+    return True
+
+
+@pytest.mark.tools
+@tools
+@pytest.mark.skipif(not CAPTURES.is_dir(), reason="needs ../shared")
+def test_nothing_that_tshark_reads_differs_in_any_capture():
+    fields, messages = 0, {}
+    for path in sorted(CAPTURES.rglob("*.pcap*")):
+        if not HOLDS.search(path.read_bytes()):
+            continue
+        _, lines = dissectcli.compare(str(path), everything)
+        differing = [line for line in lines if line.same is False]
+        assert not differing, path.name
+        for line in lines:
+            fields += line.same is True
+            if line.same:
+                messages[line.message] = messages.get(line.message, 0) + 1
+    assert fields > 4000
+    assert messages["client_hello"] > 500
+    assert messages["server_hello"] > 300
+    assert messages["dns"] > 500
+    assert messages["http"] > 100
+
+
+@pytest.mark.tools
+@tools
+def test_the_command_shows_a_connection_of_a_capture(capsys):
+    path = str(PCAPS / "cpuminer-getwork.pcap")
+    assert cli.main(["dissect", path, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (one, *_) = told["fields"]
+    assert (one["message"], one["field"], one["same"]) == ("http", "host", True)
+    ends = told["connections"][0]["connection"].removeprefix("tcp ").replace(" - ", "-")
+    for chosen in (["--connection", ends], ["--subscriber", ends.partition(":")[0]]):
+        assert cli.main(["dissect", path, *chosen]) == 0
+        shown = capsys.readouterr().out
+        assert "tshark" in shown
+        assert "0 differ" in shown
+    assert cli.main(["dissect", path, "--subscriber", "192.0.2.1"]) == 0
+    assert "0 connections" in capsys.readouterr().out
+
+
+def test_without_tshark_it_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr(opinion.shutil, "which", lambda _: None)
+    assert cli.main(["dissect", str(PCAPS / "cpuminer-getwork.pcap")]) == 1
+    assert "apt install tshark" in capsys.readouterr().err
+
+
+def test_what_is_no_connection_address_or_capture_is_refused(capsys, tmp_path):
+    for chosen in (
+        ["--connection", "10.0.0.1:1"],
+        ["--connection", "10.0.0.1:1-x:2"],
+        ["--connection", "10.0.0.1:1-10.0.0.2:70000"],
+        ["--subscriber", "nobody"],
+    ):
+        assert cli.main(["dissect", "x.pcap", *chosen]) == 2
+        assert chosen[0] in capsys.readouterr().err
+    (tmp_path / "x.pcap").write_bytes(b"no capture at all, but some octets")
+    for path in (tmp_path / "x.pcap", tmp_path / "none.pcap"):
+        assert cli.main(["dissect", str(path)]) == 1
+    with pytest.raises(InputError, match="files only"):
+        opinion.read("-")
+
+
+def test_ends_of_a_connection_may_be_given_in_any_order():
+    keep = dissectcli.wanted(["[2001:DB8::1]:443-10.0.0.1:40000"], [])
+    assert keep(Connection(End("10.0.0.1", 40000), End("2001:db8::1", 443), 6))
+    assert not keep(MINER)
+    assert dissectcli.wanted([], ["192.0.2.7"])(MINER)
+    with pytest.raises(ConfigError, match="port"):
+        dissectcli.connection_of("1.2.3.4-5.6.7.8")
+
+
+def test_messages_are_put_beside_each_other_and_what_differs_is_marked():
+    ours = [
+        Found(MINER, "client_hello", 1, {"server_name": ["a.b"], "alpn": []}),
+        Found(MINER, "server_hello", 2, {"certificate_names": ["a.b"]}),
+        Found(MINER, "dns", 3, refused="short: 3 octets"),
+    ]
+    theirs = [
+        Found(MINER, "client_hello", 1, {"server_name": ["a.c"], "alpn": ["h2"]}),
+        Found(MINER, "server_hello", 2, {"certificate_names": []}),
+        Found(MINER, "certificates", 2, {"certificate_names": ["issuer", "a.b"]}),
+    ]
+    got = [(x.message, x.field, x.ours, x.theirs, x.same) for x in dissectcli.lines(ours, theirs)]
+    assert got == [
+        ("client_hello", "server_name", "a.b", "a.c", False),
+        ("client_hello", "alpn", "", "h2", None),
+        ("server_hello", "certificate_names", "a.b", "issuer, a.b", True),
+        ("dns", "refused", "short: 3 octets", "", None),
+    ]
