@@ -105,7 +105,13 @@ FLOWS: Final = (
     _null("pushes", "list_i8", "ns", "times of server pushes, at most 64"),
     _null("record_sizes", "list_u4", "record", "histogram of TLS record sizes src to dst"),
     _null("reverse_record_sizes", "list_u4", "record", "histogram of TLS record sizes dst to src"),
-    _null("tunnel", "u1", "", "outermost tunnel: IP protocol or a number above 200 (see decoder)"),
+    _null(
+        "tunnel",
+        "u1",
+        "",
+        "outermost tunnel: IP protocol (4, 41, 47 GRE, 137 MPLS), or 201 VXLAN, 202 VXLAN-GPE, 203 GENEVE, "
+        "204 GTP-U, 205 ERSPAN, 206 Teredo",
+    ),
     _null("tunnel_src", "address", "", "source address of the outermost IP header"),
     _null("tunnel_dst", "address", "", "destination address of the outermost IP header"),
     Column("candidate", "u1", "", "1 where the collector published payload of this connection"),

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from collectors.jit import bare as kernel
+from collectors.packet.fragments import Pieces, pieces
 from collectors.packet.frames import FRAME
 from collectors.packet.naming import NAMED
 from collectors.packet.picking import EVENT
@@ -24,6 +25,7 @@ from collectors.packet.table import (
     ROW,
     forget_row,
 )
+from collectors.packet.vias import Vias, vias
 
 IDLE: Final = 1
 ACTIVE: Final = 2
@@ -55,7 +57,7 @@ SECOND: Final = 1_000_000_000
 # Data time that goes back further than this is another clock, not reordering.
 BACK: Final = 10 * SECOND
 # Free places that one frame may need in the two outputs, beyond what ageing writes.
-_EXPORTS_A_FRAME: Final = 2
+_EXPORTS_A_FRAME: Final = 6  # two, and as many of each packet that a fragment makes whole
 
 
 # Frames that are decoded before the first of them is counted, while memory comes.
@@ -77,7 +79,7 @@ class Limits(NamedTuple):
 class Outputs(NamedTuple):
     """``exports`` (n,) ROW, ``events`` (m,) EVENT, ``named`` (k,) NAMED, ``counters`` (COUNTERS,) i8,
     ``filled`` (3,) i8 counts what is in the first three; ``frame`` (AHEAD,) FRAME, ``joined`` and ``name``
-    u1 are scratch."""
+    u1 are scratch.  ``pieces`` are fragments, ``vias`` how connections came."""
 
     exports: np.ndarray
     events: np.ndarray
@@ -87,10 +89,12 @@ class Outputs(NamedTuple):
     joined: np.ndarray
     name: np.ndarray
     filled: np.ndarray
+    pieces: Pieces
+    vias: Vias
 
 
-def outputs(exports: int, events: int, named: int) -> Outputs:
-    """Empty outputs of the given sizes."""
+def outputs(exports: int, events: int, named: int, packets: int = 1024) -> Outputs:
+    """Empty outputs of the given sizes; room for fragments of so many packets."""
     return Outputs(
         np.zeros(exports, ROW),
         np.zeros(events, EVENT),
@@ -100,6 +104,8 @@ def outputs(exports: int, events: int, named: int) -> Outputs:
         np.zeros(128, np.uint8),
         np.zeros(256, np.uint8),
         np.zeros(3, np.int64),
+        pieces(packets),
+        vias(),
     )
 
 

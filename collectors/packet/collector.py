@@ -19,9 +19,20 @@ from collectors import subscribers, wire
 from collectors.bus import Publisher
 from collectors.errors import Reason
 from collectors.outlet import Outlet
-from collectors.packet import ageing, flows, names, namesets, payloads, records, tokens
+from collectors.packet import (
+    ageing,
+    flows,
+    fragments,
+    names,
+    namesets,
+    payloads,
+    records,
+    tokens,
+    vias,
+)
 from collectors.packet.frames import FRAME, REFUSALS, decode_all
 from collectors.packet.namecounts import NameMetrics
+from collectors.packet.partcounts import PartMetrics
 from collectors.packet.pcapfile import Block, blocks
 from collectors.packet.sources import nothing
 from collectors.packet.table import CLOCK, DEBT, FREED, HAND, HIGH, table
@@ -61,6 +72,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # Whose DNS answers count: anybody can send one that says 1.1.1.1 is a pool.  Empty: nobody's.
     dns_resolvers: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
     # Datagrams and segments read for names in a second of the data's time; a quarter of it for unclear ones.
+    # Packets whose fragments are held, 16 KiB each at most.
+    fragmented_packets: Annotated[int, msgspec.Meta(ge=8, le=65536)] = 1024
     names_a_second: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 1024
     reassembly: payloads.Bounds = payloads.Bounds()
 
@@ -103,6 +116,7 @@ class Metrics:
         self.batches = _counter(registry, "batches", "Batches published.", ("stream",))
         self.payload_bytes = _counter(registry, "payload_bytes", "Candidate octets published.")
         self.names = NameMetrics(registry)
+        self.parts = PartMetrics(registry)
         self.not_home = _counter(registry, "not_home", "Rows dropped: no home end.", ("stream",))
         for reason in Reason:  # a series exists, at zero, before its first event
             self.refused.labels(reason)
@@ -135,7 +149,8 @@ class Collector:
         self._metrics = metrics
         seed = config.hash_seed or secrets.randbits(62)
         self._table = table(1 << (config.flow_slots - 1).bit_length(), seed)
-        self._out = ageing.outputs(_EXPORTS, _EVENTS, _NAMED)
+        packets = 1 << (config.fragmented_packets - 1).bit_length()
+        self._out = ageing.outputs(_EXPORTS, _EVENTS, _NAMED, packets)
         self._limits = ageing.Limits(
             config.active_timeout_s * _SECOND, config.idle_timeout_s * _SECOND,
             max(config.linger_s, config.idle_timeout_s) * _SECOND, config.ended_linger_s * _SECOND,
@@ -197,6 +212,7 @@ class Collector:
         while not done:
             done = flows.flush(state.rows, state.index, state.freed, state.state, state.seed, self._out)
             self._collect(_NO_OCTETS)
+        fragments.flush(self._out.pieces)
         self._reassembly.finish()
         self._sightings += self._names.finish()
         self._send(everywhere=True)
@@ -248,6 +264,8 @@ class Collector:
     def _collect(self, data: np.ndarray) -> None:
         """Take over what the compiled pass has written, and empty its outputs."""
         out, clock = self._out, int(self._table.state[CLOCK])
+        if wholes := int(out.pieces.filled[0]):
+            data = np.concatenate([data, out.pieces.arena[:wholes]])
         self._newest_ns = max(self._newest_ns, clock)
         exports, events, named = (int(n) for n in out.filled)
         if exports:
@@ -258,6 +276,7 @@ class Collector:
             self._sightings += self._names.run(out.named[:named].tolist(), data)
         self._sightings += self._names.advance(clock)
         out.filled[:] = 0
+        out.pieces.filled[:] = 0
 
     def _send_due(self) -> None:
         live = self._received_ns is not None
@@ -281,7 +300,7 @@ class Collector:
         # Records of what has ended come before the time that says so: a clock may jump over a silence.
         held, self._flows = self._flows, []
         if held:
-            columns = records.flow_columns(np.concatenate(held))
+            columns = records.flow_columns(np.concatenate(held), self._out.vias)
             owned = self._assign(columns)
             self._metrics.not_home.labels("flows").inc(owned.dropped)
             for part, batch, span in records.flow_batches(columns, owned, self._config.id, self._received_ns):
@@ -300,6 +319,8 @@ class Collector:
             self._metrics.not_home.labels("names").inc(owned.dropped)
             for part, batch, span in records.name_batches(seen, owned, self._config.id):
                 self._hand_over("names", part, batch, span)
+        table = self._table
+        vias.sweep(self._out.vias, table.rows, int(table.state[HIGH]), table.seed)
         if everywhere:
             self._told_ns = self._sending_ns()
             for part in set(range(self._partitions)) - told:
@@ -348,6 +369,7 @@ class Collector:
         for counter, by in self._moved():
             if by:
                 counter.inc(by)
+        self._metrics.parts.count(self._out, self._metrics.refused)
         if self._wanted is not None:
             self._metrics.names.count(self._wanted, self._names)
         state = self._table.state

@@ -5,6 +5,8 @@
 the sequence of frames: where blocks are cut changes nothing.
 """
 
+from typing import Final
+
 import numpy as np
 
 from collectors.jit import bare as kernel
@@ -27,7 +29,8 @@ from collectors.packet.ageing import (
     tick,
 )
 from collectors.packet.anchors import prefetch
-from collectors.packet.frames import ACK, FIN, RST, SYN, decode
+from collectors.packet.fragments import ARENA_FULL, HELD, METER, REFUSE, inherit, take, whole
+from collectors.packet.frames import ACK, FIN, FRAGMENT, RST, SYN, decode
 from collectors.packet.naming import name
 from collectors.packet.picking import pick
 from collectors.packet.table import (
@@ -51,10 +54,15 @@ from collectors.packet.table import (
     orient,
     ports_of,
 )
+from collectors.packet.vias import via_of
+
+# Places that one frame may need in the outputs: its own, and of two packets that it makes whole.
+_A_FRAME: Final = 4
+_RAW_IP: Final = 101
 
 
 @kernel
-def _open(r, t, d, vlan, state, out):
+def _open(r, t, d, via, state, out):
     """A new connection in row ``r``, whose key is set."""
     state[CONN] += 1
     out.counters[OPENED] += 1
@@ -66,7 +74,7 @@ def _open(r, t, d, vlan, state, out):
     r.t_open = t
     r.conn = np.uint64(state[CONN])
     r.candidate = np.uint8(NO)
-    r.vlan = vlan
+    r.via = via
     r.attempts = np.uint16(0)
     r.passed_on = np.uint32(0)
     r.life_packets = np.uint32(0)
@@ -104,10 +112,10 @@ def _row_of(f, t, rows, index, freed, state, seed, limits, out):
         other = opens and ((r.seen[d] & HAS_START) == 0 or r.start[d] != np.uint32(f.seq + np.uint32(1)))
         if (opens and r.phase == ENDED) or (other and quiet >= limits.ended_linger):
             export(r, END if r.phase == ENDED else FORCED, state[CLOCK], out)
-            _open(r, t, d, f.vlan, state, out)
+            _open(r, t, d, via_of(f, out.vias, seed), state, out)
         elif quiet >= limits.idle and (r.protocol != TCP or quiet >= limits.linger or opens):
             export(r, IDLE, state[CLOCK], out)
-            _open(r, t, d, f.vlan, state, out)
+            _open(r, t, d, via_of(f, out.vias, seed), state, out)
         elif quiet >= limits.idle:
             export(r, IDLE, state[CLOCK], out)
         elif t - r.t_first >= limits.active:
@@ -131,7 +139,7 @@ def _row_of(f, t, rows, index, freed, state, seed, limits, out):
     r.a_port = a_port
     r.b_port = b_port
     r.protocol = f.protocol
-    _open(r, t, d, f.vlan, state, out)
+    _open(r, t, d, via_of(f, out.vias, seed), state, out)
     index_row(index, f.hash, n)
     return n, d
 
@@ -144,7 +152,7 @@ def _count(r, d, t, f):
         r.t_last = max(r.t_last, t)
     r.t_last = max(r.t_last, t)
     r.t_first = min(r.t_first, t)
-    r.packets[d] += np.uint32(1)
+    r.packets[d] += f.packets
     r.octets[d] += np.uint64(f.octets)
     r.tcp_flags[d] |= f.tcp_flags
     if r.life_packets < np.uint32(0xFFFFFFFF):
@@ -193,6 +201,54 @@ def _sequence(r, d, f):
 
 
 @kernel
+def _take_in(data, f, t, rows, index, freed, state, seed, limits, tokens, wanted, out):
+    """Count one packet that is, or was, in fragments, and judge it."""
+    orient(f, seed)
+    out.counters[METERED] += np.int64(f.packets)
+    n, d = _row_of(f, t, rows, index, freed, state, seed, limits, out)
+    r = rows[n]
+    _count(r, d, t, f)
+    if f.tcp == 1:
+        pick(data, f, r, d, t, state[CLOCK], limits, tokens, out)
+    if wanted.on:
+        name(data, f, r, d, t, state, wanted, out)
+    if f.tcp == 1 and f.payload_wire > 0:
+        r.seen[d] |= np.uint8(HAS_PAYLOAD)
+
+
+@kernel
+def _fragment(data, f, t, rows, index, freed, state, seed, limits, tokens, wanted, out):
+    """Take a fragment; what it makes whole is counted as no packet more, but its payload is judged.
+
+    That is in the arena: events say so by places behind the block's data."""
+    p = out.pieces
+    answer = take(data, f, t, p, seed)
+    if answer == METER:
+        _take_in(data, f, t, rows, index, freed, state, seed, limits, tokens, wanted, out)
+    elif answer == REFUSE:
+        out.counters[REFUSED + FRAGMENT] += 1
+    for depth in range(2):  # a packet in fragments that holds a fragment
+        made = p.filled[1] - 1
+        if made < 0:
+            return
+        events, named = out.filled[1], out.filled[2]
+        w = p.whole[depth]
+        at, size = whole(p)
+        w.refused = decode(p.arena, at, size, size, np.int64(_RAW_IP), w)
+        inherit(w, f, p, made)
+        if w.fragment != 0 and take(p.arena, w, t, p, seed) == HELD:
+            continue
+        if w.refused == 0:
+            _take_in(p.arena, w, t, rows, index, freed, state, seed, limits, tokens, wanted, out)
+        else:
+            out.counters[REFUSED + w.refused] += np.int64(w.packets)
+        for k in range(events, out.filled[1]):
+            out.events[k].at += data.size
+        for k in range(named, out.filled[2]):
+            out.named[k].at += data.size
+
+
+@kernel
 def _look_ahead(block, first, count, rows, index, seed, out):
     """Decode some frames and ask for the memory that counting them will touch.
 
@@ -231,7 +287,9 @@ def meter(block, at, stop, rows, index, freed, state, seed, limits, tokens, want
         _look_ahead(block, at, count, rows, index, seed, out)
         for k in range(count):
             t = t_ns[at]
-            if out.filled[1] >= out.events.size or out.filled[2] >= out.named.size:
+            if out.filled[1] + _A_FRAME > out.events.size or out.filled[2] + _A_FRAME > out.named.size:
+                return at
+            if out.pieces.filled[0] > ARENA_FULL:
                 return at
             if not tick(t, rows, index, freed, state, seed, limits, out):
                 return at
@@ -239,6 +297,9 @@ def meter(block, at, stop, rows, index, freed, state, seed, limits, tokens, want
             out.counters[FRAMES] += 1
             out.counters[OCTETS] += np.int64(captured[at])
             at += 1
+            if f.fragment != 0:
+                _fragment(data, f, t, rows, index, freed, state, seed, limits, tokens, wanted, out)
+                continue
             if f.refused != 0:
                 out.counters[REFUSED + f.refused] += 1
                 continue

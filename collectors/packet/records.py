@@ -16,6 +16,7 @@ from collectors.packet.frames import NO_VLAN
 from collectors.packet.names import Sighting
 from collectors.packet.pages import Page
 from collectors.packet.table import PICKED
+from collectors.packet.vias import Columns, Vias, columns
 from collectors.subscribers import Owned
 
 _TCP: Final = 6
@@ -26,7 +27,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class FlowColumns:
-    """``rows`` (n,) ROW; ``d`` (n,) the direction that is forward; the oriented 5-tuple."""
+    """``rows`` (n,) ROW; ``d`` (n,) the direction that is forward; the oriented 5-tuple; how they came."""
 
     rows: np.ndarray
     d: np.ndarray
@@ -34,6 +35,7 @@ class FlowColumns:
     dst: np.ndarray
     src_port: np.ndarray
     dst_port: np.ndarray
+    via: Columns
 
 
 def _addresses(high: np.ndarray, low: np.ndarray) -> np.ndarray:
@@ -41,8 +43,8 @@ def _addresses(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     return np.stack([high, low], axis=1).astype(">u8").view(np.uint8).reshape(-1, 16)
 
 
-def flow_columns(rows: np.ndarray) -> FlowColumns:
-    """Orient exported rows: ROW records, as the table holds them."""
+def flow_columns(rows: np.ndarray, known: Vias) -> FlowColumns:
+    """Orient exported rows: ROW records, as the table holds them; ``known`` tells how they came."""
     d = np.where(rows["initiator"] > 0, rows["initiator"].astype(np.int64) - 1, rows["sender"])
     a = _addresses(rows["a_high"], rows["a_low"])
     b = _addresses(rows["b_high"], rows["b_low"])
@@ -54,6 +56,7 @@ def flow_columns(rows: np.ndarray) -> FlowColumns:
         np.where(back[:, None], a, b),
         np.where(back, rows["b_port"], rows["a_port"]),
         np.where(back, rows["a_port"], rows["b_port"]),
+        columns(known, rows, d),
     )
 
 
@@ -77,7 +80,7 @@ def _sizes(sizes: np.ndarray, sized: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def flow_batches(
-    columns: FlowColumns, owned: Owned, collector: str, received_ns: int | None
+    given: FlowColumns, owned: Owned, collector: str, received_ns: int | None
 ) -> Iterator[tuple[int, wire.Batch, Span]]:
     """(partition, batch, (t_first, t_last)) of ``flows``.  Without ``received_ns``, the data's own time.
 
@@ -85,9 +88,10 @@ def flow_batches(
     """
     places, runs = _order(owned)
     i = owned.row[places]
-    r, f = columns.rows[i], columns.d[i]
+    r, f = given.rows[i], given.d[i]
     n = np.arange(i.size)
     tcp = r["protocol"] == _TCP
+    via = Columns(*(column[i] for column in given.via))
     received = r["t_export"] if received_ns is None else np.full(i.size, received_ns)
     batch = wire.batch(
         "flows",
@@ -95,10 +99,10 @@ def flow_batches(
         {
             "subscriber": owned.subscriber[places],
             "copy": owned.copy[places],
-            "src": columns.src[i],
-            "dst": columns.dst[i],
-            "src_port": columns.src_port[i],
-            "dst_port": columns.dst_port[i],
+            "src": given.src[i],
+            "dst": given.dst[i],
+            "src_port": given.src_port[i],
+            "dst_port": given.dst_port[i],
             "protocol": r["protocol"],
             "t_first": r["t_first"],
             "t_last": r["t_last"],
@@ -111,7 +115,7 @@ def flow_batches(
             "reverse_tcp_flags": (r["tcp_flags"][n, 1 - f], tcp),
             "sampling_rate": np.ones(i.size, np.uint32),
             "source": np.zeros(i.size, np.uint8),
-            "vlan": (r["vlan"], r["vlan"] != NO_VLAN),
+            "vlan": (via.vlan, via.vlan != NO_VLAN),
             "end_reason": r["end_reason"],
             "t_open": r["t_open"],
             "initiator": np.where(r["initiator"] > 0, 1, 0),
@@ -121,6 +125,9 @@ def flow_batches(
             "reverse_payload_bytes": r["payload_octets"][n, 1 - f],
             "first_sizes": _sizes(r["sizes"][n, f], r["sized"][n, f]),
             "reverse_first_sizes": _sizes(r["sizes"][n, 1 - f], r["sized"][n, 1 - f]),
+            "tunnel": (via.tunnel, via.tunnel > 0),
+            "tunnel_src": (via.src, via.tunnel > 0),
+            "tunnel_dst": (via.dst, via.tunnel > 0),
             "candidate": (r["candidate"] == PICKED) | (r["passed_on"] > 0),
             "collector": collector,
         },

@@ -30,7 +30,8 @@ ROW: Final = np.dtype(
         ("candidate", "u1"),            # NO, TENTATIVE or PICKED
         ("tail_size", "u1", (2,)),      # bytes kept of a token that the segment's end cut
         ("end_reason", "u1"),
-        ("vlan", "u2"), ("attempts", "u2"),
+        ("via", "u2"),                   # how the first packet came: vias
+        ("attempts", "u2"),
         ("t_open", "i8"), ("t_export", "i8"), ("conn", "u8"),
         ("start", "u4", (2,)),          # sequence number of the first byte, once HAS_START
         ("tail_next", "u4", (2,)),

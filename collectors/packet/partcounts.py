@@ -1,0 +1,40 @@
+"""Counters of fragments and tunnels: what the compiled pass counted, moved to a registry."""
+
+from prometheus_client import CollectorRegistry, Counter
+
+from collectors.errors import Reason
+from collectors.packet import fragments, vias
+from collectors.packet.ageing import Outputs
+
+
+class PartMetrics:
+    """Everything that moves in this file, declared where it moves."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.fragments = Counter(
+            "poolwatch_collector_packet_fragments_total",
+            "IP fragments (seen, repeated, overlap, bad, orphaned) and what became of the packets that were "
+            "to be put together (the rest).",
+            ("outcome",),
+            registry=registry,
+        )
+        self.untold = Counter(
+            "poolwatch_collector_packet_tunnels_untold_total",
+            "Connections whose tunnel found no room in the table of tunnels.",
+            registry=registry,
+        )
+        for outcome in fragments.OUTCOMES:
+            self.fragments.labels(outcome)
+
+    def count(self, out: Outputs, refused: Counter) -> None:
+        """Move what was counted since the last call; a fragment whose first never came is ``refused``."""
+        counts = out.pieces.counts
+        for outcome, by in zip(fragments.OUTCOMES, counts.tolist(), strict=True):
+            if by:
+                self.fragments.labels(outcome).inc(by)
+        if counts[fragments.ORPHANED]:
+            refused.labels(Reason.FRAGMENT).inc(int(counts[fragments.ORPHANED]))
+        if out.vias.state[vias.UNTOLD]:
+            self.untold.inc(int(out.vias.state[vias.UNTOLD]))
+        counts[:] = 0
+        out.vias.state[vias.UNTOLD] = 0
