@@ -7,12 +7,18 @@ gives the same bytes.
 import gzip
 import random
 import struct
+import sys
 from pathlib import Path
 
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.utils import rdpcap, wrpcap
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import evasions  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "cases"
@@ -23,6 +29,7 @@ def read(name):
 
 
 def write(case, packets):
+    (CASES / case).mkdir(exist_ok=True)
     wrpcap(str(CASES / case / "capture.pcap"), packets)
 
 
@@ -118,6 +125,41 @@ def as_pcapng(packets):
     return b"".join(out)
 
 
+def evade():
+    """What ``evasions`` makes of a short session, and of look-alikes."""
+    xmrig, rpc, wallet = read("xmrig-plain"), read("rpcapp3333")[:400], read("electrum")
+    both = {"cryptonote": xmrig, "rpc-service": rpc}
+    for name, packets in both.items():
+        write(f"{name}-split-everywhere", evasions.split_everywhere(packets))
+        write(f"{name}-in-fragments", evasions.in_fragments(packets))
+        write(f"{name}-over-websocket", evasions.reworded(packets, evasions.websocket))
+        write(f"{name}-with-json-escapes", evasions.reworded(packets, evasions.escaped))
+        write(f"{name}-in-vxlan", evasions.in_tunnel(packets, "vxlan"))
+    write("cryptonote-in-segments-of-one-octet", in_pieces(xmrig[:60], 1))
+    write("cryptonote-overlapped", evasions.overlapped(xmrig))
+    write("electrum-overlapped", evasions.overlapped(wallet[:200]))
+    write("cryptonote-behind-blanks", evasions.reworded(xmrig, evasions.blanks))
+    write("cryptonote-over-ipv6-in-fragments", evasions.six_in_fragments(xmrig))
+    for number in (25, 53, 443):
+        write(f"cryptonote-on-port-{number}", evasions.port(xmrig, number))
+    write("rpc-service-on-port-443", evasions.port(rpc, 443))
+    for name, said, answer in (
+        ("proxy-v1", evasions.PROXY_V1, b""),
+        ("proxy-v2", evasions.PROXY_V2, b""),
+        ("connect", evasions.CONNECT, evasions.CONNECTED),
+    ):
+        write(f"cryptonote-after-{name}", evasions.reworded(xmrig, evasions.before(said, answer)))
+    connect = evasions.before(evasions.CONNECT, evasions.CONNECTED)
+    write("rpc-service-after-connect", evasions.reworded(rpc, connect))
+    for kind in ("qinq", "mpls", "pseudowire", "pppoe", "gre", "ip-in-ip", "geneve", "gtp", "erspan"):
+        write(f"cryptonote-in-{kind}", evasions.in_tunnel(xmrig, kind))
+    for kind in ("gre", "gtp", "mpls", "pppoe"):
+        write(f"wallet-in-{kind}", evasions.in_tunnel(wallet[:200], kind))
+    write("cryptonote-in-six-in-four", evasions.six_in_four(xmrig))
+    write("wallet-in-six-in-four", evasions.six_in_four(wallet[:200]))
+    write("wallet-over-ipv6-in-fragments", evasions.six_in_fragments(wallet[:200]))
+
+
 def main():
     write("cryptonote-joined-in-the-middle", joined(read("xmrig-plain"), 6))
     write("btc-v1-server-side-only", one_way(read("cpuminer-sha256d"), "203."))
@@ -131,6 +173,7 @@ def main():
     write("wallet-rpc-ipv6-in-vlans", six_in_vlans(read("ethrpc")))
     write("chat-joined-in-the-middle", joined(read("chat"), 5))
     write("rpc-service-server-side-only", one_way(read("rpcapp3333"), "203."))
+    evade()
     packed = gzip.compress(as_pcapng(read("xmrig-plain")), mtime=0)
     (CASES / "cryptonote-pcapng-two-links-gz" / "capture.pcapng.gz").write_bytes(packed)
 

@@ -1,0 +1,241 @@
+"""Sessions of ``pcaps/`` as one would send them who does not want to be found: packets in, packets out."""
+
+import socket
+import struct
+
+from scapy.contrib.mpls import MPLS
+from scapy.layers.inet import IP, TCP, UDP, fragment
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
+from scapy.layers.l2 import GRE, Dot1Q, Ether
+from scapy.layers.ppp import PPP, PPPoE
+from scapy.layers.vxlan import VXLAN
+from scapy.packet import Raw
+
+OUTER = IP(src="192.0.2.1", dst="192.0.2.2")
+ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+
+
+def stamped(packet, like):
+    """The packet as bytes make it, at the time of another."""
+    out = Ether(bytes(packet))
+    out.time = like.time
+    return out
+
+
+def payload(packet):
+    """The TCP payload, without padding."""
+    return bytes(packet[TCP].payload)[: packet[IP].len - 20 - packet[TCP].dataofs * 4]
+
+
+def segment(packet, data, at=0):
+    """The segment with other bytes, ``at`` octets further on."""
+    q = packet.copy()
+    q[TCP].remove_payload()
+    q[TCP].add_payload(data)
+    q[TCP].seq = (packet[TCP].seq + at) & 0xFFFFFFFF
+    del q[IP].len, q[IP].chksum, q[TCP].chksum
+    return stamped(q, packet)
+
+
+def split_everywhere(packets):
+    """The n-th segment with payload is cut behind its n-th octet: lines are split at every place in turn."""
+    out, n = [], 0
+    for p in packets:
+        data = payload(p)
+        if len(data) < 2:
+            out.append(p)
+            continue
+        n = n % (len(data) - 1) + 1
+        out += [segment(p, data[:n]), segment(p, data[n:], n)]
+    return out
+
+
+def overlapped(packets):
+    """Each segment in three that overlap by half and come in the order last, first, middle, first again."""
+    out = []
+    for p in packets:
+        data = payload(p)
+        third = len(data) // 3
+        if not third:
+            out.append(p)
+            continue
+        parts = [(0, 2 * third), (third // 2, 3 * third), (2 * third, len(data))]
+        out += [segment(p, data[a:b], a) for a, b in (parts[k] for k in (2, 0, 1, 0))]
+    return out
+
+
+def port(packets, number, server="203."):
+    """The server at another port."""
+    out = []
+    for p in packets:
+        q = p.copy()
+        if q[IP].src.startswith(server):
+            q[TCP].sport = number
+        else:
+            q[TCP].dport = number
+        del q[TCP].chksum
+        out.append(stamped(q, p))
+    return out
+
+
+def reworded(packets, change):
+    """``change(data, is first of its direction)`` instead of what was said; sequence numbers follow."""
+    shift = {}  # by direction: (sequence number, how much more was said before)
+    out = []
+    for p in packets:
+        way, back = p[IP].src, p[IP].dst
+        data = payload(p)
+        q = p.copy()
+        q[TCP].remove_payload()
+        begins = p[TCP].seq
+        q[TCP].seq = (begins + shift.get(way, [0, 0])[1]) & 0xFFFFFFFF
+        q[TCP].ack = (p[TCP].ack + shift.get(back, [0, 0])[1]) & 0xFFFFFFFF
+        if data:
+            said = change(data, way not in shift, way.startswith("198."))
+            shift.setdefault(way, [begins, 0])[1] += len(said) - len(data)
+            q[TCP].add_payload(said)
+        del q[IP].len, q[IP].chksum, q[TCP].chksum
+        out.append(stamped(q, p))
+    return out
+
+
+def escaped(data, _first, _client):
+    """JSON escapes in the names of methods and keys."""
+    for name in (b"login", b"submit", b"job", b"keepalived", b"job_id", b"method", b"KEEPALIVED"):
+        data = data.replace(b'"%s"' % name, b'"\\u%04x%s"' % (name[0], name[1:]))
+    return data
+
+
+def blanks(data, _first, _client):
+    """Blanks before every line and around colons."""
+    return b" \t \r\n  " + data.replace(b'":', b'" : ')
+
+
+def before(client, server=b""):
+    """A preamble before the first bytes of each side."""
+
+    def change(data, first, is_client):
+        return ((client if is_client else server) if first else b"") + data
+
+    return change
+
+
+PROXY_V1 = b"PROXY TCP4 198.51.100.11 203.0.113.9 40000 3333\r\n"
+PROXY_V2 = (
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"
+    + socket.inet_aton("198.51.100.11")
+    + socket.inet_aton("203.0.113.9")
+    + struct.pack(">HH", 40000, 3333)
+)
+CONNECT = b"CONNECT pool.example.net:3333 HTTP/1.1\r\nHost: pool.example.net:3333\r\n\r\n"
+CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def mask(data):
+    """One text frame of a WebSocket client (RFC 6455 section 5.3)."""
+    key = b"\x37\xfa\x21\x3d"
+    size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack(">H", len(data))
+    return b"\x81" + size + key + bytes(b ^ key[i % 4] for i, b in enumerate(data))
+
+
+def frame(data):
+    """One text frame of a WebSocket server."""
+    return (
+        b"\x81" + (bytes([len(data)]) if len(data) < 126 else b"\x7e" + struct.pack(">H", len(data))) + data
+    )
+
+
+def websocket(data, first, client):
+    """The same lines as messages of a WebSocket, after the upgrade."""
+    if client:
+        head = b"GET /ws HTTP/1.1\r\nHost: x.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    else:
+        head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    return (head if first else b"") + (mask(data) if client else frame(data))
+
+
+def in_tunnel(packets, kind):
+    """Every frame in a tunnel of this kind."""
+    make = TUNNELS[kind]
+    return [stamped(make(p), p) for p in packets]
+
+
+def _geneve(p):
+    return ETHER / OUTER / UDP(sport=50000, dport=6081) / Raw(b"\x02\0\x65\x58" + bytes(12)) / p
+
+
+def _gtp(p):
+    head = b"\x34\xff" + (len(p[IP]) + 8).to_bytes(2, "big") + bytes(7) + b"\x85\x01\x10\x09\0"
+    return ETHER / OUTER / UDP(sport=2152, dport=2152) / Raw(head) / p[IP]
+
+
+def _erspan(p):
+    return ETHER / OUTER / GRE(proto=0x88BE, seqnum_present=1) / Raw(b"\x10\x01" + bytes(6)) / p
+
+
+TUNNELS = {
+    "qinq": lambda p: Ether(type=0x88A8) / Dot1Q(vlan=7, type=0x8100) / Dot1Q(vlan=42) / p[IP],
+    "mpls": lambda p: ETHER / MPLS(label=17, s=0) / MPLS(label=99, s=1) / p[IP],
+    "pseudowire": lambda p: ETHER / MPLS(label=99, s=1) / Raw(bytes(4)) / p,
+    "pppoe": lambda p: ETHER / PPPoE(sessionid=5) / PPP() / p[IP],
+    "gre": lambda p: ETHER / OUTER / GRE(key_present=1, key=7, chksum_present=1) / p[IP],
+    "ip-in-ip": lambda p: ETHER / OUTER / p[IP],
+    "six-in-four": lambda p: ETHER / OUTER / p,
+    "vxlan": lambda p: ETHER / OUTER / UDP(sport=50000, dport=4789) / VXLAN(vni=5, flags="Instance") / p,
+    "geneve": _geneve,
+    "gtp": _gtp,
+    "erspan": _erspan,
+}
+
+
+def as_six(packets):
+    """IPv6 without tags; the addresses keep their last octet."""
+    out = []
+    for p in packets:
+        tcp = p[TCP].copy()
+        del tcp.chksum
+        ends = [
+            ("2001:db8:0:1::" if a.startswith("198") else "2606:4700::") + a.rsplit(".")[-1]
+            for a in (p[IP].src, p[IP].dst)
+        ]
+        tcp.remove_payload()
+        out.append(stamped(ETHER / IPv6(src=ends[0], dst=ends[1]) / tcp / Raw(payload(p)), p))
+    return out
+
+
+def six_in_four(packets):
+    """IPv6 in IPv4."""
+    return [stamped(ETHER / OUTER / p[IPv6], p) for p in as_six(packets)]
+
+
+def in_fragments(packets, size=32):
+    """Every packet with payload in fragments, in the order last, first, and so on."""
+    out = []
+    for n, p in enumerate(packets):
+        data = payload(p)
+        if not data:
+            out.append(p)
+            continue
+        q = p.copy()
+        q[TCP].remove_payload()
+        q[TCP].add_payload(data)
+        q[IP].id, q[IP].flags = n + 1, 0
+        del q[IP].len, q[IP].chksum, q[TCP].chksum
+        parts = fragment(IP(bytes(q[IP])), fragsize=size)
+        out += [stamped(ETHER / part, p) for part in (parts[-1], *parts[:-1])]
+    return out
+
+
+def six_in_fragments(packets, size=32):
+    """The same over IPv6."""
+    out = []
+    for n, p in enumerate(as_six(packets)):
+        body = bytes(p[TCP])
+        if len(body) <= 64:
+            out.append(p)
+            continue
+        for at in range(0, len(body), size):
+            head = IPv6ExtHdrFragment(nh=6, offset=at // 8, m=int(at + size < len(body)), id=n)
+            part = ETHER / IPv6(src=p[IPv6].src, dst=p[IPv6].dst, nh=44) / head / Raw(body[at : at + size])
+            out.append(stamped(part, p))
+    return out
