@@ -104,9 +104,9 @@ class GroupReader:
     def poll(self, wait_s: float, most: int) -> list[Fetched]:
         """At most ``most`` records, those of a partition in order; waits up to ``wait_s`` for the first.
 
-        Of an assignment that came meanwhile nothing is told before ``assigned`` was asked.  A record batch
-        that is corrupt is passed over, and counted in ``corrupt``.  Raises InputError where brokers
-        refuse us.
+        Of an assignment that came meanwhile nothing is told before ``assigned`` was asked; what came with it
+        comes again.  A record batch that is corrupt is passed over, and counted in ``corrupt``.  Raises
+        InputError where brokers refuse us.
         """
         self._commit()
         try:
@@ -118,6 +118,9 @@ class GroupReader:
         if self._failed is not None:
             raise self._failed
         if self._given is not None:
+            # The client has gone past them; who is told of the assignment may go on from where it began.
+            for tp in found.keys() & self._consumer.assignment():
+                self._consumer.seek(tp, found[tp][0].offset)
             return []
         return [_told(self._streams[tp.topic], r) for tp, records in found.items() for r in records]
 

@@ -27,10 +27,13 @@ def batch(codec, values, headers=()):
     return bytearray(builder.build())
 
 
+def fetched(data, offset=0):
+    """As the client makes them."""
+    return Fetcher.PartitionRecords(offset, PLACE, MemoryRecords(bytes(data)), check_crcs=False).take(None)
+
+
 def unpacked(data, offset=0):
-    """As the client does it."""
-    part = Fetcher.PartitionRecords(offset, PLACE, MemoryRecords(bytes(data)), check_crcs=False)
-    return [record.value for record in part.take(None)]
+    return [record.value for record in fetched(data, offset)]
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
@@ -149,6 +152,23 @@ def test_a_corrupt_batch_costs_its_own_partition_one_record_at_a_time():
         assert made.poll(0.1, 10) == []
         assert consumer.places == {PLACE: place, TopicPartition("names", 3): 7}
     assert made.corrupt == 3
+
+
+def test_what_comes_with_an_assignment_is_told_after_it():
+    class Joining(Consumer):
+        def poll(self, timeout_ms, max_records):
+            """As the client: it joins and fetches in one call, and goes past what it hands over."""
+            if self.answers.pop():
+                self.listener.on_partitions_assigned(set(self.places))
+            found = fetched(batch(0, [b"x"] * 42), self.places[PLACE])
+            self.places[PLACE] = 42
+            return {PLACE: found} if found else {}
+
+    made = group(Joining([False, False, True]))
+    assert made.poll(0.1, 10) == []
+    assert made.assigned() == {3}
+    assert [r.offset for r in made.poll(0.1, 10)] == [40, 41]
+    assert made.poll(0.1, 10) == []
 
 
 def test_brokers_that_refuse_us_are_told_in_our_words():
