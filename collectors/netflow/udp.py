@@ -38,7 +38,9 @@ def address_of(text: str) -> bytes:
 def opened(address: str, port: int, buffer_bytes: int, *, reuse: bool = False) -> socket.socket:
     """A bound socket that does not block, tells what it dropped and stamps what it receives.
 
-    With ``reuse`` it shares the port with others that say so.  Raises InputError.
+    With ``reuse`` it shares the port with others that say so.  The first on a machine to ask for stamps gets
+    them a moment later (net_enable_timestamp, Linux); what came before bears the time of its reading.  Raises
+    InputError.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     made = socket.socket(family, socket.SOCK_DGRAM)

@@ -60,12 +60,19 @@ def test_both_receivers_give_the_same_datagrams_of_the_same_exporters(where, kin
 
 
 def test_a_datagram_is_stamped_when_it_came_and_not_when_it_was_read():
+    """The kernel begins to stamp a moment after the first socket of the machine asks for it, and what came
+    before bears the time of its reading: so it is asked again, for a while."""
+    receiver, late_ns = batches.Batch(4), 0
     with udp.opened("127.0.0.1", 0, 1 << 20) as one:
-        sent(one.getsockname()[1], [b"x"])
-        came = time.time_ns()
-        time.sleep(0.2)
-        block = received(batches.Batch(4), one, 1)
-    assert abs(int(block.t_ns[0]) - came) < 150e6
+        for _ in range(10):
+            sent(one.getsockname()[1], [b"x"])
+            came = time.time_ns()
+            time.sleep(0.2)
+            block = received(receiver, one, 1)
+            late_ns = int(block.t_ns[0]) - came
+            if abs(late_ns) < 150e6:
+                return
+    pytest.fail(f"stamped {late_ns} ns after it came")
 
 
 def test_slots_are_used_again_and_a_block_keeps_what_it_had():
