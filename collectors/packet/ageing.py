@@ -23,6 +23,7 @@ from collectors.packet.table import (
     HIGH,
     PICKED,
     ROW,
+    WARY,
     forget_row,
 )
 from collectors.packet.vias import Vias, vias
@@ -56,6 +57,7 @@ TCP: Final = 6
 SECOND: Final = 1_000_000_000
 # Data time that goes back further than this is another clock, not reordering.
 BACK: Final = 10 * SECOND
+NEVER: Final = np.iinfo(np.int64).max
 # Free places that one frame may need in the two outputs, beyond what ageing writes.
 _EXPORTS_A_FRAME: Final = 6  # two, and as many of each packet that a fragment makes whole
 
@@ -142,29 +144,48 @@ def rewind(r, t, clock, out):
 
 
 @kernel
-def _age(rows, index, freed, state, seed, n, limits, out):
+def due_of(r, limits):
+    """When a row needs to be looked at again, unless a packet comes."""
+    counted = r.packets[0] > 0 or r.packets[1] > 0
+    due = r.t_last + (limits.idle if counted or r.protocol != TCP else limits.linger)
+    if counted:
+        due = min(due, r.t_first + limits.active)
+    if r.phase == ENDED:
+        due = min(due, r.t_last + limits.ended_linger)
+    return due
+
+
+@kernel
+def _age(table, n, limits, out):
+    rows, entries, freed, state, seed, due = table
     r = rows[n]
     if r.phase == FREE:
+        due[n] = NEVER
         return
     clock = state[CLOCK]
     quiet = clock - r.t_last
     if r.phase == ENDED and quiet >= limits.ended_linger:
         export(r, END, clock, out)
-        forget_row(index, rows, freed, state, seed, n)
+        forget_row(entries, rows, freed, state, seed, n)
     elif quiet >= limits.idle:
         export(r, IDLE, clock, out)
         if r.protocol != TCP or quiet >= limits.linger:
-            forget_row(index, rows, freed, state, seed, n)
+            forget_row(entries, rows, freed, state, seed, n)
     elif quiet < -BACK:
         rewind(r, clock, clock, out)
     elif clock - r.t_first >= limits.active:
         export(r, ACTIVE, clock, out)
+    due[n] = NEVER if r.phase == FREE else due_of(r, limits)
 
 
 @kernel
-def tick(t, rows, index, freed, state, seed, limits, out):
+def tick(t, table, limits, out):
     """Move the clock to ``t`` and age the rows that fell due: the whole table once a second of data time,
-    at most _STEPS rows a frame.  False: ``exports`` is full, call again with the same ``t``."""
+    at most _STEPS rows a frame.  False: ``exports`` is full, call again with the same ``t``.
+
+    Of most rows nothing is read but when they are due: packets put that off, and seldom bring it nearer.
+    """
+    _, _, _, state, _, due = table
     if t > state[CLOCK]:
         state[DEBT] += min(t - state[CLOCK], SECOND) * min(state[HIGH], 1 << 30)
         state[DEBT] = min(state[DEBT], state[HIGH] * SECOND)
@@ -172,16 +193,23 @@ def tick(t, rows, index, freed, state, seed, limits, out):
     elif t < state[CLOCK] - BACK:
         # If it is one wrong stamp, no row shall be judged by it.
         state[DEBT] = 0
+        state[WARY] = max(state[WARY], state[HIGH])
         state[CLOCK] = t
     steps = min(state[DEBT] // SECOND, np.int64(_STEPS))
     if out.filled[0] + steps + _EXPORTS_A_FRAME > out.exports.size:
         return False
     state[DEBT] -= steps * SECOND
+    hand = state[HAND]
     for _ in range(steps):
-        if state[HAND] >= state[HIGH]:
-            state[HAND] = 0
-        _age(rows, index, freed, state, seed, state[HAND], limits, out)
-        state[HAND] += 1
+        if hand >= state[HIGH]:
+            hand = np.int64(0)
+        if state[WARY] > 0:
+            state[WARY] -= 1
+            _age(table, hand, limits, out)
+        elif due[hand] <= state[CLOCK]:
+            _age(table, hand, limits, out)
+        hand += 1
+    state[HAND] = hand
     return True
 
 
@@ -200,8 +228,9 @@ def _worth(r, clock):
 
 
 @kernel
-def evict(rows, index, freed, state, seed, out):
+def evict(table, out):
     """Make room: of some rows in turn, the one that is worth least."""
+    rows, entries, freed, state, seed, _ = table
     worst = np.int64(-1)
     least = np.int64(0)
     for _ in range(min(_LOOKED_AT, rows.size)):
@@ -216,4 +245,4 @@ def evict(rows, index, freed, state, seed, out):
     if r.candidate == PICKED:
         out.counters[EVICTED_PICKED] += 1
     export(r, RESOURCES, state[CLOCK], out)
-    forget_row(index, rows, freed, state, seed, worst)
+    forget_row(entries, rows, freed, state, seed, worst)

@@ -203,24 +203,24 @@ class Collector:
         self._at = 0
         if received_ns is not None:
             self._go_on(received_ns, heard=bool(block.t_ns.size))
-        self._count()
 
     def finish(self) -> None:
         """The input is over: publish what the table and the reassembly hold, and the time."""
         state, done = self._table, False
         state.state[HAND] = 0
         while not done:
-            done = flows.flush(state.rows, state.index, state.freed, state.state, state.seed, self._out)
+            done = flows.flush(state, self._out)
             self._collect(_NO_OCTETS)
         fragments.flush(self._out.pieces)
         self._reassembly.finish()
         self._sightings += self._names.finish()
         self._send(everywhere=True)
-        self._count()
 
     @staticmethod
     def _seconds(t_ns: np.ndarray) -> list[int]:
         """Where the data's time enters another second: a replay tells its time as a live link does."""
+        if not t_ns.size or int(t_ns.max()) // _SECOND == int(t_ns[0]) // _SECOND:
+            return [t_ns.size]
         seconds = np.maximum.accumulate(t_ns) // _SECOND
         return [*(np.flatnonzero(np.diff(seconds)) + 1).tolist(), t_ns.size]
 
@@ -228,9 +228,8 @@ class Collector:
         state = self._table
         while self._at < stop:
             self._at = flows.meter(
-                block.columns, self._at, stop, state.rows, state.index, state.freed, state.state,
-                state.seed, self._limits, self._tokens, self._wanted, self._out,
-            )  # fmt: skip
+                block.columns, self._at, stop, state, self._limits, self._tokens, self._wanted, self._out
+            )
             self._collect(block.data)
 
     def _go_on(self, received_ns: int, *, heard: bool) -> None:
@@ -244,19 +243,7 @@ class Collector:
             return
         now = self._heard[0] + received_ns - self._heard[1]
         while clock < now:
-            if (
-                ageing.tick(
-                    now,
-                    state.rows,
-                    state.index,
-                    state.freed,
-                    state.state,
-                    state.seed,
-                    self._limits,
-                    self._out,
-                )
-                and state.state[DEBT] < _SECOND
-            ):
+            if ageing.tick(now, state, self._limits, self._out) and state.state[DEBT] < _SECOND:
                 clock = now
             self._collect(_NO_OCTETS)
         self._send_due()
@@ -326,6 +313,7 @@ class Collector:
             for part in set(range(self._partitions)) - told:
                 now = self._newest_ns
                 self._hand_over("flows", part, _NOTHING, (now, now))
+        self._count()
 
     def _assign(self, rows: records.FlowColumns | records.ChunkRun | records.NameRun) -> subscribers.Owned:
         return subscribers.assign(

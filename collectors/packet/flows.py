@@ -23,6 +23,7 @@ from collectors.packet.ageing import (
     OPENED,
     REFUSED,
     TCP,
+    due_of,
     evict,
     export,
     rewind,
@@ -47,6 +48,7 @@ from collectors.packet.table import (
     HIGH,
     LIVE,
     NO,
+    WARY,
     find_row,
     forget_row,
     home_slot,
@@ -93,8 +95,9 @@ def _open(r, t, d, via, state, out):
 
 
 @kernel
-def _row_of(f, t, rows, index, freed, state, seed, limits, out):
+def _row_of(f, t, table, limits, out):
     """The row of a frame's connection, made, renewed or reopened as need be.  Returns (row, direction)."""
+    rows, entries, freed, state, seed, _ = table
     d = np.int64(f.swapped)
     if d:
         a_high, a_low, b_high, b_low = f.dst_high, f.dst_low, f.src_high, f.src_low
@@ -103,7 +106,7 @@ def _row_of(f, t, rows, index, freed, state, seed, limits, out):
         a_high, a_low, b_high, b_low = f.src_high, f.src_low, f.dst_high, f.dst_low
         a_port, b_port = f.src_port, f.dst_port
     ports = ports_of(a_port, b_port, f.protocol)
-    n = find_row(index, rows, f.hash, a_high, a_low, b_high, b_low, ports)
+    n = find_row(entries, rows, f.hash, a_high, a_low, b_high, b_low, ports)
     if n >= 0:
         r = rows[n]
         quiet = t - r.t_last
@@ -124,13 +127,14 @@ def _row_of(f, t, rows, index, freed, state, seed, limits, out):
             rewind(r, t, state[CLOCK], out)
         return n, d
     if state[FREED] == 0 and state[HIGH] == rows.size:
-        evict(rows, index, freed, state, seed, out)
+        evict(table, out)
     if state[FREED] > 0:
         state[FREED] -= 1
         n = np.int64(freed[state[FREED]])
     else:
         n = state[HIGH]
         state[HIGH] += 1
+        state[WARY] += 1 if state[WARY] > 0 else 0  # a round is one row longer
     r = rows[n]
     r.a_high = a_high
     r.a_low = a_low
@@ -140,16 +144,19 @@ def _row_of(f, t, rows, index, freed, state, seed, limits, out):
     r.b_port = b_port
     r.protocol = f.protocol
     _open(r, t, d, via_of(f, out.vias, seed), state, out)
-    index_row(index, f.hash, n)
+    index_row(entries, f.hash, n)
     return n, d
 
 
 @kernel
 def _count(r, d, t, f):
-    """Count a frame into its row; payload only where it is new (RFC 9293 section 3.4)."""
-    if r.packets[0] == 0 and r.packets[1] == 0:
+    """Count a frame into its row; payload only where it is new (RFC 9293 section 3.4).  True: the row falls
+    due sooner than ``ageing`` knows."""
+    phase = r.phase
+    sooner = r.packets[0] == 0 and r.packets[1] == 0
+    if sooner:
         r.t_first = t
-        r.t_last = max(r.t_last, t)
+    sooner |= t < r.t_first
     r.t_last = max(r.t_last, t)
     r.t_first = min(r.t_first, t)
     r.packets[d] += f.packets
@@ -168,6 +175,7 @@ def _count(r, d, t, f):
         if r.sized[d] < 8:
             r.sizes[d, r.sized[d]] = np.uint16(min(f.payload_wire, np.int64(0xFFFF)))
             r.sized[d] += np.uint8(1)
+    return sooner or r.phase != phase
 
 
 @kernel
@@ -201,13 +209,15 @@ def _sequence(r, d, f):
 
 
 @kernel
-def _take_in(data, f, t, rows, index, freed, state, seed, limits, tokens, wanted, out):
+def _take_in(data, f, t, table, limits, tokens, wanted, out):
     """Count one packet that is, or was, in fragments, and judge it."""
+    rows, _, _, state, seed, due = table
     orient(f, seed)
     out.counters[METERED] += np.int64(f.packets)
-    n, d = _row_of(f, t, rows, index, freed, state, seed, limits, out)
+    n, d = _row_of(f, t, table, limits, out)
     r = rows[n]
-    _count(r, d, t, f)
+    if _count(r, d, t, f):
+        due[n] = due_of(r, limits)
     if f.tcp == 1:
         pick(data, f, r, d, t, state[CLOCK], limits, tokens, out)
     if wanted.on:
@@ -217,14 +227,15 @@ def _take_in(data, f, t, rows, index, freed, state, seed, limits, tokens, wanted
 
 
 @kernel
-def _fragment(data, f, t, rows, index, freed, state, seed, limits, tokens, wanted, out):
+def _fragment(data, f, t, table, limits, tokens, wanted, out):
     """Take a fragment; what it makes whole is counted as no packet more, but its payload is judged.
 
     That is in the arena: events say so by places behind the block's data."""
+    seed = table.seed
     p = out.pieces
     answer = take(data, f, t, p, seed)
     if answer == METER:
-        _take_in(data, f, t, rows, index, freed, state, seed, limits, tokens, wanted, out)
+        _take_in(data, f, t, table, limits, tokens, wanted, out)
     elif answer == REFUSE:
         out.counters[REFUSED + FRAGMENT] += 1
     for depth in range(2):  # a packet in fragments that holds a fragment
@@ -239,7 +250,7 @@ def _fragment(data, f, t, rows, index, freed, state, seed, limits, tokens, wante
         if w.fragment != 0 and take(p.arena, w, t, p, seed) == HELD:
             continue
         if w.refused == 0:
-            _take_in(p.arena, w, t, rows, index, freed, state, seed, limits, tokens, wanted, out)
+            _take_in(p.arena, w, t, table, limits, tokens, wanted, out)
         else:
             out.counters[REFUSED + w.refused] += np.int64(w.packets)
         for k in range(events, out.filled[1]):
@@ -249,7 +260,7 @@ def _fragment(data, f, t, rows, index, freed, state, seed, limits, tokens, wante
 
 
 @kernel
-def _look_ahead(block, first, count, rows, index, seed, out):
+def _look_ahead(block, first, count, rows, entries, seed, out):
     """Decode some frames and ask for the memory that counting them will touch.
 
     With 150,000 connections at random a packet otherwise waits for some five misses, one after the other.
@@ -264,11 +275,11 @@ def _look_ahead(block, first, count, rows, index, seed, out):
         f.refused = decode(data, offset[i], np.int64(captured[i]), np.int64(length[i]), np.int64(link[i]), f)
         if f.refused == 0:
             orient(f, seed)
-            prefetch(index, home_slot(f.hash, index), 0)
+            prefetch(entries, home_slot(f.hash, entries), 0)
     for k in range(count):
         f = out.frame[k]
         if f.refused == 0:
-            entry = index[home_slot(f.hash, index)]
+            entry = entries[home_slot(f.hash, entries)]
             if entry != np.uint64(0):
                 n = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
                 for line in range(4):
@@ -276,37 +287,39 @@ def _look_ahead(block, first, count, rows, index, seed, out):
 
 
 @kernel
-def meter(block, at, stop, rows, index, freed, state, seed, limits, tokens, wanted, out):
+def meter(block, at, stop, table, limits, tokens, wanted, out):
     """Take frames from number ``at`` to before ``stop``.  ``block`` is Block.columns.
 
     Returns the number of the first frame not taken: ``stop``, or less when an output is full.
     """
     data, _, captured, _, t_ns, _ = block
+    rows, entries, _, state, seed, due = table
     while at < stop:
         count = min(np.int64(AHEAD), stop - at)
-        _look_ahead(block, at, count, rows, index, seed, out)
+        _look_ahead(block, at, count, rows, entries, seed, out)
         for k in range(count):
             t = t_ns[at]
             if out.filled[1] + _A_FRAME > out.events.size or out.filled[2] + _A_FRAME > out.named.size:
                 return at
             if out.pieces.filled[0] > ARENA_FULL:
                 return at
-            if not tick(t, rows, index, freed, state, seed, limits, out):
+            if not tick(t, table, limits, out):
                 return at
             f = out.frame[k]
             out.counters[FRAMES] += 1
             out.counters[OCTETS] += np.int64(captured[at])
             at += 1
             if f.fragment != 0:
-                _fragment(data, f, t, rows, index, freed, state, seed, limits, tokens, wanted, out)
+                _fragment(data, f, t, table, limits, tokens, wanted, out)
                 continue
             if f.refused != 0:
                 out.counters[REFUSED + f.refused] += 1
                 continue
             out.counters[METERED] += 1
-            n, d = _row_of(f, t, rows, index, freed, state, seed, limits, out)
+            n, d = _row_of(f, t, table, limits, out)
             r = rows[n]
-            _count(r, d, t, f)
+            if _count(r, d, t, f):
+                due[n] = due_of(r, limits)
             if f.tcp == 1:
                 pick(data, f, r, d, t, state[CLOCK], limits, tokens, out)
             if wanted.on:
@@ -317,14 +330,15 @@ def meter(block, at, stop, rows, index, freed, state, seed, limits, tokens, want
 
 
 @kernel
-def flush(rows, index, freed, state, seed, out):
+def flush(table, out):
     """Export what is left, in the order of rows, and forget it.  False: ``exports`` is full, call again."""
+    rows, entries, freed, state, seed, _ = table
     while state[HAND] < state[HIGH]:
         if out.filled[0] >= out.exports.size:
             return False
         if rows[state[HAND]].phase != FREE:
             r = rows[state[HAND]]
             export(r, END if r.phase == ENDED else FORCED, state[CLOCK], out)
-            forget_row(index, rows, freed, state, seed, state[HAND])
+            forget_row(entries, rows, freed, state, seed, state[HAND])
         state[HAND] += 1
     return True

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from collectors.jit import bare as kernel
+from collectors.packet.anchors import prefetch
 from collectors.packet.frames import ACK, FIN, RST
 from collectors.packet.pages import CHUNKS_A_SEGMENT
 from collectors.packet.segments import WINDOW
@@ -25,7 +26,6 @@ CONNECTION: Final = np.dtype(
         ("published", "i8", (2,)),  # offset of the first byte published, or -1
         ("last_ack", "i8", (2,)),   # what the other direction acknowledged last, or -1
         ("left_out", "i8", (2, 2)), # offsets from and to, of what went before we joined
-        ("before", "i4"), ("after", "i4"),  # neighbours in the order of last use; -1 none
         ("a_port", "u2"), ("b_port", "u2"),
         ("known", "u1", (2,)),      # the stream was seen from its start
         ("begun", "u1", (2,)), ("gap", "u1", (2,)), ("ended", "u1", (2,)),
@@ -51,17 +51,20 @@ STATES: Final = 11
 NEVER: Final = np.iinfo(np.int64).max
 
 _SECOND: Final = 1_000_000_000
+# Events whose memory is asked for before they are taken.
+_AHEAD: Final = 4
 _PRIME: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Tables(NamedTuple):
     """``places`` (n,) CONNECTION, ``slots`` (power of two,) i4 of places plus one, ``freed`` (n,) i4 a stack,
-    ``state`` (STATES,) i8."""
+    ``state`` (STATES,) i8; ``order`` (n, 2) i4, neighbours of a place in the order of last use, -1 none."""
 
     places: np.ndarray
     slots: np.ndarray
     freed: np.ndarray
     state: np.ndarray
+    order: np.ndarray
 
 
 def tables(connections: int) -> Tables:
@@ -71,6 +74,7 @@ def tables(connections: int) -> Tables:
         np.zeros(1 << (2 * connections - 1).bit_length(), np.int32),
         np.zeros(connections, np.int32),
         np.zeros(STATES, np.int64),
+        np.zeros((connections, 2), np.int32),
     )
     made.state[[FIRST, FIRST + 1, LAST, LAST + 1]] = -1
     made.state[DUE] = NEVER
@@ -96,28 +100,29 @@ def find(conn, t):
 
 @kernel
 def _link(n, t):
-    r = t.places[n]
-    last = t.state[LAST + np.int64(r.picked)]
-    r.before = np.int32(last)
-    r.after = np.int32(-1)
+    which = np.int64(t.places[n].picked)
+    last = t.state[LAST + which]
+    t.order[n, 0] = np.int32(last)
+    t.order[n, 1] = np.int32(-1)
     if last < 0:
-        t.state[FIRST + np.int64(r.picked)] = n
+        t.state[FIRST + which] = n
     else:
-        t.places[last].after = np.int32(n)
-    t.state[LAST + np.int64(r.picked)] = n
+        t.order[last, 1] = np.int32(n)
+    t.state[LAST + which] = n
 
 
 @kernel
 def _unlink(n, t):
-    r = t.places[n]
-    if r.before < 0:
-        t.state[FIRST + np.int64(r.picked)] = np.int64(r.after)
+    which = np.int64(t.places[n].picked)
+    before, after = np.int64(t.order[n, 0]), np.int64(t.order[n, 1])
+    if before < 0:
+        t.state[FIRST + which] = after
     else:
-        t.places[r.before].after = r.after
-    if r.after < 0:
-        t.state[LAST + np.int64(r.picked)] = np.int64(r.before)
+        t.order[before, 1] = np.int32(after)
+    if after < 0:
+        t.state[LAST + which] = before
     else:
-        t.places[r.after].before = r.before
+        t.order[after, 0] = np.int32(before)
 
 
 @kernel
@@ -327,6 +332,13 @@ def _pass(clock, t, idle):
 def assemble(events, i, data, t, page, idle):
     """Take events from number ``i`` on; ``idle`` in s.  Returns the number of the first not taken."""
     while i < events.size:
+        if i + 2 * _AHEAD < events.size:
+            prefetch(t.slots, _home(events[i + 2 * _AHEAD].conn, t.slots), 0)
+            prefetch(data, events[i + _AHEAD].at, 0)
+            near = find(events[i + _AHEAD].conn, t)
+            if near >= 0:
+                for line in range(3):
+                    prefetch(t.places, near, line)
         e = events[i]
         if page.filled[0] + CHUNKS_A_SEGMENT > page.chunks.size or page.filled[1] + e.size > page.data.size:
             return i

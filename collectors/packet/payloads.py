@@ -118,7 +118,7 @@ class Reassembly:
                     for d in range(2):
                         self._give_up(c, d, GIVEN_UP, everything=True)
                         self._give_up_rivals(c.ways[d])
-                n = int(row["after"])
+                n = int(self._tables.order[n, 1])
         self._due.clear()
         self._tables = ordered.tables(self._bounds.max_connections)
         self._tables.state[[NOW, SECOND_AGED, EVICTIONS]] = self._state[[NOW, SECOND_AGED, EVICTIONS]]

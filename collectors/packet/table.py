@@ -1,12 +1,12 @@
 """The flow table's memory: rows in a pool, an open-addressed index over them, and their lay-out.
 
 A row is 256 bytes (four cache lines, the busy half first) and the index has two 8-byte entries a row,
-so a tracked connection costs 272 bytes at the stated load factor of one half of the index.  Nothing
+and eight bytes say when it falls
+due, so a tracked connection costs 280 bytes at the stated load factor of one half of the index.  Nothing
 grows: what does not fit is evicted, and counted.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,7 @@ ROW: Final = np.dtype(
     ]
 )  # fmt: skip
 INDEX_PER_ROW: Final = 2
-BYTES_PER_ROW: Final = ROW.itemsize + 8 * INDEX_PER_ROW
+BYTES_PER_ROW: Final = ROW.itemsize + 8 * INDEX_PER_ROW + 8
 
 FREE: Final = 0
 LIVE: Final = 1
@@ -70,23 +70,22 @@ HAND: Final = 3  # next row to be aged
 DEBT: Final = 4  # rows times nanoseconds still to be aged
 CONN: Final = 5  # connections so far
 EVICT_HAND: Final = 6
-NAME_SECOND: Final = 7  # second of data time, and what of it went to ``names``
-NAMES_SURE: Final = 8
-NAMES_UNSURE: Final = 9
+WARY: Final = 7  # rows to be looked at whatever they are due: the clock went back
 STATES: Final = 16
 
 _PRIME: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """``rows`` (n,) ROW, ``index`` (2n,) u8, ``freed`` (n,) u4 a stack, ``state`` (STATES,) i8."""
+class Table(NamedTuple):
+    """``rows`` (n,) ROW, ``entries`` (2n,) u8, ``freed`` (n,) u4 a stack, ``state`` (STATES,) i8;
+    ``due`` (n,) i8, ns: before that time ``ageing`` need not look at a row."""
 
     rows: np.ndarray
-    index: np.ndarray
+    entries: np.ndarray
     freed: np.ndarray
     state: np.ndarray
     seed: np.uint64
+    due: np.ndarray
 
 
 def table(slots: int, seed: int = 0) -> Table:
@@ -100,6 +99,7 @@ def table(slots: int, seed: int = 0) -> Table:
         np.zeros(slots, np.uint32),
         np.zeros(STATES, np.int64),
         np.uint64(seed & (2**64 - 1)),
+        np.zeros(slots, np.int64),
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from collectors import streams, subscribers, wire
-from collectors.packet import collector, payloads
+from collectors.packet import collector, payloads, table
 from collectors.packet.sources import nothing
 
 A, B = ("10.0.0.1", 40000), ("93.184.216.34", 3333)
@@ -237,6 +237,45 @@ def test_blocks_cut_anywhere_give_the_same_rows(make, talks, changes, places):
     assert {k: v for k, v in whole.moved.items() if k not in drop} == {
         k: v for k, v in parts.moved.items() if k not in drop
     }
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 5), st.sampled_from(["udp", "SYN", "ACK", "data", "FIN", "RST"]),
+            st.sampled_from([0, 1, 10**8, S, 3 * S, 11 * S, -S, -30 * S]), st.booleans(),
+        ),
+        max_size=60,
+    ),
+    st.sampled_from([(5, 7), (20, 3), (3, 30)]),
+)  # fmt: skip
+def test_a_row_is_aged_as_if_it_were_looked_at_each_time(make, steps, timeouts):
+    """Stamps that go back among them."""
+    frames, t = [], 1000 * S
+    for k, kind, wait, back in steps:
+        t += wait
+        src, dst = (B, ("10.0.0.1", k)) if back else (("10.0.0.1", k), B)
+        flags = {"SYN": make.SYN, "FIN": make.FIN | make.ACK, "RST": make.RST}.get(kind, make.ACK)
+        data = b"x" * 9 if kind == "data" else b""
+        frames.append((t, make.udp(src, dst) if kind == "udp" else make.tcp(src, dst, 5, 6, flags, data)))
+    config = collector.Config(
+        flow_slots=16, active_timeout_s=timeouts[0], idle_timeout_s=timeouts[1], linger_s=15, hash_seed=1
+    )
+    blocks = make.read(make.pcap(frames))
+    assert flow_rows(config, blocks, wary=0) == flow_rows(config, blocks, wary=1 << 60)
+
+
+def flow_rows(config, blocks, wary):
+    """What becomes of blocks, if so many times a row is looked at whatever it is due."""
+    published = []
+    whole = collector.Collector(
+        config, subscribers.home(), 1, lambda *p: published.append(p), collector.Metrics(CollectorRegistry())
+    )
+    whole._table.state[table.WARY] = wary
+    for block in blocks:
+        whole.feed(block)
+    whole.finish()
+    return [row for stream, _, batch, _ in published if stream == "flows" for row in batch.to_pylist()]
 
 
 @given(

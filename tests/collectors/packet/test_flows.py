@@ -278,7 +278,7 @@ def probe(t, key):
     """(hash, row or -1) of a key that differs in one address only."""
     zero, one, u = np.uint64(0), np.uint64(1), np.uint64(key)
     h = np.uint64(table.hash_of(zero, u, zero, one, np.uint64(5), t.seed))
-    return h, table.find_row(t.index, t.rows, h, zero, u, zero, one, np.uint64(5))
+    return h, table.find_row(t.entries, t.rows, h, zero, u, zero, one, np.uint64(5))
 
 
 @given(st.lists(st.integers(0, 60), max_size=150), st.integers(0, 3))
@@ -291,13 +291,13 @@ def test_rows_are_found_however_many_were_forgotten(keys, seed):
         assert found == held.get(key, -1)
         if key in held:
             spare.append(held[key])
-            table.forget_row(t.index, t.rows, t.freed, t.state, t.seed, held.pop(key))
+            table.forget_row(t.entries, t.rows, t.freed, t.state, t.seed, held.pop(key))
             t.state[table.FREED] = 0
         else:
             n = spare.pop()
             row = t.rows[n : n + 1]
             row["a_low"], row["b_low"], row["protocol"] = key, 1, 5
-            table.index_row(t.index, h, n)
+            table.index_row(t.entries, h, n)
             held[key] = n
     assert {k: probe(t, k)[1] for k in range(61)} == {k: held.get(k, -1) for k in range(61)}
-    assert (t.index != 0).sum() == len(held)
+    assert (t.entries != 0).sum() == len(held)
