@@ -55,9 +55,13 @@ def _plain_reading() -> ModuleType:
 def _records(make: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     """The fields of a row by their names, as compiled code has them."""
 
+    kinds: dict[Any, np.dtype] = {}
+
     def made(shape: Any, dtype: Any = float, **more: Any) -> np.ndarray:
         kind = np.dtype(dtype)
-        return make(shape, np.dtype((np.record, kind)) if kind.names else kind, **more)
+        if kind.names:
+            kind = kinds.setdefault(kind, np.dtype((np.record, kind)))
+        return make(shape, kind, **more)
 
     return made
 
@@ -218,7 +222,7 @@ def main() -> None:
 
     atheris.Setup(
         [sys.argv[0], str(options.corpus), f"-max_total_time={options.seconds}", "-max_len=4096",
-         f"-artifact_prefix={options.corpus.parent}/{options.decoder}-", "-timeout=60",
+         f"-artifact_prefix={options.corpus.parent}/{options.decoder}-", "-timeout=60", "-rss_limit_mb=12000",
          "-print_final_stats=1"],
         test,
     )  # fmt: skip
