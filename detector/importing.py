@@ -100,24 +100,24 @@ class Import:
         for record in found:
             self._read[STREAM, record.partition] = record.offset + 1
 
-    def deliver(self) -> None:
-        """See all arrive that was read, and tell the group.
+    def deliver(self) -> bool:
+        """See all arrive that was read, and tell the group; whether it did, in time.
 
         Raises InputError where something was lost: a new start reads it again.
         """
         self._collector.flush()
         if self._sender.flush(ARRIVE_S):
-            return
+            return False
         if self._sender.lost:
             raise InputError(f"what was read could not all be delivered: {self._sender.told()}")
         if self._reader is not None and self._read:
             self._reader.commit(self._read)
+        return True
 
     def _leave(self) -> None:
         """Partitions are given up: whoever takes them begins where the group was last told."""
-        self.deliver()
-        if self._reader is not None and self._read:
-            self._reader.commit_now(self._read)
+        if self.deliver() and self._reader is not None:
+            self._reader.commit_last(self._read)
         self._read.clear()
 
     def stop(self) -> None:

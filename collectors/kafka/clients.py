@@ -18,7 +18,7 @@ import zstandard
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition, errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.fetcher import Fetcher
-from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
@@ -30,9 +30,9 @@ from collectors.errors import ConfigError, InputError
 from collectors.kafka.config import Config
 
 __all__ = [
+    "AsyncConsumerRebalanceListener",
     "ConfigResource",
     "ConfigResourceType",
-    "ConsumerRebalanceListener",
     "CorruptBatchError",
     "Future",
     "KafkaAdminClient",
@@ -42,6 +42,7 @@ __all__ = [
     "TopicPartition",
     "abandon",
     "admin",
+    "commit_from_listener",
     "consumer",
     "errors",
     "producer",
@@ -277,6 +278,13 @@ def _connected(kind: type[Made], given: dict[str, Any]) -> Made:
             one.close()
             one._manager._net.stop()
         raise
+
+
+async def commit_from_listener(
+    made: KafkaConsumer, offsets: dict[TopicPartition, OffsetAndMetadata], timeout_ms: int
+) -> None:
+    """``made.commit`` for a rebalance listener: that runs on the client's own thread, which may not wait."""
+    await made._coordinator._commit_offsets_sync_async(offsets, timeout_ms)
 
 
 def abandon(made: KafkaProducer, wait_s: float = 2.0) -> None:

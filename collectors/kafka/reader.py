@@ -10,16 +10,18 @@ from typing import Any, Final, NamedTuple
 
 from collectors.errors import ConfigError, InputError
 from collectors.kafka.clients import (
-    ConsumerRebalanceListener,
+    AsyncConsumerRebalanceListener,
     CorruptBatchError,
     KafkaConsumer,
     OffsetAndMetadata,
     TopicPartition,
+    commit_from_listener,
     errors,
 )
 
 FETCH_WAIT_S: Final = 0.5
 PATIENCE_S: Final = 60.0
+COMMIT_MS: Final = 5_000
 
 
 class Fetched(NamedTuple):
@@ -41,22 +43,24 @@ def _told(stream: str, record: Any) -> Fetched:
     )  # fmt: skip
 
 
-class _Listener(ConsumerRebalanceListener):
-    """Notes what the group decides.  The client calls it while ``poll`` waits."""
+class _Listener(AsyncConsumerRebalanceListener):
+    """Notes what the group decides.  The client calls it, on its own thread, while ``poll`` or ``close``
+    waits."""
 
     def __init__(self, reader: "GroupReader", leave: Callable[[], None], lose: Callable[[], None]) -> None:
         self._reader = reader
         self._leave = leave
         self._lose = lose
 
-    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         if revoked:
             self._reader.call(self._leave)
+            await self._reader.part()
 
-    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self._reader.given(assigned)
 
-    def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
+    async def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
         del lost
         self._reader.call(self._lose)
 
@@ -82,6 +86,7 @@ class GroupReader:
         self._paused: set[TopicPartition] = set()
         self._uncommitted: dict[TopicPartition, int] = {}
         self._known: dict[TopicPartition, int] = {}
+        self._parting: dict[TopicPartition, int] = {}
         self._committing = False
         self._failed: Exception | None = None
         self._is_over = False
@@ -169,12 +174,17 @@ class GroupReader:
             tp = TopicPartition(self._topics[stream], partition)
             self._uncommitted[tp] = self._known[tp] = offset
 
-    def commit_now(self, offsets: Mapping[tuple[str, int], int]) -> None:
-        """Tell the group at once, for who is given our partitions begins there; also from ``leave``.  Where
-        that fails it begins at what was told before."""
-        places = {TopicPartition(self._topics[s], p): offset for (s, p), offset in offsets.items()}
-        with suppress(errors.KafkaError):
-            self._consumer.commit(_metadata(places), timeout_ms=5_000)
+    def commit_last(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """From ``leave``: tell the group before our partitions are given up, for who is given them begins
+        there.  Where that fails it begins at what was told before."""
+        self._parting = {TopicPartition(self._topics[s], p): offset for (s, p), offset in offsets.items()}
+
+    async def part(self) -> None:
+        """Do what ``commit_last`` asked for."""
+        parting, self._parting = self._parting, {}
+        if parting:
+            with suppress(errors.KafkaError):
+                await commit_from_listener(self._consumer, _metadata(parting), COMMIT_MS)
 
     def is_there(self) -> bool:
         """Whether the brokers know all topics.  Raises InputError where they do not answer."""
@@ -210,7 +220,7 @@ class GroupReader:
         """Leave the group; ``leave`` is called first."""
         try:
             if self._uncommitted:
-                self._consumer.commit(_metadata(self._uncommitted), timeout_ms=5_000)
+                self._consumer.commit(_metadata(self._uncommitted), timeout_ms=COMMIT_MS)
         except errors.KafkaError:
             pass  # the state says how far we are
         try:

@@ -1,5 +1,6 @@
 """Batches of records as they come from a broker: unpacked within bounds, or told where they cannot be."""
 
+import asyncio
 import gzip
 
 import lz4.frame
@@ -138,7 +139,10 @@ class Consumer:
 
     def close(self, **_):
         self.closed += 1
-        self.listener.on_partitions_revoked({PLACE})
+        self.revoke()
+
+    def revoke(self):
+        asyncio.run(self.listener.on_partitions_revoked({PLACE}))
 
 
 def group(consumer, leave=lambda: None):
@@ -159,7 +163,7 @@ def test_what_comes_with_an_assignment_is_told_after_it():
         def poll(self, timeout_ms, max_records):
             """As the client: it joins and fetches in one call, and goes past what it hands over."""
             if self.answers.pop():
-                self.listener.on_partitions_assigned(set(self.places))
+                asyncio.run(self.listener.on_partitions_assigned(set(self.places)))
             found = fetched(batch(0, [b"x"] * 42), self.places[PLACE])
             self.places[PLACE] = 42
             return {PLACE: found} if found else {}
@@ -181,7 +185,8 @@ def test_what_a_rebalance_raises_is_raised_where_it_ends_the_process():
     def leave():
         raise RuntimeError("a bug")
 
-    consumer = Consumer([lambda: consumer.listener.on_partitions_revoked({PLACE})])
+    consumer = Consumer([])
+    consumer.answers.append(consumer.revoke)
     made = group(consumer, leave)
     with pytest.raises(RuntimeError, match="a bug"):
         made.poll(0.1, 10)
