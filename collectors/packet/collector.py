@@ -163,6 +163,7 @@ class Collector:
         self.want(self._names.wanted)
         self._counted = self._out.counters.copy()
         self._dropped = dict(self._reassembly.drops)
+        self._names_told: dict[Counter, int] = {}
         self._sightings: list[names.Sighting] = []
         self._flows: list[np.ndarray] = []
         self._at = 0
@@ -359,7 +360,7 @@ class Collector:
                 counter.inc(by)
         self._metrics.parts.count(self._out, self._metrics.refused)
         if self._wanted is not None:
-            self._metrics.names.count(self._wanted, self._names)
+            self._metrics.names.count(self._wanted, self._names, self._names_told)
         state = self._table.state
         self._metrics.table_rows.set(int(state[HIGH] - state[FREED]))
         self._metrics.reassembly_connections.set(len(self._reassembly))

@@ -42,9 +42,7 @@ class NameMetrics:
         self.strangers = counter(
             "dns_strangers", "DNS answers from who is not a configured resolver, not read.", ""
         )
-        self._before: dict[Counter, int] = {}
-        for counted, _ in self._all(None, None):  # a series exists, at zero, before its first event
-            self._before[counted] = 0
+        self._all(None, None)  # a series exists, at zero, before its first event
 
     def _all(self, wanted: Wanted | None, names: Names | None) -> list[tuple[Counter, int]]:
         def at(place: int) -> int:
@@ -58,10 +56,10 @@ class NameMetrics:
             (self.strangers, at(STRANGERS)),
         ]
 
-    def count(self, wanted: Wanted, names: Names) -> None:
-        """Add what moved since the last call."""
+    def count(self, wanted: Wanted, names: Names, told: dict[Counter, int]) -> None:
+        """Add what moved since the last call with the same ``told``.  Each collector keeps its own, empty at
+        first: several runs move the same metrics."""
         for counter, total in self._all(wanted, names):
-            moved = total - self._before[counter]
-            if moved:
+            if moved := total - told.get(counter, 0):
                 counter.inc(moved)
-                self._before[counter] = total
+                told[counter] = total

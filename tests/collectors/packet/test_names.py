@@ -94,6 +94,21 @@ def test_suffixes_hold_at_label_boundaries(make, name, wanted):
         assert len(got.names) == wanted
 
 
+def test_runs_that_share_their_metrics_add_up(make):
+    registry = CollectorRegistry()
+    metrics = packet_collector.Metrics(registry)
+    for answers in (2, 1):
+        made = packet_collector.Collector(
+            packet_collector.Config(dns_resolvers=(RESOLVER[0],), flow_slots=64),
+            subscribers.home(), 4, lambda *_: None, metrics, WANTED,
+        )  # fmt: skip
+        for block in make.read(make.pcap([(n, make.udp(RESOLVER, ASKER, answer())) for n in range(answers)])):
+            made.feed(block)
+        made.finish()
+    seen = "poolwatch_collector_packet_names_seen_total"
+    assert registry.get_sample_value(seen, {"kind": "dns"}) == 3
+
+
 def test_an_empty_filter_looks_at_nothing_and_the_empty_suffix_at_everything(make):
     frames = [(0, make.udp(RESOLVER, ASKER, answer(asked="www.chess.example"))), *segments(make, hello())]
     for nothing in (None, NameFilter()):
