@@ -98,13 +98,24 @@ def test_an_unlisted_server_is_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("off_s", [86_400, -86_400 * 365])
-def test_records_stamped_a_day_ahead_or_a_year_behind_confirm_nobody(tmp_path, lab, off_s):
+def test_short_visits_stamped_over_hours_a_day_ahead_or_a_year_behind_confirm_nobody(tmp_path, lab, off_s):
+    """They came within nine seconds: an exporter's clock that is so wrong gives way to that."""
     sent = [
-        (v5(both_ways(at, at + 1700), at + 1800, 2 * n), T0 + n)
+        (v5(both_ways(at, at + 40), at + 60, 2 * n), T0 + n)
         for n, at in enumerate(range(T0 + off_s, T0 + off_s + 9 * 1800, 1800))
     ]
     told = scan(tmp_path, lab, pcap(sent))
-    assert all(d["state"] != "confirmed" for d in told["incidents"])
+    assert [d["state"] for d in told["incidents"]] == ["suspected"]
+
+
+def test_a_router_whose_clock_is_wrong_tells_the_same_as_one_whose_clock_is_right(tmp_path, lab):
+    def told(off_s):
+        exported = v5(both_ways(T0 + off_s, T0 + off_s + 1700), T0 + off_s + 1800, 0)
+        return scan(tmp_path, lab, pcap([(exported, T0 + 1800)]))["incidents"]
+
+    right = told(0)
+    assert [d["state"] for d in right] == ["confirmed"]
+    assert told(86_400) == told(-86_400 * 365) == right
 
 
 def test_a_tap_and_a_router_on_one_link_do_not_count_twice(tmp_path, lab):
