@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import IO
 
@@ -34,13 +34,16 @@ def captures(paths: Iterable[str]) -> list[str]:
     """Files as named; of a folder the captures in it, in order of name.  ``-`` is standard input."""
     out: list[str] = []
     for given in paths:
-        if given == "-" or not Path(given).is_dir():
-            out.append(given)
-        else:
+        try:
+            if given == "-" or not Path(given).is_dir():
+                out.append(given)
+                continue
             found = sorted(
                 p for p in Path(given).iterdir() if p.name.endswith(CAPTURE_SUFFIXES) and p.is_file()
             )
             out += [str(p) for p in found]
+        except OSError:  # whoever opens it will be told why
+            out.append(given)
     return out
 
 
@@ -75,9 +78,14 @@ class Held:
     def __init__(self, paths: Iterable[str]) -> None:
         """Those that cannot be opened now are told of when it is their turn."""
         self._files: dict[str, IO[bytes]] = {}
-        for path in list(dict.fromkeys(captures(paths)))[:MOST_HELD]:
+        self._found = {path: captures([path]) for path in paths}
+        for path in list(dict.fromkeys(chain(*self._found.values())))[:MOST_HELD]:
             with suppress(InputError):
                 self._files[path] = _open(path)
+
+    def captures(self, path: str) -> list[str]:
+        """What ``captures`` found there; the folder may be out of reach by now."""
+        return self._found.get(path) or captures([path])
 
     def take(self, path: str) -> IO[bytes]:
         """The opened file.  Raises InputError where there is none."""
@@ -150,8 +158,8 @@ class Reading:
             self._exports.finish()
 
     def _blocks(self, stopped: Callable[[], bool]) -> Iterator[pcapfile.Block]:
-        folder = self._path != "-" and Path(self._path).is_dir()
-        files = captures([self._path])
+        files = self._held.captures(self._path) if self._held else captures([self._path])
+        folder = files != [self._path]
         if not files:
             raise InputError(f"{self._path}: no captures in it")
         for path in files:

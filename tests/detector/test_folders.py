@@ -1,5 +1,6 @@
 """A folder of rotated captures is one run: where files are cut changes nothing."""
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -33,9 +34,9 @@ def rotated(folder, files):
         (folder / f"tap-{n:03}.pcap").write_bytes(part)
 
 
-def judged(path):
+def judged(path, held=None):
     detector = app.Detector(Config(), CollectorRegistry())
-    replay = app.Replay(detector, str(path), kind="packets")
+    replay = app.Replay(detector, str(path), kind="packets", held=held)
     report = replay.run(lambda: False, lambda _: None)
     return report, [msgspec.to_builtins(f.incident) for f in replay.found()], replay.errors
 
@@ -65,3 +66,20 @@ def test_a_file_that_is_no_capture_is_told_and_the_others_are_read(tmp_path):
 def test_a_folder_without_captures_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no captures"):
         judged(tmp_path)
+
+
+def test_a_folder_that_is_out_of_reach_by_then_is_read_all_the_same(tmp_path):
+    folder = tmp_path / "tap"
+    folder.mkdir()
+    rotated(folder, 3)
+    held = app.Held([str(folder)])
+    shutil.rmtree(folder)
+    assert judged(folder, held)[1] == judged(WHOLE)[1]
+
+
+def test_where_we_may_not_look_is_left_to_who_opens_it(tmp_path, monkeypatch):
+    def refused(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    assert app.captures([str(tmp_path)]) == [str(tmp_path)]
