@@ -1,6 +1,7 @@
 """``poolwatch flows``: the records of exports in captures and IPFIX files, for people and programs."""
 
 import csv
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -30,8 +31,13 @@ MOST_ROWS = 10_000
 # CSV's columns are the fields of so many records; what later ones have besides is one column more.
 LOOK_AHEAD = 50_000
 MORE = "more"
+WITHOUT = "data sets without a template"
 # Records that are written at once.
 _TOGETHER = 512
+# Exporters send text: on a terminal these characters would be commands to it.  msgspec escapes those below
+# a space itself.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+_CONTROLS_UTF8 = re.compile(b"\x7f|\xc2[\x80-\x9f]")
 PROTOCOLS = {1: "sFlow 5", 3: "NetFlow v1", 5: "NetFlow v5", 7: "NetFlow v7", 9: "NetFlow v9", 10: "IPFIX"}
 
 
@@ -51,6 +57,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 def read(paths: Iterable[str], refused: dict[str, int]) -> Iterator[dict[str, Any]]:
     """Every record of every file; each file is a run with templates of its own.
 
+    ``refused`` counts what could not be read, by reason; data sets whose template never came as WITHOUT.
     Raises InputError on a file that cannot be opened or is no capture.
     """
     for path in paths:
@@ -63,7 +70,10 @@ def read(paths: Iterable[str], refused: dict[str, int]) -> Iterator[dict[str, An
                     refused[error.reason] = refused.get(error.reason, 0) + 1
                     continue
                 yield from found
-        for reason, count in state.refused.items():
+        told: dict[str, int] = {str(reason): count for reason, count in state.refused.items()}
+        if without := state.dropped + sum(map(len, state.waiting.values())):
+            told[WITHOUT] = without
+        for reason, count in told.items():
             refused[reason] = refused.get(reason, 0) + count
 
 
@@ -73,7 +83,8 @@ def print_json(rows: Iterable[dict[str, Any]]) -> None:
     rows = iter(rows)
     out = sys.stdout.buffer
     while together := list(islice(rows, _TOGETHER)):
-        out.write(encoder.encode_lines(together))
+        lines = encoder.encode_lines(together)
+        out.write(_CONTROLS_UTF8.sub(lambda found: b"\\u00%02x" % found[0][-1], lines))
     out.flush()
 
 
@@ -106,8 +117,16 @@ def _chained(first: dict[str, Any], rest: Iterator[dict[str, Any]]) -> Iterator[
 
 
 def _plain(given: Any) -> Any:
-    """A cell: lists and structured data as JSON."""
-    return msgspec.json.encode(given).decode() if isinstance(given, dict | list) else given
+    """A cell: lists and structured data as JSON; control characters escaped, as there."""
+    if isinstance(given, dict | list):
+        given = msgspec.json.encode(given).decode()
+    return _escaped(given) if isinstance(given, str) else given
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_table(rows: Iterable[dict[str, Any]]) -> None:
@@ -118,7 +137,7 @@ def print_table(rows: Iterable[dict[str, Any]]) -> None:
     count = 0
     for count, row in enumerate(rows, 1):
         if count <= MOST_ROWS:
-            out.add_row(*(Text(str(_cell(row, name))) for name in COLUMNS))
+            out.add_row(*(Text(_escaped(str(_cell(row, name)))) for name in COLUMNS))
     _console().print(out)
     _console().print(f"{count} records" + (f", {MOST_ROWS} shown" if count > MOST_ROWS else ""))
 

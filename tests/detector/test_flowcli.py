@@ -117,3 +117,25 @@ def test_what_is_neither_a_capture_nor_messages_is_an_input_error(tmp_path, caps
     (tmp_path / "x").write_bytes(b"hello, world, this is text")
     assert cli.main(["flows", "--count", str(tmp_path / "x")]) == 1
     assert "no capture file" in capsys.readouterr().err
+
+
+def test_text_of_an_exporter_gives_the_terminal_no_commands(tmp_path, capsys):
+    # OSC, CSI of one octet and of two, DEL; the field stands in the table by the name that it was announced.
+    evil = "\x1b]0;x\x07\x1b[31m\x9b5m\x7fé".encode()
+    name = b"octetDeltaCount"
+    told = struct.pack(">IHBB", 9999, 1, 13, len(name)) + name
+    options = struct.pack(">HHHHHHHHHHHHHH", 3, 28, 400, 4, 2, 346, 4, 303, 2, 339, 1, 341, 65535, 0)
+    fields = struct.pack(">HHHHHHIHH", 2, 20, 300, 2, 0x8001, 65535, 9999, 82, 65535)
+    record = 2 * (bytes([len(evil)]) + evil)
+    file = tmp_path / "evil.ipfix"
+    file.write_bytes(ipfix(options, data(400, told)) + ipfix(fields, data(300, record)))
+    for form in ([], ["--csv"], ["--json"]):
+        out = shown(capsys, *form, str(file))
+        assert all(part in out for part in ("31m", "5m", "é"))
+        assert all(c.isprintable() or c == "\n" for c in out)
+    assert json.loads(out.splitlines()[-1])["interfaceName"] == evil.decode()
+
+
+def test_data_sets_whose_template_never_comes_are_told(files, capsys):
+    assert cli.main(["flows", "--json", *files]) == 0
+    assert "1 data sets without a template" in capsys.readouterr().err
