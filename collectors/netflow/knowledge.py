@@ -225,15 +225,12 @@ class Knowledge:
     def numbers(template: Template, body: bytes) -> list[dict[int, int]]:
         """IANA elements of up to 8 octets as numbers; v9's scopes are no elements, and negative here."""
         numbers = [
-            -f.number if template.version == 9 and i < template.scopes and f.number <= 5 else f.number
+            (i, -f.number if template.version == 9 and i < template.scopes and f.number <= 5 else f.number)
             for i, f in enumerate(template.fields)
+            if f.width and not f.enterprise
         ]
         return [
-            {
-                number: int.from_bytes(raw, "big")
-                for number, field, raw in zip(numbers, template.fields, found, strict=True)
-                if not field.enterprise and 0 < len(raw) <= 8
-            }
+            {number: int.from_bytes(found[i], "big") for i, number in numbers if 0 < len(found[i]) <= 8}
             for found in cut(template, body)
         ]
 

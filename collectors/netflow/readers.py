@@ -31,10 +31,12 @@ class _Field(NamedTuple):
 def cut(template: Template, body: bytes) -> Iterator[list[bytes]]:
     """The fields of each record in a data set's body.  What is left over at its end is padding."""
     at, least = 0, template.least
-    widths = [each.width for each in template.fields]
+    # Those of no octets cost nothing: a template may have two thousand, and a record be one octet.
+    widths = [(i, each.width) for i, each in enumerate(template.fields) if each.width]
+    blank = [b""] * len(template.fields)
     while least and len(body) - at >= least:
-        found = []
-        for told in widths:
+        found = blank.copy()
+        for i, told in widths:
             width = told
             if width == VARIABLE:
                 # RFC 7011 section 7: one octet of length, or 255 and two.
@@ -45,7 +47,7 @@ def cut(template: Template, body: bytes) -> Iterator[list[bytes]]:
                     width, at = u2(body, at), at + 2
             if at + width > len(body):
                 return
-            found.append(body[at : at + width])
+            found[i] = body[at : at + width]
             at += width
         yield found
 

@@ -268,11 +268,12 @@ class Templates:
     def withdraw(self, exporter: bytes, domain: int, what: Withdrawal) -> list[Key]:
         """Apply an IPFIX withdrawal; the keys that are gone."""
         mine = self._kept.get(exporter, {})
-        ours = [k for k in mine if k.version == 10 and k.domain == domain]
         if what.id in (2, 3):
+            ours = [k for k in mine if k.version == 10 and k.domain == domain]
             gone = [k for k in ours if mine[k].template.options == (what.id == 3)]
         else:
-            gone = [k for k in ours if k.id == what.id]
+            one = Key(exporter, 10, domain, what.id)
+            gone = [one] if one in mine else []
         for key in gone:
             self.forget(key)
         return gone

@@ -448,3 +448,20 @@ def test_any_list_is_read_or_kept_as_octets(make, kinds, raw):
     )  # fmt: skip
     (row,) = read_all(make, payload)
     assert any(isinstance(v, dict | list) for v in row.values())
+
+
+def test_fields_of_no_octets_cost_nothing_in_a_record():
+    class Counted(bytes):
+        taken = 0
+
+        def __getitem__(self, what):
+            Counted.taken += 1
+            return super().__getitem__(what)
+
+    fields = (*(Field(900 + i, 0) for i in range(2000)), Field(34, 1), Field(901, 0))
+    found = list(cut(Template(10, 300, fields, True, 1, b""), Counted(b"abc")))
+    assert [len(record) for record in found] == [2002] * 3
+    assert [(record[2000], record[0], record[-1]) for record in found] == [
+        (b, b"", b"") for b in (b"a", b"b", b"c")
+    ]
+    assert Counted.taken == 3
