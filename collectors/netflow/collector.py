@@ -16,7 +16,7 @@ from collectors import subscribers, wire
 from collectors.bus import Publisher
 from collectors.netflow import sflowrows, walking
 from collectors.netflow.datagrams import Block, Datagram, block, by_port, joined
-from collectors.netflow.decoding import X_LONGEST, X_MOVED, X_NEWEST
+from collectors.netflow.decoding import X_HEARD, X_LONGEST, X_MOVED, X_NEWEST
 from collectors.netflow.holding import Holding
 from collectors.netflow.index import GONE
 from collectors.netflow.knowledge import Knowledge
@@ -303,13 +303,17 @@ class Collector:
         return {run.partition for run in rows.runs}
 
     def _clock(self) -> tuple[wire.Clock, ...]:
-        """The clocks of exporters that moved since each partition was last told."""
+        """The clocks of exporters that moved since each partition was last told.
+
+        One whose records all ended long ago is believed to be so far behind as a record may be long: the
+        watermark is everybody's.
+        """
         clocks, most = self._tables.clocks, self._config.longest_record_s * _SECOND
         moved = np.flatnonzero(clocks[:, X_MOVED]).tolist()
         return tuple(
             wire.Clock(
                 text(self._tables.identities[n]),
-                int(clocks[n, X_NEWEST]),
+                max(int(clocks[n, X_NEWEST]), int(clocks[n, X_HEARD]) - most),
                 min(int(clocks[n, X_LONGEST]), most) + AHEAD_NS,
             )
             for n in moved

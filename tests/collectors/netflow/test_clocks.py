@@ -167,3 +167,14 @@ def test_times_are_those_of_the_plain_rule(make, form, off_s, length_s, age_ms, 
         first = max(first, (export - 4200) * 10**9)
         last = max(last, first)
     assert times(make, exported(make, form, export, first, last))[:2] == plainly(form, export, first, last)
+
+
+def test_records_that_ended_long_ago_do_not_hold_everybody_s_watermark_back(make):
+    old = exported(make, "milliseconds", NOW_S, make.SECOND, 2 * make.SECOND)
+    found = make.replay([make.gathered(old, t=NOW_S * make.SECOND)])
+    assert found.rows[0]["t_last"] == 2 * make.SECOND
+    ((newest, delay),) = {
+        (c.newest_ns, c.delay_ns) for _, _, _, header in found.batches for c in header.clocks
+    }
+    # As far behind as a record may be long, by default an hour.
+    assert (newest, delay) == ((NOW_S - HOUR) * make.SECOND, 61 * make.SECOND)
