@@ -1,6 +1,6 @@
 """The metrics of the flow collector, and the counters of the compiled walk under their names."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final
@@ -67,6 +67,26 @@ class Metrics:
             "protocol",
         )
         self.restarts = counter("restarts", "Sequences that began anew.", "protocol")
+        self._templates(registry, counter, gauge)
+        self.rows = counter("rows", "Rows published.")
+        self.batches = counter("batches", "Batches published.")
+        self.not_home = counter("not_home", "Records dropped: no home end.")
+        self.socket_drops = counter("socket_drops", "Datagrams that found the socket's buffer full.")
+        self.clocks = ClockMetrics(registry, _PREFIX)
+        self.samples = SampleMetrics(
+            registry,
+            {
+                "datagrams": self.datagrams, "bytes": self.bytes, "lost": self.lost, "gaps": self.gaps,
+                "late": self.late, "repeated": self.repeated, "restarts": self.restarts,
+                "records": self.records, "refused": self.refused,
+            },
+        )  # fmt: skip
+        self._begin()
+
+    def _templates(
+        self, registry: CollectorRegistry, counter: Callable[..., Counter], gauge: Callable[..., Gauge]
+    ) -> None:
+        """What is known of exporters, and what was lost of each."""
         self.template_events = counter("template_events", "What became of templates.", "event")
         self.templates = gauge("templates", "Templates known.")
         self.exporters = gauge("exporters", "Exporters known.")
@@ -98,20 +118,10 @@ class Metrics:
             ["counting"],
             registry=registry,
         )  # fmt: skip
-        self.rows = counter("rows", "Rows published.")
-        self.batches = counter("batches", "Batches published.")
-        self.not_home = counter("not_home", "Records dropped: no home end.")
-        self.socket_drops = counter("socket_drops", "Datagrams that found the socket's buffer full.")
-        self.clocks = ClockMetrics(registry, _PREFIX)
-        self.samples = SampleMetrics(
-            registry,
-            {
-                "datagrams": self.datagrams, "bytes": self.bytes, "lost": self.lost, "gaps": self.gaps,
-                "late": self.late, "repeated": self.repeated, "restarts": self.restarts,
-                "records": self.records, "refused": self.refused,
-            },
-        )  # fmt: skip
-        for reason in Reason:  # a series exists, at zero, before its first event
+
+    def _begin(self) -> None:
+        """Every series exists, at zero, before its first event."""
+        for reason in Reason:
             self.refused.labels(reason)
         for why in NEWCOMERS:
             self.strangers.labels(why)

@@ -23,11 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
 # A file here has the name of the Kafka client library, which must be found first.
 sys.path.remove(str(Path(__file__).resolve().parent))
 sys.path.append(str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(ROOT / "tests" / "helpers"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 import broker
 import flowpeers
@@ -43,6 +42,7 @@ from collectors.netflow.datagrams import Block
 from collectors.netflow.metrics import Metrics
 from collectors.reading import PADDING
 
+ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(os.environ.get("POOLWATCH_SHARED", ROOT.parent / "shared")) / "tools"
 FOLDER = Path(os.environ.get("POOLWATCH_BENCH_DIR", Path(tempfile.gettempdir()) / "poolwatch-bench"))
 FORMATS = {
