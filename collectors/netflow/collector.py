@@ -16,7 +16,7 @@ from collectors import subscribers, wire
 from collectors.bus import Publisher
 from collectors.netflow import sflowrows, walking
 from collectors.netflow.datagrams import Block, Datagram, block, by_port, joined
-from collectors.netflow.decoding import X_HEARD, X_LONGEST, X_MOVED, X_NEWEST
+from collectors.netflow.decoding import X_HEARD, X_LONGEST, X_LONGEST_BEFORE, X_MOVED, X_NEWEST
 from collectors.netflow.holding import Holding
 from collectors.netflow.index import GONE
 from collectors.netflow.knowledge import Knowledge
@@ -88,6 +88,7 @@ class Collector:
         self._first_ns = 0
         self._told_ns = 0
         self._aged_ns = 0
+        self._longest_ns = 0
 
     def rehome(self, home: subscribers.Home) -> None:
         """Give rows to the ends that are home by these networks from now on."""
@@ -156,6 +157,11 @@ class Collector:
         if self._now_ns - self._aged_ns >= _MINUTE:
             self._aged_ns = self._now_ns
             self._known.age(self._now_ns)
+        if self._now_ns - self._longest_ns >= self._config.longest_record_s * _SECOND:
+            # One odd record does not make everybody wait for ever.
+            self._longest_ns = self._now_ns
+            clocks = self._tables.clocks
+            clocks[:, X_LONGEST_BEFORE], clocks[:, X_LONGEST] = clocks[:, X_LONGEST].copy(), 0
         if everywhere:
             self._told_ns = self._now_ns
             self._clocks = self._clock()
@@ -314,7 +320,7 @@ class Collector:
             wire.Clock(
                 text(self._tables.identities[n]),
                 max(int(clocks[n, X_NEWEST]), int(clocks[n, X_HEARD]) - most),
-                min(int(clocks[n, X_LONGEST]), most) + AHEAD_NS,
+                min(int(clocks[n, [X_LONGEST, X_LONGEST_BEFORE]].max()), most) + AHEAD_NS,
             )
             for n in moved
         )

@@ -75,10 +75,10 @@ _FIRST: Final = KEY_NAMES.index("t_first")
 _LAST: Final = KEY_NAMES.index("t_last")
 # So many records go through an operation before the next: their octets stay in the nearest cache.
 _TOGETHER: Final = 256
-# Clocks of exporters (i8): newest stamp, longest record, when last heard, whether moved since it was told,
-# and how far it is ahead of ours.
-X_NEWEST, X_LONGEST, X_HEARD, X_MOVED, X_SKEW = range(5)
-CLOCK: Final = 5
+# Clocks of exporters (i8): newest stamp, longest record of late and of the period before, when last heard,
+# whether moved since it was told, and how far it is ahead of ours.
+X_NEWEST, X_LONGEST, X_HEARD, X_MOVED, X_SKEW, X_LONGEST_BEFORE = range(6)
+CLOCK: Final = 6
 
 
 @kernel
@@ -302,7 +302,8 @@ def settle(spans, n, first, last, duration, boot, ahead_ns, bound_ns, clocks):
 
     No first: the last less the duration, and the other way round; neither: the time of export.  The times of
     a wrong clock are shifted where that brings them nearer to the receive time, both alike.  A record that
-    ends more than ``bound_ns`` after its export is moved to end there: how many.  The clock's newest is no
+    ends more than ``bound_ns`` after its export is moved to end there, one that is longer than any can be has
+    no first: how many.  The clock's newest is no
     more than ``ahead_ns`` past the receive time.
     """
     future = np.int64(0)
@@ -333,6 +334,9 @@ def settle(spans, n, first, last, duration, boot, ahead_ns, bound_ns, clocks):
             if a == 0:
                 a = max(b - d, 0)
             a = min(a, b)
+            if bound_ns and b - a > _MAX_DURATION:
+                a = b
+                future += 1
             if bound_ns and export and b - export > bound_ns:
                 a = max(a - (b - export), 0)
                 b = export

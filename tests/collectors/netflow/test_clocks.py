@@ -178,3 +178,31 @@ def test_records_that_ended_long_ago_do_not_hold_everybody_s_watermark_back(make
     }
     # As far behind as a record may be long, by default an hour.
     assert (newest, delay) == ((NOW_S - HOUR) * make.SECOND, 61 * make.SECOND)
+
+
+def test_one_long_record_is_waited_for_so_long_and_no_longer(make):
+    def heard(after_s, length_s):
+        now = NOW_S + after_s
+        sent = exported(make, "milliseconds", now, (now - length_s) * make.SECOND, now * make.SECOND)
+        return make.gathered(sent, t=now * make.SECOND)
+
+    steps = (0, 3000), (HOUR // 2, 30), (HOUR + 1, 30), (2 * HOUR + 2, 30)
+    found = make.replay([heard(after, length) for after, length in steps])
+    delays = [
+        (header.received_ns // make.SECOND - NOW_S, clock.delay_ns // make.SECOND - 60)
+        for _, _, _, header in found.batches
+        for clock in header.clocks
+    ]
+    assert {delay for after, delay in delays if after <= HOUR // 2} == {3000}
+    assert delays[-1] == (2 * HOUR + 2, 30)
+
+
+def test_a_record_that_is_longer_than_any_has_no_first_time(make):
+    last = NOW_S * make.SECOND
+    since = exported(make, "milliseconds", NOW_S, 10**6, last)
+    first, end, moved = times(make, since)
+    assert (first, end, corrected(moved, "record")) == (last, last, 1)
+    first, end, moved = times(
+        make, exported(make, "milliseconds", NOW_S, last - 40 * 86400 * make.SECOND, last)
+    )
+    assert (last - first, corrected(moved, "record")) == (40 * 86400 * make.SECOND, 0)
