@@ -33,6 +33,8 @@ DECODERS: Final = {1: v1.decode, 5: v5.decode, 7: v7.decode, 9: v9.decode, 10: i
 LAYOUTS: Final = {1: v1.LAYOUT, 5: v5.LAYOUT, 7: v7.LAYOUT}
 _READERS: Final = 4096
 _TYPES: Final = 8192
+# What a data set that waits takes besides its octets, which may be none.
+_WAITING: Final = 256
 # RFC 5610 section 3.9: data types by the number that announces them.
 _DATA_TYPES: Final = (
     "octetArray", "unsigned8", "unsigned16", "unsigned32", "unsigned64", "signed8", "signed16", "signed32",
@@ -51,7 +53,7 @@ class State:
     templates: Templates = field(default_factory=Templates)
     waiting: dict[Key, list[tuple[Message, bytes]]] = field(default_factory=dict)
     waiting_bytes: int = 0
-    most_waiting_bytes: int = 1 << 20
+    most_waiting_bytes: int = 4 << 20
     dropped: int = 0
     refused: dict[Reason, int] = field(default_factory=dict)
     frames: Frames = no_frames
@@ -131,16 +133,16 @@ def _learn(
     state.templates.hear(key, told, t_ns)
     made = []
     for earlier, body in state.waiting.pop(key, ()):
-        state.waiting_bytes -= len(body)
+        state.waiting_bytes -= len(body) + _WAITING
         made += _named(earlier, told, body, key, state)
     return made
 
 
 def _wait(state: State, key: Key, message: Message, body: bytes) -> None:
-    if state.waiting_bytes + len(body) > state.most_waiting_bytes:
+    if state.waiting_bytes + len(body) + _WAITING > state.most_waiting_bytes:
         state.dropped += 1
         return
-    state.waiting_bytes += len(body)
+    state.waiting_bytes += len(body) + _WAITING
     state.waiting.setdefault(key, []).append((message._replace(sets=()), body))
 
 

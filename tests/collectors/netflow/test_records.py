@@ -465,3 +465,11 @@ def test_fields_of_no_octets_cost_nothing_in_a_record():
         (b, b"", b"") for b in (b"a", b"b", b"c")
     ]
     assert Counted.taken == 3
+
+
+def test_data_sets_of_no_octets_do_not_wait_without_bound(make):
+    state = State(most_waiting_bytes=10_000)
+    read_all(make, make.ipfix(*(make.data_set(300 + i, b"") for i in range(200))), state=state)
+    waiting = sum(map(len, state.waiting.values()))
+    assert 0 < waiting < 100
+    assert state.dropped == 200 - waiting
