@@ -2,8 +2,10 @@
 
 No Python object is made of a datagram.  The memory of a Block is its reader's to keep: octets are copied out
 of their slots close to one another (70 ns a datagram of 1,400 octets, where its records take 3,000), so that
-the slots are free again at once, whoever holds the Block.  Layouts are those of 64-bit, little-endian Linux;
-elsewhere ``available`` is false and ``udp.OneByOne`` does the same.
+the slots are free again at once, whoever holds the Block.  Blocks lie one after the other in a store, which
+begins anew when nobody holds any of them: fresh memory costs more than what is done with it (a fault and a
+cleared page for every third datagram), and blocks of one store are joined without a copy.  Layouts are those
+of 64-bit, little-endian Linux; elsewhere ``available`` is false and ``udp.OneByOne`` does the same.
 """
 
 import ctypes
@@ -35,6 +37,10 @@ _NAME: Final = 32
 _CONTROL: Final = 64
 _LOW: Final = 0xFFFFFFFF
 _AT, _SIZE, _EXPORTER, _T, _PORT, _COLUMNS = range(6)
+STORE_BYTES: Final = 16 << 20
+_STORES: Final = 3
+# The store itself and the argument of sys.getrefcount: nobody else has it.
+_FREE: Final = 2
 
 
 def _recvmmsg() -> Any:
@@ -52,14 +58,16 @@ def available() -> bool:
 
 
 @kernel
-def gather(count, messages, controls, names, heads, tails, kinds, now_ns, seed, data, out, slots, addresses):
-    """Copy ``count`` datagrams from their slots to ``data``, describe them in ``out``, and free the slots.
+def gather(count, messages, controls, names, heads, tails, kinds, now_ns, seed, data, used, out, slots,
+           addresses, known):  # fmt: skip
+    """Copy ``count`` datagrams from their slots to ``data`` from ``used[0]`` on, describe them in ``out``, and
+    free the slots.
 
     ``kinds`` is (AF_INET, SOL_SOCKET, SCM_TIMESTAMPNS, MSG_TRUNC).  ``slots`` is a table of a power of two of
-    numbers of ``addresses`` (n, 2), all -1; no more than half of it is used.  Returns (kept, addresses,
-    truncated).
+    numbers of ``addresses`` (n, 2), of which there are ``known``, else -1; no more than half of it is used.
+    Returns (kept, addresses, truncated).
     """
-    kept, known, cut, at = 0, 0, 0, np.int64(0)
+    kept, cut, at = 0, 0, used[0]
     mask = np.int64(slots.size - 1)
     head = np.int64(heads.shape[1])
     for i in range(count):
@@ -100,6 +108,7 @@ def gather(count, messages, controls, names, heads, tails, kinds, now_ns, seed, 
         messages[i, _NAME_BYTES] = _NAME
         messages[i, _CONTROL_BYTES] = _CONTROL
         messages[i, _FLAGS] = 0
+    used[0] = at
     return kept, known, cut
 
 
@@ -117,6 +126,35 @@ def _stamp(controls, i, size, kinds, now_ns):
     return now_ns
 
 
+class _Store:
+    """Memory of several blocks, one after the other, whose exporters have the same numbers."""
+
+    def __init__(self, octets: int, most: int) -> None:
+        self.data = np.empty(octets + PADDING, np.uint8)
+        self.data[-PADDING:] = 0
+        self.used = np.zeros(1, np.int64)
+        self.octets = octets
+        self.most = most
+        self.slots = np.full(1 << (2 * most - 1).bit_length(), -1, np.int32)
+        self.pairs = np.empty((most, 2), np.int64)
+        self.addresses: list[bytes] = []
+
+    def has_room(self, octets: int, count: int) -> bool:
+        """Whether a block of so many octets and datagrams fits, whoever they are from."""
+        return self.used[0] + octets <= self.octets and len(self.addresses) + count <= self.most
+
+    def free(self) -> bool:
+        """Whether nobody holds a block of it."""
+        return sys.getrefcount(self.data) <= _FREE
+
+    def empty(self) -> None:
+        """Begin anew."""
+        self.used[0] = 0
+        if self.addresses:
+            self.slots.fill(-1)
+            self.addresses = []
+
+
 class Batch:
     """Room for ``most`` datagrams of up to ``longest`` octets.  ``take`` from sockets, then ``block``."""
 
@@ -128,8 +166,7 @@ class Batch:
         self._controls = np.zeros((most, _CONTROL // 8), np.int64)
         self._vectors = np.zeros((most, 4), np.int64)
         self._messages = np.zeros((most, _WORDS), np.int64)
-        self._slots = np.empty(1 << (2 * most - 1).bit_length(), np.int32)
-        self._addresses = np.empty((most, 2), np.int64)
+        self._stores = [_Store(STORE_BYTES, 16 * most)]
         self._seed = secrets.randbits(62)
         self._most = most
         row = np.arange(most)
@@ -184,18 +221,38 @@ class Batch:
     def block(self) -> Block:
         """What was taken, in that order, without what was truncated (``truncated`` counts it)."""
         count, self.count = self.count, 0
-        data = np.empty(int(self._messages[:count, _LENGTH].sum()) + PADDING, np.uint8)
-        data[-PADDING:] = 0
+        octets = int(self._messages[:count, _LENGTH].sum())
+        store = self._store(octets, count)
         out = np.empty((_COLUMNS, count), np.int64)
-        self._slots.fill(-1)
         kept, known, cut = gather(
             count, self._messages, self._controls, self._names, self._heads, self._tails, self._kinds,
-            time.time_ns(), self._seed, data, out, self._slots, self._addresses,
+            time.time_ns(), self._seed, store.data, store.used, out, store.slots, store.pairs,
+            len(store.addresses),
         )  # fmt: skip
         self.truncated += cut
+        if known > len(store.addresses):
+            # A new list: blocks before this one keep theirs.
+            fresh = range(len(store.addresses), known)
+            store.addresses = [*store.addresses, *(store.pairs[i].tobytes() for i in fresh)]
         out = out[:, :kept]
-        addresses = [self._addresses[i].tobytes() for i in range(known)]
-        return Block(data, out[_AT], out[_SIZE], out[_EXPORTER], out[_T], addresses, out[_PORT])
+        return Block(
+            store.data, out[_AT], out[_SIZE], out[_EXPORTER], out[_T], store.addresses, out[_PORT]
+        )
+
+    def _store(self, octets: int, count: int) -> _Store:
+        """The one that is being filled; where it is free or full, one from its beginning."""
+        now = self._stores[-1]
+        if now.free():
+            now.empty()
+        if now.has_room(octets, count):
+            return now
+        for i, one in enumerate(self._stores):
+            if one.free() and one.octets >= octets:
+                one.empty()
+                self._stores.append(self._stores.pop(i))
+                return one
+        self._stores = [*self._stores[1 - _STORES :], _Store(max(octets, STORE_BYTES), now.most)]
+        return self._stores[-1]
 
 
 def warm() -> None:
