@@ -174,6 +174,7 @@ class Links(AbstractContextManager["Links"]):
                     self._allowed,
                     self._metrics,
                     self._lost,
+                    apart=True,
                 )
                 self._receiving = opening.enter_context(made)
             self._stack = opening.pop_all()

@@ -60,8 +60,8 @@ def available() -> bool:
 @kernel
 def gather(count, messages, controls, names, heads, tails, kinds, now_ns, seed, data, used, out, slots,
            addresses, known):  # fmt: skip
-    """Copy ``count`` datagrams from their slots to ``data`` from ``used[0]`` on, describe them in ``out``, and
-    free the slots.
+    """Copy ``count`` datagrams from their slots to ``data``, from ``used[0]`` on, which is moved; describe
+    them in ``out``, and free the slots.
 
     ``kinds`` is (AF_INET, SOL_SOCKET, SCM_TIMESTAMPNS, MSG_TRUNC).  ``slots`` is a table of a power of two of
     numbers of ``addresses`` (n, 2), of which there are ``known``, else -1; no more than half of it is used.
@@ -235,9 +235,7 @@ class Batch:
             fresh = range(len(store.addresses), known)
             store.addresses = [*store.addresses, *(store.pairs[i].tobytes() for i in fresh)]
         out = out[:, :kept]
-        return Block(
-            store.data, out[_AT], out[_SIZE], out[_EXPORTER], out[_T], store.addresses, out[_PORT]
-        )
+        return Block(store.data, out[_AT], out[_SIZE], out[_EXPORTER], out[_T], store.addresses, out[_PORT])
 
     def _store(self, octets: int, count: int) -> _Store:
         """The one that is being filled; where it is free or full, one from its beginning."""

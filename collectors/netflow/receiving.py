@@ -1,7 +1,8 @@
 """What one worker receives: its sockets, each in its turn with the same quota; blocks of datagrams out.
 
 Sockets that have datagrams are read round robin, at most so many from each before the next, so that the
-exporters of one socket cannot starve those of another however much they send.
+exporters of one socket cannot starve those of another however much they send.  A thread of its own does so
+(``draining``) where that is wanted: then nothing is lost while records are read.
 """
 
 import selectors
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from collectors.netflow import batches, sessions, udp
 from collectors.netflow.certificates import Certificates
 from collectors.netflow.datagrams import Block
+from collectors.netflow.draining import Drain
 from collectors.netflow.listening import Tcp
 from collectors.netflow.ports import Share
 
@@ -28,6 +30,8 @@ SWEEP_S: Final = 1.0
 # turn costs the same for one as for a thousand, and a batch waits for 200 ms anyway.
 GATHER_S: Final = 0.01
 ROOM_BYTES: Final = 4 << 20
+# What a thread of its own has received is taken over so often.
+HOLD_S: Final = 0.05
 
 
 class Metrics:
@@ -48,7 +52,10 @@ class Metrics:
 
 
 class Receiving(AbstractContextManager["Receiving"]):
-    """``turn`` is the verb, on one thread.  ``lost`` is told of datagrams that a socket had no room for."""
+    """``turn`` is the verb, on one thread.  ``lost`` is told of datagrams that a socket had no room for.
+
+    With ``apart`` UDP is received by another thread, from the first turn on.
+    """
 
     def __init__(
         self,
@@ -58,6 +65,8 @@ class Receiving(AbstractContextManager["Receiving"]):
         allowed: Collection[bytes],
         metrics: Metrics,
         lost: Callable[[int], None],
+        *,
+        apart: bool = False,
     ) -> None:
         self._share = share
         self._metrics = metrics
@@ -70,10 +79,14 @@ class Receiving(AbstractContextManager["Receiving"]):
         self._truncated = 0
         self._gather_s = 0.0
         self._busy = False
+        self._apart = apart and bool(share.udp)
+        self._drain: Drain | None = None
+        self._told_lost = 0
 
     def __enter__(self) -> "Receiving":
-        for one in self._share.udp:
-            self._selector.register(one, selectors.EVENT_READ)
+        if not self._apart:
+            for one in self._share.udp:
+                self._selector.register(one, selectors.EVENT_READ)
         for listener in self._share.tcp:
             self._sessions.listen(listener, "tcp")
         for listener in self._share.tls:
@@ -82,14 +95,21 @@ class Receiving(AbstractContextManager["Receiving"]):
         granted = min((udp.granted(s) for s in self._share.udp), default=0)
         self._metrics.buffer_bytes.set(granted)
         self._gather_s = GATHER_S * min(1.0, granted / ROOM_BYTES)
+        if self._apart:
+            self._drain = Drain(self._share.udp, self._batch, self._gather_s)
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._drain is not None:
+            self._drain.__exit__(*error)
         self._sessions.close()
         self._selector.close()
 
     def turn(self, wait_s: float) -> Iterator[Block]:
         """Blocks of what is there, waiting up to ``wait_s`` for the first; at most ``ROUNDS`` rounds."""
+        if self._drain is not None:
+            yield from self._turn_apart(self._drain, min(wait_s, HOLD_S))
+            return
         gather, taken = wait_s > 0 and not self._busy, 0
         for _ in range(ROUNDS):
             events = self._selector.select(0.0 if self._sessions.waiting else wait_s)
@@ -116,6 +136,24 @@ class Receiving(AbstractContextManager["Receiving"]):
         self._busy = taken >= MOST
         self._sweep()
 
+    def _turn_apart(self, drain: Drain, wait_s: float) -> Iterator[Block]:
+        """What the other thread has received, and what sessions have."""
+        if not drain.started:
+            drain.start()
+        for key, _ in self._selector.select(0.0 if self._sessions.waiting else wait_s):
+            yield from key.data()
+        if self._sessions.waiting:
+            yield from self._sessions.more()
+        found = drain.taken()
+        while found:
+            # What was read is not held on to: its memory is used again.
+            yield found.pop(0)
+        self._cut()
+        if more := drain.lost() - self._told_lost:
+            self._told_lost += more
+            self._lost(more)
+        self._sweep()
+
     def _take(self, one: socket.socket, full: list[socket.socket]) -> Generator[Block, None, int]:
         """The quota of one socket, and how many that were; a block when there is no room for another's."""
         got, dropped = self._batch.take(one, QUOTA)
@@ -128,10 +166,13 @@ class Receiving(AbstractContextManager["Receiving"]):
 
     def _block(self) -> Block:
         made = self._batch.block()
+        self._cut()
+        return made
+
+    def _cut(self) -> None:
         if cut := self._batch.truncated - self._truncated:
             self._metrics.truncated.inc(cut)
             self._truncated += cut
-        return made
 
     def _told(self, one: socket.socket, dropped: int | None) -> None:
         if more := self._drops[one].grew(dropped):
@@ -143,6 +184,7 @@ class Receiving(AbstractContextManager["Receiving"]):
         if now < self._sweep_at:
             return
         self._sweep_at = now + SWEEP_S
-        for one in self._share.udp:
-            self._told(one, udp.drops(one))
+        if self._drain is None:
+            for one in self._share.udp:
+                self._told(one, udp.drops(one))
         self._sessions.sweep()

@@ -125,6 +125,7 @@ def serve(buffer_bytes, sockets):
             (),
             ReceivingMetrics(registry),
             metrics.socket_drops.inc,
+            apart=True,
         ) as receiving,
     ):
         print(f"ready {ports.granted_bytes * sockets}", flush=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from collectors.netflow import batches, udp
-from collectors.netflow.datagrams import Block
+from collectors.netflow.datagrams import Block, joined
 from collectors.reading import PADDING
 
 pytestmark = pytest.mark.skipif(not batches.available(), reason="no recvmmsg here")
@@ -154,3 +154,41 @@ def test_a_socket_that_is_broken_is_an_error():
     one.close()
     with pytest.raises(OSError, match="file descriptor"):
         batches.Batch(4).take(one, 4)
+
+
+def test_blocks_that_are_held_lie_in_one_memory_which_begins_anew_when_none_is():
+    receiver = batches.Batch(4)
+    with udp.opened("127.0.0.1", 0, 1 << 20) as one:
+        port = one.getsockname()[1]
+        first = received(receiver, one, len(sent(port, [b"a", b"bb"])))
+        second = received(receiver, one, len(sent(port, [b"ccc"], "127.0.0.2")))
+        whole = datagrams(first) + datagrams(second)
+        both = joined([first, second])
+        assert both.data is first.data is second.data
+        assert datagrams(both) == whole
+        assert first.addresses == both.addresses[:1]
+        place = int(second.at[0])
+        del first, second
+        third = received(receiver, one, len(sent(port, [b"d"], "127.0.0.3")))
+        assert int(third.at[0]) > place
+        assert datagrams(both) == whole
+        assert datagrams(joined([both, third])) == whole + datagrams(third)
+        del both, third
+        last = received(receiver, one, len(sent(port, [b"e"])))
+        assert (int(last.at[0]), len(last.addresses)) == (0, 1)
+
+
+def test_blocks_of_several_memories_are_kept_and_joined(monkeypatch):
+    monkeypatch.setattr(batches, "STORE_BYTES", 1000)
+    receiver, kept, expected = batches.Batch(4), [], []
+    with udp.opened("127.0.0.1", 0, 1 << 20) as one:
+        for number in range(30):
+            # Exporters more than one memory has numbers for, and a datagram that none has room for.
+            size = 3000 if number == 7 else 100
+            for at in range(4):
+                payload = bytes([number, at]) * size
+                expected += sent(one.getsockname()[1], [payload], f"127.0.{number}.{at + 1}")
+            kept.append(received(receiver, one, 4))
+    assert len({id(block.data) for block in kept}) > 3
+    assert [d for block in kept for d in datagrams(block)] == expected
+    assert datagrams(joined(kept)) == expected
