@@ -6,15 +6,12 @@ after one message that a broker refuses.
 """
 
 import logging
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import lz4.frame
-import zstandard
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition, errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.fetcher import Fetcher
@@ -22,11 +19,15 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
-from kafka.record import default_records, util
+from kafka.producer import kafka as kafka_producer
+from kafka.producer import sender as kafka_sender
+from kafka.record import default_records, memory_records, util
 from kafka.structs import OffsetAndMetadata
 
 from collectors import wire
 from collectors.errors import ConfigError, InputError
+from collectors.kafka import packing
+from collectors.kafka.complaints import Complaints
 from collectors.kafka.config import Config
 
 __all__ = [
@@ -56,36 +57,35 @@ Made = TypeVar("Made", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 MAX_RECORD_BYTES: Final = wire.MAX_MESSAGE_BYTES + (1 << 20)
 # Messages of one partition that go together.  Most are larger and go alone.
 BATCH_BYTES: Final = 1 << 20
+# A request takes up what came in so many milliseconds.
+LINGER_MS: Final = 20
 # A message whose topic went away costs its sender so long, not a minute.
 BLOCK_MS: Final = 2000
-SELDOM_S: Final = 10.0
-# Level 3, the library's, costs half as much again and saves one octet in twenty.
-ZSTD_LEVEL: Final = 1
+# Records of so many octets are compressed when they are given, alone: see ``packing``.
+LARGE_BYTES: Final = 32 << 10
 # What a batch may become when it is unpacked: 9 MB of it could become a hundred gigabytes.
 MAX_BATCH_BYTES: Final = 4 * MAX_RECORD_BYTES
 
 
-_local = threading.local()
+_COMPLAINTS: Final = Complaints()
+_KINDS: Final[dict[int, packing.Kind]] = {
+    default_records.DefaultRecordBatch.CODEC_ZSTD: "zstd",
+    default_records.DefaultRecordBatch.CODEC_LZ4: "lz4",
+}
 
 
 def _compress(builder: Any) -> bool:
     """Compress the records of a batch in place; whether they became smaller.
 
     The library's own way copies them twice before, which costs as much as compressing them, and has no
-    setting for zstd's level.  A compressor is kept by each thread.
+    setting for zstd's level.
     """
+    kind = _KINDS.get(builder._compression_type)
+    if kind is None:
+        return False
     head = builder.HEADER_STRUCT.size
     with memoryview(builder._buffer) as whole, whole[head:] as data:
-        if builder._compression_type == builder.CODEC_ZSTD:
-            made = getattr(_local, "zstd", None)
-            if made is None:
-                made = _local.zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
-            packed = made.compress(data)
-        elif builder._compression_type == builder.CODEC_LZ4:
-            # Brokers read no linked blocks.
-            packed = lz4.frame.compress(data, block_linked=False)
-        else:
-            return False
+        packed = packing.compressed(kind, data)
         if len(packed) >= len(data):
             return False
     builder._buffer[head:] = packed
@@ -95,6 +95,72 @@ def _compress(builder: Any) -> bool:
 default_records.DefaultRecordBatchBuilder._maybe_compress = _compress
 
 
+class _Builder(default_records.DefaultRecordBatchBuilder):  # type: ignore[misc]
+    """A batch of records.  A large one is compressed when it is given, and is alone: its octets are its
+    sender's again, and what waits is what will be sent."""
+
+    _num_records: int
+    _packed: bool | None = None
+
+    def append(
+        self,
+        offset: int,
+        timestamp: int | None,
+        key: bytes | None,
+        value: Any,
+        headers: Sequence[tuple[str, bytes]],
+    ) -> Any:
+        """Take one more record; None where it must go in another batch."""
+        if self._packed is not None:
+            return None
+        kind = _KINDS.get(self._compression_type)
+        if self._num_records or kind is None or value is None or len(value) < LARGE_BYTES:
+            return super().append(offset, timestamp, key, value, headers)
+        timestamp = int(time.time() * 1000) if timestamp is None else timestamp
+        data = packing.record(key, value, headers)
+        packed = packing.compressed(kind, data)
+        self._packed = len(packed) < len(data)
+        self._buffer += packed if self._packed else data
+        self._first_timestamp = self._max_timestamp = timestamp
+        self._num_records = 1
+        return default_records.DefaultRecordMetadata(offset, len(data), timestamp)
+
+    def _maybe_compress(self) -> bool:
+        return _compress(self) if self._packed is None else self._packed
+
+
+memory_records.DefaultRecordBatchBuilder = _Builder
+
+
+class _Waker(kafka_sender.Sender):  # type: ignore[misc]
+    """The thread that sends.  It neither wakes nor looks for what it will look at by itself in time.
+
+    The library wakes it for every batch, and it asks every partition at each step of each request: a third
+    of a collector's time.
+    """
+
+    _until = float("inf")
+
+    def _soon(self) -> bool:
+        return 0 < self._until - time.monotonic() <= LINGER_MS / 1000
+
+    def _send_producer_data(self, now: float | None = None) -> float:
+        if not self._soon():
+            self._until = float("inf")
+            wait_ms: float = super()._send_producer_data(now)
+            # Whoever added a batch since that looked found no time here, and woke it.
+            self._until = time.monotonic() + wait_ms / 1000
+        return max(0.0, self._until - time.monotonic()) * 1000
+
+    def wakeup(self) -> None:
+        """Wake it, unless it looks before what was just added has waited its time."""
+        if self._until > time.monotonic() + LINGER_MS / 1000:
+            super().wakeup()
+
+
+kafka_producer.Sender = _Waker
+
+
 def _decompress(batch: Any) -> None:
     """Decompress the records of a batch, once.
 
@@ -102,30 +168,9 @@ def _decompress(batch: Any) -> None:
     """
     if not batch._decompressed and batch.compression_type != batch.CODEC_NONE:
         with memoryview(batch._buffer) as whole, whole[batch._pos :] as data:
-            batch._buffer = _plain(batch, data)
+            batch._buffer = packing.plain(_KINDS.get(batch.compression_type), data, MAX_BATCH_BYTES)
         batch._pos = 0
     batch._decompressed = True
-
-
-def _plain(batch: Any, data: memoryview) -> bytes:
-    if batch.compression_type == batch.CODEC_ZSTD:
-        reader = getattr(_local, "unzstd", None)
-        if reader is None:
-            reader = _local.unzstd = zstandard.ZstdDecompressor()
-        size = zstandard.frame_content_size(data)
-        if 0 <= size <= MAX_BATCH_BYTES:
-            return bytes(reader.decompress(data))
-        made = None
-        if size < 0:  # not told: other clients' way
-            with reader.stream_reader(data) as stream:
-                made = stream.read(MAX_BATCH_BYTES + 1)
-    elif batch.compression_type == batch.CODEC_LZ4:
-        made = lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=MAX_BATCH_BYTES + 1)
-    else:
-        raise errors.CorruptRecordError("a compression that nobody here uses")
-    if made is None or len(made) > MAX_BATCH_BYTES:
-        raise errors.CorruptRecordError(f"more than {MAX_BATCH_BYTES} bytes of records")
-    return bytes(made)
 
 
 default_records.DefaultRecordBatch._maybe_uncompress = _decompress
@@ -211,7 +256,7 @@ def sending(config: Config, client: str) -> dict[str, Any]:
         "enable_idempotence": True,
         "allow_auto_create_topics": False,
         "compression_type": None if config.compression == "none" else config.compression,
-        "linger_ms": 5,
+        "linger_ms": LINGER_MS,
         "batch_size": BATCH_BYTES,
         "max_request_size": MAX_RECORD_BYTES,
         "max_block_ms": BLOCK_MS,
@@ -335,40 +380,3 @@ def reaching(config: Config) -> Iterator[None]:
         ) from None
     finally:
         _COMPLAINTS.connecting = False
-
-
-class _Complaints(logging.Handler):
-    """What the client library logs, passed on: each kind of line at most once in ``SELDOM_S``.
-
-    While we connect, nothing is: the exception says it all, with the cause that only the log tells.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.connecting = False
-        self.cause = ""
-        self._told: dict[str, float] = {}
-
-    def begin(self) -> None:
-        """We connect."""
-        log = logging.getLogger("kafka")
-        if self not in log.handlers:
-            log.addHandler(self)
-            log.propagate = False
-            # A compiled pass holds the interpreter for a tenth of a second: no news.
-            logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
-        self.connecting, self.cause = True, ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take one line."""
-        kind = str(record.msg)
-        if kind.startswith("Bootstrap connection") and isinstance(record.args, tuple):
-            self.cause = str(record.args[1])
-        now = time.monotonic()
-        if self.connecting or now - self._told.get(kind, -SELDOM_S) < SELDOM_S or len(self._told) > 1000:
-            return
-        self._told[kind] = now
-        logging.getLogger("poolwatch").log(record.levelno, "kafka client: %s", record.getMessage()[:300])
-
-
-_COMPLAINTS: Final = _Complaints()

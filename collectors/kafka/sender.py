@@ -171,13 +171,14 @@ class Sender:
         stream: str,
         partition: int,
         key: bytes | None,
-        value: bytes | None,
+        value: bytes | memoryview | None,
         headers: Headers,
         *,
         rows: int,
         blocking: bool,
     ) -> Future:
-        """Send one message; a future that has failed already with RefusedError where there was no room."""
+        """Send one message, whose octets are the caller's again afterwards; a future that has failed already
+        with RefusedError where there was no room."""
         size = len(value or b"") + len(key or b"") + sum(len(k) + len(v) for k, v in headers)
         if not self._reserve(size + OVERHEAD_BYTES, blocking):
             self.metrics.refused.labels(stream).inc()
@@ -335,12 +336,13 @@ class Feed:
         self._blocking = blocking
         self._turns = [0] * sender.partitions
         self._last: wire.Header | None = None
+        self._encoder = wire.Encoder()
         self.life = life
 
     def publish(self, stream: str, partition: int, rows: wire.Batch, header: wire.Header) -> None:
         """Send one batch; of one without rows the header says it all."""
         self._last = header
-        self._send(stream, partition, wire.encode(rows) if rows.num_rows else b"", header)
+        self._send(stream, partition, self._encoder.encode(rows) if rows.num_rows else b"", header)
 
     def end(self) -> None:
         """Tell every partition that the run is over.  A feed that published nothing began no run."""
@@ -361,7 +363,7 @@ class Feed:
         for partition in range(len(self._turns)):
             self._send("flows", partition, b"", over)
 
-    def _send(self, stream: str, partition: int, value: bytes, header: wire.Header) -> None:
+    def _send(self, stream: str, partition: int, value: bytes | memoryview, header: wire.Header) -> None:
         turn = self._turns[partition]
         sent = msgspec.structs.replace(header, life=self.life, run=self._run, turn=turn)
         future = self._sender.send(

@@ -52,6 +52,14 @@ def sample(stream, rows=3):
     return wire.batch(stream, rows, columns)
 
 
+def test_an_encoder_writes_each_batch_anew_into_the_same_memory():
+    encoder = wire.Encoder()
+    for stream, rows in (("flows", 50), ("names", 3), ("payloads", 5000), ("flows", 8192), ("flows", 1)):
+        made = sample(stream, rows)
+        assert bytes(encoder.encode(made)) == wire.encode(made)
+    assert encoder.encode(made).obj is encoder.encode(made).obj
+
+
 @pytest.mark.parametrize("stream", [s.name for s in ARROW])
 def test_a_batch_survives_the_wire(stream):
     rows = sample(stream)

@@ -94,6 +94,31 @@ def test_turns_run_by_partition_over_all_streams(made):
     assert {s[1]["value"] for s in producer.sent} == {b""}
 
 
+def test_the_sending_thread_is_woken_only_for_what_it_would_look_at_too_late(monkeypatch):
+    now, woken, looked, wait_ms = [100.0], [], [], clients.LINGER_MS / 2
+    monkeypatch.setattr(clients, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(clients.kafka_sender.Sender, "wakeup", lambda _: woken.append(now[0]))
+
+    def look(thread, at):
+        looked.append(now[0])
+        thread.wakeup()  # somebody adds a batch while it looks
+        return wait_ms
+
+    monkeypatch.setattr(clients.kafka_sender.Sender, "_send_producer_data", look)
+    thread = object.__new__(clients._Waker)
+    for _ in range(2):  # at once it would find nothing new
+        assert thread._send_producer_data() == pytest.approx(wait_ms)
+        thread.wakeup()
+    assert (looked, woken) == ([100.0], [100.0])
+    now[0] += 1
+    wait_ms = 60_000
+    assert thread._send_producer_data() == pytest.approx(60_000)
+    thread.wakeup()
+    assert (looked, woken) == ([100.0, 101.0], [100.0, 101.0, 101.0])
+    thread._send_producer_data()
+    assert len(looked) == 3
+
+
 def test_each_feed_is_a_life_of_its_own(made):
     out, *_ = made()
     assert out.feed().life != out.feed().life

@@ -1,21 +1,27 @@
-"""Batches of records as they come from a broker: unpacked within bounds, or told where they cannot be."""
+"""Batches of records: packed for a broker; and as they come from one, unpacked within bounds, or told where
+they cannot be."""
 
 import asyncio
 import gzip
+import random
 
 import lz4.frame
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
+from kafka.record.util import encode_varint
 
-from collectors.kafka import clients, reader
+from collectors.kafka import clients, packing, reader
 from collectors.kafka.clients import CorruptBatchError, Fetcher, TopicPartition, errors
 
 PLACE = TopicPartition("flows", 3)
 CODECS = {"lz4": DefaultRecordBatch.CODEC_LZ4, "zstd": DefaultRecordBatch.CODEC_ZSTD, "none": 0}
+# The library's, and ours.
+BUILDERS = (DefaultRecordBatchBuilder, memory_records.DefaultRecordBatchBuilder)
 
 
 def batch(codec, values, headers=()):
@@ -204,3 +210,44 @@ def test_who_abandons_the_group_writes_nothing_and_closes_once():
     made.close()
     made.abandon()
     assert (consumer.closed, left) == (1, [1])
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+@pytest.mark.parametrize(
+    "value", [b"bc" * 70_000, random.Random(1).randbytes(70_000)], ids=["shrinks", "does not"]
+)
+@pytest.mark.parametrize("key", [None, b"k" * 200], ids=["no key", "key"])
+def test_a_large_record_is_what_the_library_makes_of_it_and_its_octets_are_the_senders_again(
+    codec, value, key
+):
+    headers, lent = [("run", b"x" * 300), ("é", b"")], bytearray(value)
+    plain, large = (kind(2, codec, False, -1, -1, -1, 1 << 20) for kind in BUILDERS)
+    for builder, octets in ((plain, value), (large, memoryview(lent))):
+        assert builder.append(0, 1234, key, octets, headers).offset == 0
+    lent[:] = bytes(len(lent))
+    made = [MemoryRecords(bytes(b.build())).next_batch() for b in (plain, large)]
+    assert made[1].validate_crc()
+    assert made[0].first_timestamp == made[1].first_timestamp == made[1].max_timestamp == 1234
+    assert made[0].compression_type == made[1].compression_type
+    got = [[(r.offset, r.timestamp, r.key, r.value, r.headers) for r in one] for one in made]
+    assert got[0] == got[1] == [(0, 1234, key, value, headers)]
+
+
+def test_a_large_record_goes_alone_and_behind_small_ones_with_them():
+    large, small = b"a" * 100_000, b"b"
+    first = BUILDERS[1](2, CODECS["zstd"], False, -1, -1, -1, 1 << 20)
+    assert first.append(0, None, None, large, [])
+    assert first.append(1, None, None, small, []) is None
+    assert first.size() < 1000
+    assert unpacked(first.build()) == [large]
+    second = BUILDERS[1](2, CODECS["zstd"], False, -1, -1, -1, 1 << 20)
+    assert second.append(0, None, None, small, [])
+    assert second.append(1, None, None, large, [])
+    assert unpacked(second.build()) == [small, large]
+
+
+@given(st.integers(0, 1 << 40))
+def test_a_length_is_written_as_the_library_writes_it(value):
+    out = bytearray()
+    encode_varint(value, out.append)
+    assert packing.varint(value) == out
