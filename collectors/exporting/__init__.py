@@ -1,0 +1,1 @@
+"""Flow records for the consumers of other collectors' topics: goflow2's."""
