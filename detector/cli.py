@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     how = flows.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="one JSON object a record")
     how.add_argument("--csv", action="store_true", help="one table under the union of all fields")
+    how.add_argument("--protobuf", action="store_true", help="goflow2's FlowMessage, behind its length each")
     dissect = sub.add_parser("dissect", help="what we read in a capture, and tshark's word beside it")
     dissect.add_argument("file", metavar="FILE", help="pcap or pcapng")
     dissect.add_argument(
@@ -270,11 +271,16 @@ def _run(options: argparse.Namespace) -> int:
 
 def _flows(options: argparse.Namespace) -> int:
     from detector import flowcli
+    from detector.errors import ConfigError
 
+    if options.protobuf and options.count:
+        raise ConfigError("--protobuf writes records, and totals are none")
     refused: dict[str, int] = {}
     show = flowcli.print_json if options.json else flowcli.print_csv if options.csv else flowcli.print_table
     try:
-        if options.count:
+        if options.protobuf:
+            flowcli.print_protobuf(options.files, refused)
+        elif options.count:
             flowcli.print_counts(flowcli.count(options.files, refused), show)
         else:
             show(flowcli.read(options.files, refused))

@@ -17,10 +17,14 @@ from rich.text import Text
 
 from collectors import subscribers
 from collectors.app import blocks, datagrams, sampled_frames
+from collectors.bus import Publisher
+from collectors.exporting.flowmessage import encode
 from collectors.netflow import records, totals
 from collectors.netflow.collector import Collector, Config
+from collectors.netflow.datagrams import Block
 from collectors.netflow.metrics import Metrics
 from collectors.netflow.values import rfc3339
+from collectors.wire import Batch, Header
 from detector.errors import DecodeError, InputError
 
 COLUMNS = (
@@ -32,6 +36,10 @@ MOST_ROWS = 10_000
 LOOK_AHEAD = 50_000
 MORE = "more"
 WITHOUT = "data sets without a template"
+# What a collector counts of them: those that waited or found no room to, but for those whose template came.
+_WITHOUT: tuple[tuple[int, str, dict[str, str]], ...] = (
+    (1, "held", {}), (1, "dropped", {"reason": "bytes"}), (-1, "decoded_late", {}),
+)  # fmt: skip
 # Records that are written at once.
 _TOGETHER = 512
 # Exporters send text: on a terminal these characters would be commands to it.  msgspec escapes those below
@@ -170,28 +178,59 @@ def _cell(row: dict[str, Any], name: str) -> Any:
 # -- totals ------------------------------------------------------------------------------------------
 
 
-def count(paths: Iterable[str], refused: dict[str, int]) -> Iterator[tuple[totals.Group, totals.Total]]:
-    """Totals by exporter and template of all files, in their order; each file is a run of its own."""
-    made = totals.Totals()
+def _collected(
+    paths: Iterable[str],
+    refused: dict[str, int],
+    publish: Publisher,
+    beside: Callable[[Block], None] = lambda _block: None,
+) -> Iterator[CollectorRegistry]:
+    """Give every file to a collector of its own, the compiled road; what each counted, once it is done.
+
+    ``beside`` is called with each block after the collector.
+    """
     for path in paths:
         registry = CollectorRegistry()
         # With no networks every record has one row.
-        collector = Collector(
-            Config(), subscribers.home(()), 1, lambda _stream, _part, rows, _header: made.rows(rows),
-            Metrics(registry), sampled_frames,
-        )  # fmt: skip
+        collector = Collector(Config(), subscribers.home(()), 1, publish, Metrics(registry), sampled_frames)
         with _opened(path) as file:
             for block in blocks(file):
                 if len(block):
                     collector.feed(block)
-                    made.sets(block)
+                    beside(block)
         collector.finish()
-        made.finish()
         for sample in (s for family in registry.collect() for s in family.samples):
             if sample.name == "poolwatch_collector_netflow_refused_total" and sample.value:
                 reason = sample.labels["reason"]
                 refused[reason] = refused.get(reason, 0) + int(sample.value)
+        yield registry
+
+
+def count(paths: Iterable[str], refused: dict[str, int]) -> Iterator[tuple[totals.Group, totals.Total]]:
+    """Totals by exporter and template of all files, in their order; each file is a run of its own."""
+    made = totals.Totals()
+    for _ in _collected(paths, refused, lambda _stream, _part, rows, _header: made.rows(rows), made.sets):
+        made.finish()
     yield from sorted(made.groups.items(), key=lambda item: item[0])
+
+
+def print_protobuf(paths: Iterable[str], refused: dict[str, int]) -> None:
+    """Every flow record as goflow2's FlowMessage behind its length, one after another.
+
+    ``refused`` as for ``read``.  What options and records without addresses say has no message.
+    """
+    out = sys.stdout.buffer
+
+    def write(_stream: str, _part: int, rows: Batch, _header: Header) -> None:
+        out.write(encode(rows)[0].data)
+
+    for registry in _collected(paths, refused, write):
+        without = sum(
+            sign * int(registry.get_sample_value(f"poolwatch_collector_netflow_{name}_total", labels) or 0)
+            for sign, name, labels in _WITHOUT
+        )
+        if without:
+            refused[WITHOUT] = refused.get(WITHOUT, 0) + without
+    out.flush()
 
 
 def _counted(group: totals.Group, total: totals.Total) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 from exported import pcap, v5
+from flowmessages import NUMBERS, values_of
 
 from detector import cli, flowcli
 
@@ -139,3 +140,44 @@ def test_text_of_an_exporter_gives_the_terminal_no_commands(tmp_path, capsys):
 def test_data_sets_whose_template_never_comes_are_told(files, capsys):
     assert cli.main(["flows", "--json", *files]) == 0
     assert "1 data sets without a template" in capsys.readouterr().err
+
+
+def messages(data):
+    found, refused = values_of(data)
+    assert not refused
+    return found
+
+
+def test_protobuf_is_a_message_a_record_as_goflow2_frames_them(files, capfdbinary):
+    assert cli.main(["flows", "--protobuf", *files]) == 0
+    rows = messages(capfdbinary.readouterr().out)
+    assert [row[NUMBERS["bytes"]] for row in rows] == [100, 200, 300, 400, 500, 99, 99, 99]
+    assert [row[NUMBERS["type"]] for row in rows] == [2] * 5 + [4] * 3
+    assert rows[0][NUMBERS["sampler_address"]][12:] == ip_address("192.0.2.1").packed
+    assert rows[5][NUMBERS["time_flow_start_ns"]] == SENT * 10**9
+    assert rows[5][NUMBERS["src_addr"]][12:] == RECORD[:4]
+
+
+def test_protobuf_of_ends_that_are_both_anybodys_is_one_message_a_record(tmp_path, capfdbinary):
+    path = tmp_path / "home.ipfix"
+    ends = ip_address("10.0.0.1").packed + ip_address("10.0.0.2").packed
+    path.write_bytes(ipfix(template(300, FIELDS), data(300, ends + RECORD[8:], RECORD)))
+    assert cli.main(["flows", "--protobuf", str(path)]) == 0
+    assert len(messages(capfdbinary.readouterr().out)) == 2
+
+
+def test_protobuf_tells_what_was_refused_and_what_no_template_came_for(tmp_path, capfdbinary):
+    path = tmp_path / "late.ipfix"
+    cut = ipfix(data(302, b"abcd"))[:-1]
+    path.write_bytes(ipfix(data(300, RECORD), data(302, b"abcd")) + MESSAGES + cut)
+    assert cli.main(["flows", "--protobuf", str(path)]) == 0
+    out, err = capfdbinary.readouterr()
+    assert len(messages(out)) == 4
+    assert b"refused: 2 data sets without a template, 1 length" in err
+
+
+def test_protobuf_is_asked_for_alone(files, capsys):
+    assert cli.main(["flows", "--protobuf", "--count", *files]) == 2
+    with pytest.raises(SystemExit):
+        cli.main(["flows", "--protobuf", "--json", *files])
+    assert "not allowed with" in capsys.readouterr().err
