@@ -1,6 +1,7 @@
 """The flow path's speed: datagrams to batches of ``flows``, and to the Kafka topic, beside other collectors.
 
-    .venv/bin/python tests/bench/flows.py [--quick] [--only batch,kafka,peers] [--formats v5,v9,ipfix]
+    .venv/bin/python tests/bench/flows.py [--quick] [--only batch,protobuf,kafka,peers]
+        [--formats v5,v9,ipfix]
 
 The inputs are those of ``../shared/tools/gen_netflow.py``: 3 million records each of NetFlow v5, v9 (23
 fields) and IPFIX (33 fields), made by it into ``$POOLWATCH_BENCH_DIR`` where they are not there yet.  The
@@ -34,6 +35,7 @@ from processes import machine
 from prometheus_client import CollectorRegistry
 
 from collectors import subscribers, wire
+from collectors.exporting import flowmessage
 from collectors.kafka import clients, topics
 from collectors.kafka.config import Config as KafkaConfig
 from collectors.kafka.sender import Sender
@@ -59,6 +61,7 @@ RATE = 200_000
 EXPORT = {5: 8, 9: 8, 10: 4}
 SEQUENCE = {5: 16, 9: 12, 10: 8}
 SECOND = 10**9
+PROTOBUF = "to goflow2's messages"
 
 
 def inputs(name):
@@ -199,6 +202,19 @@ def work(name, seconds, share, further=None, flush=None):
     }  # fmt: skip
 
 
+def to_protobuf(name, seconds, share):
+    """As ``work``, each batch made goflow2's messages."""
+    octets = 0
+
+    def further(stream, partition, rows, header):
+        nonlocal octets
+        octets += flowmessage.encode(rows)[0].size
+
+    found = work(name, seconds, share, further)
+    found["octets"] = octets / (found["records"] + 2 * found["sums"][0])
+    return found
+
+
 def to_kafka(name, seconds, share, address, compression):
     """As ``work``, to a broker; the sender's threads are in the account, and what waits is waited for."""
     config = KafkaConfig(
@@ -250,6 +266,8 @@ def ours(given, table):
             good &= row(table, "to batches", name, child("work", name, given.seconds, 1.0))
             quarter = child("work", name, given.seconds / 3, 0.25)
             good &= row(table, "to batches, a quarter home", name, quarter)
+        if "protobuf" in given.only:
+            good &= row(table, PROTOBUF, name, child("to_protobuf", name, given.seconds, 1.0))
     if "kafka" in given.only:
         with broker.Broker(options=("-Xmx2g", "-XX:TieredStopAtLevel=4")) as running:
             for name in given.formats:
@@ -261,13 +279,13 @@ def ours(given, table):
 
 def ratios(table):
     """What we do of the best of each peer, on the same input in the same run."""
-    for what in ("to batches", "to Kafka, zstd", "to Kafka, lz4"):
+    for what in ("to batches", PROTOBUF, "to Kafka, zstd", "to Kafka, lz4"):
         for peer, rates in table.items():
             if peer.startswith("to ") or what not in table:
                 continue
             told = ", ".join(f"{n} {table[what][n] / r:.1f}" for n, r in rates.items() if n in table[what])
             if told:
-                print(f"{what:20} times {peer:34} {told}")
+                print(f"{what:22} times {peer:34} {told}")
 
 
 def main():
@@ -276,15 +294,17 @@ def main():
     )
     parser.add_argument("--seconds", type=float, default=30, help="CPU seconds of each measurement")
     parser.add_argument("--quick", action="store_true", help="5 seconds of each")
-    parser.add_argument("--only", default="batch,kafka,peers", help="of batch, kafka, peers")
+    parser.add_argument("--only", default="batch,protobuf,kafka,peers", help="of these")
     parser.add_argument("--formats", default="v5,v9,ipfix")
     parser.add_argument("--compression", default="zstd,lz4")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     warm()
+    flowmessage.warm()
     if given.child:
         function, *arguments = json.loads(given.child)
-        print(json.dumps({"work": work, "to_kafka": to_kafka}[function](*arguments)))
+        roads = {"work": work, "to_protobuf": to_protobuf, "to_kafka": to_kafka}
+        print(json.dumps(roads[function](*arguments)))
         return 0
     given.seconds = 5 if given.quick else given.seconds
     given.only, given.formats = given.only.split(","), given.formats.split(",")
