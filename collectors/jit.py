@@ -109,6 +109,12 @@ def bare(function: Callable[..., Any]) -> Any:
     return numba.njit(**options)(function)
 
 
+def kept(function: Any) -> bool:
+    """Whether the cache has the kernel, so that its first call need not compile it."""
+    name = f"{function.py_func.__module__.rpartition('.')[2]}.{function.py_func.__qualname__}-*.nbi"
+    return any(Path(function.stats.cache_path).glob(name))
+
+
 def warm(calls: Iterable[Callable[[], object]], say: Callable[[str], None]) -> None:
     """Compile or load every kernel, one process at a time; ``say`` is told when it will take long."""
     folder = cache_dir()

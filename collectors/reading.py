@@ -1,4 +1,4 @@
-"""What kernels cannot say in Python: eight octets read at once, wherever they lie.
+"""What kernels cannot say in Python: eight octets read or stored at once, wherever they lie.
 
 The plain loop over eight octets costs three times as much.
 """
@@ -39,6 +39,19 @@ def big(typingctx, data, at):
         return builder.bswap(word)
 
     return types.uint64(data, types.int64), generate
+
+
+@intrinsic
+def put(typingctx, data, at, word):
+    """Store a u8 in data[at : at + 8], least significant octet first.  ``data`` u1, ``at`` i8."""
+
+    def generate(context, builder, signature, args):
+        base = context.make_array(signature.args[0])(context, builder, args[0]).data
+        place = builder.bitcast(builder.gep(base, [args[1]]), _WORD.as_pointer())
+        builder.store(args[2], place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(data, types.int64, types.uint64), generate
 
 
 @intrinsic

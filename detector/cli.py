@@ -283,7 +283,8 @@ def _flows(options: argparse.Namespace) -> int:
         elif options.count:
             flowcli.print_counts(flowcli.count(options.files, refused), show)
         else:
-            show(flowcli.read(options.files, refused))
+            reading = flowcli.read_for_json if options.json else flowcli.read
+            show(reading(options.files, refused))
     except KeyboardInterrupt:
         return INTERRUPTED
     if refused:

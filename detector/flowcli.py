@@ -3,7 +3,7 @@
 import csv
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv6Address
 from itertools import islice
@@ -19,7 +19,7 @@ from collectors import subscribers
 from collectors.app import blocks, datagrams, sampled_frames
 from collectors.bus import Publisher
 from collectors.exporting.flowmessage import encode
-from collectors.netflow import records, totals
+from collectors.netflow import jsonlines, records, totals
 from collectors.netflow.collector import Collector, Config
 from collectors.netflow.datagrams import Block
 from collectors.netflow.metrics import Metrics
@@ -45,6 +45,7 @@ _TOGETHER = 512
 # Exporters send text: on a terminal these characters would be commands to it.  msgspec escapes those below
 # a space itself.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+_ENCODER = msgspec.json.Encoder()
 _CONTROLS_UTF8 = re.compile(b"\x7f|\xc2[\x80-\x9f]")
 PROTOCOLS = {1: "sFlow 5", 3: "NetFlow v1", 5: "NetFlow v5", 7: "NetFlow v7", 9: "NetFlow v9", 10: "IPFIX"}
 
@@ -62,14 +63,17 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: {error}") from None
 
 
-def read(paths: Iterable[str], refused: dict[str, int]) -> Iterator[dict[str, Any]]:
+def read(
+    paths: Iterable[str], refused: dict[str, int], lines: records.Written | None = None
+) -> Iterator[dict[str, Any]]:
     """Every record of every file; each file is a run with templates of its own.
 
     ``refused`` counts what could not be read, by reason; data sets whose template never came as WITHOUT.
-    Raises InputError on a file that cannot be opened or is no capture.
+    What ``lines`` writes comes as octets.  Raises InputError on a file that cannot be opened or is no
+    capture.
     """
     for path in paths:
-        state = records.State(frames=sampled_frames)
+        state = records.State(frames=sampled_frames, lines=lines)
         with _opened(path) as file:
             for one in datagrams(file):
                 try:
@@ -85,15 +89,33 @@ def read(paths: Iterable[str], refused: dict[str, int]) -> Iterator[dict[str, An
             refused[reason] = refused.get(reason, 0) + count
 
 
-def print_json(rows: Iterable[dict[str, Any]]) -> None:
-    """One JSON object a record, keys by information element name."""
-    encoder = msgspec.json.Encoder()
-    rows = iter(rows)
+def read_for_json(paths: Iterable[str], refused: dict[str, int]) -> Iterator[Any]:
+    """As ``read``, for ``print_json``: records of most templates are lines already."""
+    yield from read(paths, refused, jsonlines.Lines().written)
+
+
+def print_json(rows: Iterable[dict[str, Any] | bytes]) -> None:
+    """One JSON object a record, keys by information element name.  Octets are lines already."""
     out = sys.stdout.buffer
-    while together := list(islice(rows, _TOGETHER)):
-        lines = encoder.encode_lines(together)
-        out.write(_CONTROLS_UTF8.sub(lambda found: b"\\u00%02x" % found[0][-1], lines))
+    together: list[dict[str, Any]] = []
+    for row in rows:
+        if isinstance(row, bytes):
+            if together:
+                out.write(encoded(together))
+                together = []
+            out.write(row)
+        else:
+            together.append(row)
+            if len(together) == _TOGETHER:
+                out.write(encoded(together))
+                together = []
+    out.write(encoded(together))
     out.flush()
+
+
+def encoded(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Rows as lines of JSON that give a terminal no commands."""
+    return _CONTROLS_UTF8.sub(lambda found: b"\\u00%02x" % found[0][-1], _ENCODER.encode_lines(rows))
 
 
 def print_csv(rows: Iterable[dict[str, Any]]) -> None:

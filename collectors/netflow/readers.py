@@ -14,7 +14,7 @@ from collectors.netflow.messages import u2
 from collectors.netflow.templates import VARIABLE, Template
 from collectors.netflow.values import LISTS, code, reader, value
 
-_PADDING: Final = 210
+PADDING: Final = 210  # paddingOctets
 # Reads a list (RFC 6313): its octets and type in, what is in it out.
 ReadList = Callable[[str, bytes], Any]
 
@@ -60,12 +60,12 @@ class Reader:
     """
 
     def __init__(self, template: Template, named: Sequence[Element], read_list: ReadList) -> None:
-        self.template = template
+        self.template, self.named = template, named
         self._read_list = read_list
         self._fields = [
             _Field(i, element.name, element.type, told.width)
             for i, (element, told) in enumerate(zip(named, template.fields, strict=True))
-            if told.width and (told.number != _PADDING or told.enterprise)
+            if told.width and (told.number != PADDING or told.enterprise)
         ]
         names = [f.name for f in self._fields]
         self._again = (

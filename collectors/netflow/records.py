@@ -3,8 +3,9 @@
 The slow path beside the compiled one, and the specification that its tests hold it to.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Any, Final
 
@@ -44,11 +45,15 @@ _DATA_TYPES: Final = (
 )  # fmt: skip
 _TYPE_INFORMATION: Final = frozenset({303, 339, 341, 346})
 
+# A data set's octets, what reads it and the keys that come first: its records as octets, None: unwritten.
+Written = Callable[[Reader, bytes, Mapping[str, Any]], bytes | None]
+
 
 @dataclass
 class State:
     """What is known of all exporters: their templates, the types that they announce, and data sets that wait
-    for a template (all bounded).  ``frames`` reads the headers that sFlow samples."""
+    for a template (all bounded).  ``frames`` reads the headers that sFlow samples; ``lines``, where it is
+    given, may write a data set as a whole."""
 
     templates: Templates = field(default_factory=Templates)
     waiting: dict[Key, list[tuple[Message, bytes]]] = field(default_factory=dict)
@@ -57,6 +62,7 @@ class State:
     dropped: int = 0
     refused: dict[Reason, int] = field(default_factory=dict)
     frames: Frames = no_frames
+    lines: Written | None = None
     types: dict[tuple[bytes, int, int], Element] = field(default_factory=dict)
     types_dropped: int = 0
     readers: dict[Key, Reader] = field(default_factory=dict)
@@ -86,12 +92,13 @@ def decode(datagram: bytes) -> Message:
     return decoder(datagram)
 
 
-def records(datagram: bytes, state: State, exporter: bytes, t_ns: int = 0) -> list[dict[str, Any]]:
+def records(datagram: bytes, state: State, exporter: bytes, t_ns: int = 0) -> list[Any]:
     """Every record of the datagram, options included, and those that waited for a template in it.
 
     ``exporter`` is 16 octets.  Keys are element names; first come those that say whose record it is.  A
-    field that comes twice is a list.  Raises DecodeError, and nothing else, on a bad header; a set that
-    cannot be read is counted in ``state.refused``.
+    field that comes twice is a list.  Among them is what ``state.lines`` wrote, octets for the records of a
+    data set.  Raises DecodeError, and nothing else, on a bad header; a set that cannot be read is counted in
+    ``state.refused``.
     """
     if sflow.is_sflow(datagram):
         samples, broken = sflowrecords.named(datagram, state.frames, exporter, t_ns)
@@ -101,7 +108,7 @@ def records(datagram: bytes, state: State, exporter: bytes, t_ns: int = 0) -> li
     message = decode(datagram)
     if message.broken is not None:
         state.refuse(message.broken)
-    made: list[dict[str, Any]] = []
+    made: list[Any] = []
     for one in message.sets:
         if message.version in LAYOUTS:
             key = Key(exporter, message.version, message.domain, one.id)
@@ -125,7 +132,7 @@ def records(datagram: bytes, state: State, exporter: bytes, t_ns: int = 0) -> li
 
 def _learn(
     told: Template | Withdrawal, message: Message, state: State, exporter: bytes, t_ns: int
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     if isinstance(told, Withdrawal):
         state.templates.withdraw(exporter, message.domain, told)
         return []
@@ -146,23 +153,34 @@ def _wait(state: State, key: Key, message: Message, body: bytes) -> None:
     state.waiting.setdefault(key, []).append((message._replace(sets=()), body))
 
 
-def _context(message: Message, template: Template, exporter: bytes) -> dict[str, Any]:
+@lru_cache(maxsize=4096)
+def _address(exporter: bytes) -> tuple[str, str]:
     address = IPv6Address(exporter)
     name = "exporterIPv4Address" if address.ipv4_mapped else "exporterIPv6Address"
+    return name, str(address.ipv4_mapped or address)
+
+
+def _context(message: Message, template: Template, exporter: bytes) -> dict[str, Any]:
+    name, address = _address(exporter)
     return {
         "exportProtocolVersion": message.version,
-        name: str(address.ipv4_mapped or address),
+        name: address,
         "observationDomainId": message.domain,
         "templateId": template.id,
         "exportTime": rfc3339(message.export_ns, 3),
     }
 
 
-def _named(message: Message, template: Template, body: bytes, key: Key, state: State) -> list[dict[str, Any]]:
+def _named(message: Message, template: Template, body: bytes, key: Key, state: State) -> list[Any]:
     context = _context(message, template, key.exporter)
     if message.version == 5:
         context["samplingInterval"] = message.sampling
     reader = _reader(template, key, state)
+    # Options are few, and some must be learned from.
+    if state.lines is not None and not template.options:
+        written = state.lines(reader, body, context)
+        if written is not None:
+            return [written]
     made = list(reader.read(body, context))
     if template.options and _TYPE_INFORMATION.issubset(f.number for f in template.fields if not f.enterprise):
         for row in made:
