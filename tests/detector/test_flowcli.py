@@ -10,6 +10,7 @@ import pytest
 from exported import pcap, v5
 from flowmessages import NUMBERS, values_of
 
+from collectors.netflow import jsonlines
 from detector import cli, flowcli
 
 SENT = 1_700_000_000
@@ -53,6 +54,21 @@ def files(tmp_path):
 def shown(capsys, *arguments):
     assert cli.main(["flows", *arguments]) == 0
     return capsys.readouterr().out
+
+
+def test_records_that_a_program_writes_stand_among_the_others_in_order(files, tmp_path, capsys, monkeypatch):
+    text = [b"plain\0", b"a\x1b[2J\0", "\u0085gr\u00fc".encode(), b'"x\\y"', b"\x7f"]
+    said = ipfix(template(302, [(82, 6), (1, 2)]), *(data(302, t.ljust(6, b"\0") + b"\0\x07") for t in text))
+    (tmp_path / "text.ipfix").write_bytes(said)
+    shows = []
+    for there in (False, True):
+        monkeypatch.setattr(jsonlines, "kept", lambda _kernel, there=there: there)
+        shows.append(shown(capsys, "--json", *files, str(tmp_path / "text.ipfix")))
+    assert shows[0] == shows[1]
+    assert len(shows[0].splitlines()) == 8 + len(text)
+    assert not set(shows[0]) & set("\x1b\x7f\u0085")
+    written = flowcli.read_for_json([str(tmp_path / "text.ipfix")], {})
+    assert [isinstance(row, bytes) for row in written] == [True, False, False, True, False]
 
 
 def test_json_is_one_object_a_record_of_captures_and_of_ipfix_files(files, capsys):
