@@ -123,7 +123,7 @@ def warm(calls: Iterable[Callable[[], object]], say: Callable[[str], None]) -> N
         fcntl.flock(lock, fcntl.LOCK_EX)
         fresh = mark.is_file()
         if not fresh:
-            say(f"compiling kernels into {folder} (once, about half a minute)")
+            say(f"compiling kernels into {folder} (once, about a minute)")
         for call in calls:
             call()
         if not fresh:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -157,8 +158,19 @@ class Site:
         return sorted({r.key.decode().rpartition("/")[2] for r in self.records("alerts")})
 
 
+def _listens(pid: int) -> bool:
+    """Whether a process catches SIGTERM: its mask in proc_pid_status(5)."""
+    with suppress(OSError):
+        told = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        return told is not None and bool(int(told[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
 def stop(process: subprocess.Popen, timeout_s: float = 30) -> str:
-    """End a process cleanly; what it said."""
+    """End a process cleanly, once it has come so far that it can; what it said."""
+    end = time.monotonic() + timeout_s
+    while process.poll() is None and not _listens(process.pid) and time.monotonic() < end:
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, said
