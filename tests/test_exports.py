@@ -209,7 +209,7 @@ def export(version, port, capture):
 def test_softflowd_over_udp_is_received_and_judged(tmp_path, lab, version):
     environment = lab | {"POOLWATCH_OUTPUT__JSONL": str(tmp_path / "out")}
     with collecting(environment) as (process, port):
-        export(version, port, ROOT / "pcaps" / "cpuminer-scrypt-dense.pcap")
+        export(version, port, lately(tmp_path))
         ends = time.monotonic() + 30
         while time.monotonic() < ends and not (tmp_path / "out" / "alerts.jsonl").read_text():
             time.sleep(0.1)
