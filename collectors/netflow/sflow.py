@@ -5,7 +5,6 @@ of four.  What does not fit is counted as broken and ends what it is in; what st
 ``sflowwalk`` is the compiled form of ``decode`` and ``flow``, and is tested against them.
 """
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from collectors.errors import DecodeError, Reason
@@ -256,8 +255,3 @@ def read_gateway(body: bytes) -> Gateway | None:
         path += [u4(body, at + 8 + 4 * i) for i in range(count)]
         at += 8 + 4 * count
     return Gateway(body[4 : 4 + size], own, source, peer, tuple(path))
-
-
-def flow_samples(datagram: Datagram) -> Iterator[Sample]:
-    """The samples of packets that went through, of both layouts."""
-    return (s for s in datagram.samples if s.format in (FLOW_SAMPLE, EXPANDED_FLOW_SAMPLE))

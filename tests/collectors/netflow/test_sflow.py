@@ -304,7 +304,8 @@ def plainly(data):
     except DecodeError:
         return None
     found, broken = [], told.broken
-    for sample in sflow.flow_samples(told):
+    through = sflow.FLOW_SAMPLE, sflow.EXPANDED_FLOW_SAMPLE
+    for sample in (s for s in told.samples if s.format in through):
         flow = sflow.flow(sample)
         broken += flow.broken
         gate = flow.gateway
