@@ -3,6 +3,8 @@
 Needs Debian's ``tshark``, through pyshark.  What it calls a message are the same as ``dissect``'s.
 """
 
+import asyncio
+import contextlib
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -45,17 +47,32 @@ def read(path: str, connections: list[Connection] | None = None) -> list[Found]:
         raise InputError(f"{path}: tshark reads files only")
     import pyshark  # noqa: PLC0415 - slow to import, and only people ask for it
 
+    class Capture(pyshark.FileCapture):  # type: ignore[misc]
+        async def _cleanup_subprocess(self, process: Any) -> None:
+            if self._eof_reached:
+                await process.wait()  # killed on its way out, it would not say that it gave up
+            await super()._cleanup_subprocess(process)
+
     shown = SHOWN if connections is None else filter_of(connections)
-    capture = pyshark.FileCapture(path, display_filter=shown, keep_packets=False, custom_parameters=["-n"])
-    out: list[Found] = []
-    try:
-        for packet in capture:
-            out += _found(packet)
-    except pyshark.capture.capture.TSharkCrashException as error:
-        raise InputError(f"{path}: tshark gave up: {error}"[:400]) from None
-    finally:
-        capture.close()
-    return out
+    # A loop of our own: pyshark does not close those of its making.
+    with asyncio.Runner() as runner:
+        capture = Capture(
+            path,
+            display_filter=shown,
+            keep_packets=False,
+            custom_parameters=["-n"],
+            eventloop=runner.get_loop(),
+        )
+        gave_up = pyshark.capture.capture.TSharkCrashException
+        try:
+            return [found for packet in capture for found in _found(packet)]
+        except gave_up as error:
+            raise InputError(f"{path}: tshark gave up: {error}"[:400]) from None
+        finally:
+            with contextlib.suppress(gave_up):
+                capture.close()
+            # Of one that gave up it would ask again, of a closed loop, when it is thrown away.
+            capture._running_processes.clear()
 
 
 def _found(packet: Any) -> Iterator[Found]:

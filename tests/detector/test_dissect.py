@@ -1,5 +1,6 @@
 """Our reading beside tshark's: over all captures, and what the command shows and refuses."""
 
+import gc
 import json
 import re
 import shutil
@@ -83,6 +84,16 @@ def test_what_is_no_connection_address_or_capture_is_refused(capsys, tmp_path):
         assert cli.main(["dissect", str(path)]) == 1
     with pytest.raises(InputError, match="files only"):
         opinion.read("-")
+
+
+@pytest.mark.tools
+@tools
+def test_tshark_that_gives_up_is_said_so_and_leaves_nothing_behind(tmp_path):
+    (tmp_path / "x.pcap").write_bytes(b"no capture at all, but some octets")
+    with pytest.raises(InputError, match="tshark gave up"):
+        opinion.read(str(tmp_path / "x.pcap"))
+    assert opinion.read(str(PCAPS / "cpuminer-getwork.pcap"))
+    gc.collect()  # what warns, warns here
 
 
 def test_ends_of_a_connection_may_be_given_in_any_order():
