@@ -62,7 +62,7 @@ def _addresses(frames: np.ndarray, end: str) -> np.ndarray:
 def sampled_frames(
     data: np.ndarray, at: np.ndarray, size: np.ndarray, wire: np.ndarray, protocol: np.ndarray
 ) -> tuple[np.ndarray, dict[str, Column]]:
-    """Read sampled headers by the packet decoder: ``netflow.sflowrows.Frames``.
+    """Read sampled headers by the packet decoder: ``netflow.sflow.rows.Frames``.
 
     One whose IP header was read counts, though what follows it be cut off, a fragment's or damaged: a router
     would have counted it too.  The ports are 0 then.

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from collectors import subscribers, wire
 from collectors.bus import Publisher
-from collectors.netflow import sflowrows, walking
+from collectors.netflow import walking
 from collectors.netflow.datagrams import Block, Datagram, block, by_port, joined
 from collectors.netflow.decoding import X_HEARD, X_LONGEST, X_LONGEST_BEFORE, X_MOVED, X_NEWEST
 from collectors.netflow.holding import Holding
@@ -25,7 +25,8 @@ from collectors.netflow.overrides import Overrides
 from collectors.netflow.rows import AHEAD_NS, Reader, Rows, Run, Spans, cut
 from collectors.netflow.sequences import EVER, N_OPTIONS, PER_PROTOCOL, WAIT_NS, expire
 from collectors.netflow.settings import Config, mapped
-from collectors.netflow.sflowtelling import SampleTeller
+from collectors.netflow.sflow import rows as sflow
+from collectors.netflow.sflow.telling import SampleTeller
 from collectors.netflow.tables import Limits, Tables
 from collectors.netflow.telling import Teller
 from collectors.netflow.templates import Bounds, Template
@@ -53,7 +54,7 @@ class Collector:
         partitions: int,
         publish: Publisher,
         metrics: Metrics,
-        frames: sflowrows.Frames = sflowrows.no_frames,
+        frames: sflow.Frames = sflow.no_frames,
     ) -> None:
         self._config = config
         self._partitions = partitions
@@ -67,7 +68,7 @@ class Collector:
         )
         self._tables = Tables(limits, config.hash_seed, Overrides(config.sampling), self._listed)
         self._reader = Reader(self._tables, home, partitions, config.id, config.clock_skew_s * _SECOND)
-        self._samples = sflowrows.Reader(home, partitions, config.id, frames, config.most_domains)
+        self._samples = sflow.Reader(home, partitions, config.id, frames, config.most_domains)
         bounds = Bounds(
             config.most_templates, config.most_templates_of_exporter, config.template_age_s * _SECOND,
             config.most_template_bytes, config.most_template_bytes_of_exporter,
@@ -202,7 +203,7 @@ class Collector:
 
     def _read(self, given: Block) -> set[int]:
         """Walk the datagrams, read their records, publish; the partitions that were given rows."""
-        given, sampled = sflowrows.parted(given)
+        given, sampled = sflow.parted(given)
         told = self._sampled(sampled)
         self._cursor[:] = 0
         told |= self._walk(given) | self._rows(given)

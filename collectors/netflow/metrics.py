@@ -12,7 +12,7 @@ from collectors.errors import Reason
 from collectors.netflow import holding, sequences, walking
 from collectors.netflow.clocks import ClockMetrics
 from collectors.netflow.series import NamedCounter, RateGauge
-from collectors.netflow.sflowmetrics import SampleMetrics
+from collectors.netflow.sflow.metrics import SampleMetrics
 
 # In the order of ``sequences.PROTOCOLS``.
 PROTOCOLS: Final = ("netflow5", "netflow9", "ipfix", "netflow1", "netflow7")

@@ -10,12 +10,14 @@ from ipaddress import IPv6Address
 from typing import Any, Final
 
 from collectors.errors import DecodeError, Reason
-from collectors.netflow import elements, ipfix, sflow, sflowrecords, v1, v5, v7, v9
+from collectors.netflow import elements, ipfix, v1, v5, v7, v9
 from collectors.netflow.elements import Element
 from collectors.netflow.lists import Lists, ReadList
 from collectors.netflow.messages import Message, u2
 from collectors.netflow.readers import Reader, cut
-from collectors.netflow.sflowrows import Frames, no_frames
+from collectors.netflow.sflow import layout as sflow
+from collectors.netflow.sflow.records import named
+from collectors.netflow.sflow.rows import Frames, no_frames
 from collectors.netflow.templates import (
     MIN_DATA_ID,
     OPTIONS_SETS,
@@ -101,7 +103,7 @@ def records(datagram: bytes, state: State, exporter: bytes, t_ns: int = 0) -> li
     ``state.refused``.
     """
     if sflow.is_sflow(datagram):
-        samples, broken = sflowrecords.named(datagram, state.frames, exporter, t_ns)
+        samples, broken = named(datagram, state.frames, exporter, t_ns)
         if broken:
             state.refuse(Reason.LENGTH, broken)
         return samples

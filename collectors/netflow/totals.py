@@ -11,11 +11,12 @@ import numpy as np
 
 from collectors import wire
 from collectors.errors import DecodeError
-from collectors.netflow import records, sflow
+from collectors.netflow import records
 from collectors.netflow.datagrams import Block
 from collectors.netflow.program import compile_template
 from collectors.netflow.readers import cut
-from collectors.netflow.sflowrows import SOURCE as SFLOW
+from collectors.netflow.sflow import layout as sflow
+from collectors.netflow.sflow.rows import SOURCE as SFLOW
 from collectors.netflow.templates import (
     MIN_DATA_ID,
     OPTIONS_SETS,

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from collectors import subscribers
 from collectors.netflow import collector as netflow
 from collectors.netflow.datagrams import Datagram
-from collectors.netflow.sflowrows import no_frames
+from collectors.netflow.sflow.rows import no_frames
 
 # The first example of a test may load kernels, and the machine may be busy.
 settings.register_profile("netflow", deadline=None)

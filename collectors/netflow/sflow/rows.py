@@ -13,15 +13,15 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from collectors import subscribers
-from collectors.netflow import sflowwalk
 from collectors.netflow.columns import Column, rows
 from collectors.netflow.datagrams import Block
 from collectors.netflow.decoding import X_HEARD, X_MOVED, X_NEWEST
 from collectors.netflow.domains import D_NEXT, D_NEXT_OTHER, D_SEEN, D_UPTIME, DOMAIN
 from collectors.netflow.rows import Rows
 from collectors.netflow.sequences import N_FLOW, N_OTHER, expire
-from collectors.netflow.sflow import NO_VLAN
-from collectors.netflow.sflowwalk import SAMPLE, UNKNOWN
+from collectors.netflow.sflow import walking
+from collectors.netflow.sflow.layout import NO_VLAN
+from collectors.netflow.sflow.walking import SAMPLE, UNKNOWN
 
 # What ``flows`` says of where a row comes from.
 SOURCE: Final = 1
@@ -48,7 +48,7 @@ def no_frames(
 def parted(given: Block) -> tuple[Block, Block]:
     """The datagrams of other protocols, and those of sFlow."""
     sampled = np.empty(len(given), bool)
-    sflowwalk.is_sflow(given.data, given.at, given.size, sampled)
+    walking.is_sflow(given.data, given.at, given.size, sampled)
     if not sampled.any():
         return given, given.part(0, 0)
     return given.chosen(~sampled), given.chosen(sampled)
@@ -111,7 +111,7 @@ class Agents:
 
 
 class Reader:
-    """Reads blocks of sFlow datagrams for one collector.  ``counters`` are sflowwalk's."""
+    """Reads blocks of sFlow datagrams for one collector.  ``counters`` are walking's."""
 
     def __init__(
         self, home: subscribers.Home, partitions: int, collector: str, frames: Frames, most_agents: int
@@ -121,10 +121,10 @@ class Reader:
         self._collector = collector
         self._frames = frames
         self.agents = Agents(most_agents)
-        self.counters = np.zeros(sflowwalk.COUNTERS, np.int64)
+        self.counters = np.zeros(walking.COUNTERS, np.int64)
         # Sources of samples: by key (agent << 34 | class << 32 | index, and the top bit), and what they told.
         self.keys = np.zeros(_SOURCES, np.uint64)
-        self.sources = np.zeros((_SOURCES, sflowwalk.SOURCE), np.int64)
+        self.sources = np.zeros((_SOURCES, walking.SOURCE), np.int64)
         self._used = np.zeros(2, np.int64)
 
         self._counted = self.counters.copy()
@@ -152,42 +152,42 @@ class Reader:
         """
         if not len(given):
             return
-        heads = np.empty((len(given), sflowwalk.HEAD), np.int64)
+        heads = np.empty((len(given), walking.HEAD), np.int64)
         words = np.empty((len(given), 2), np.uint64)
-        sflowwalk.heads(given.data, given.at, given.size, heads, words)
+        walking.heads(given.data, given.at, given.size, heads, words)
         agent = self._number(given, heads, words, addresses)
         np.maximum.at(clocks[:, X_NEWEST], given.exporter, given.t_ns)
         np.maximum.at(clocks[:, X_HEARD], given.exporter, given.t_ns)
         clocks[given.exporter, X_MOVED] = 1
         # A flood of large datagrams is read in parts: so many rows at once, and one datagram at least.
-        room = np.cumsum(heads[:, sflowwalk.H_ROOM])
+        room = np.cumsum(heads[:, walking.H_ROOM])
         first = 0
         while first < len(given):
             before = int(room[first - 1]) if first else 0
             last = max(first + 1, int(np.searchsorted(room, before + _ROWS, "right")))
             out = np.empty(int(room[last - 1]) - before + 1, SAMPLE)
-            n = sflowwalk.walk(
+            n = walking.walk(
                 given.data, heads, first, last, agent, self.agents.domains, self.keys, self.sources,
                 self._used, out, given.size, given.t_ns, self.counters,
             )  # fmt: skip
             if n:
                 yield self._rows(given, heads, out[:n], addresses)
             first = last
-        self.counters[sflowwalk.N_SOURCES_FORGOTTEN] = self._used[1]
+        self.counters[walking.N_SOURCES_FORGOTTEN] = self._used[1]
 
     def _number(
         self, given: Block, heads: np.ndarray, words: np.ndarray, addresses: np.ndarray
     ) -> np.ndarray:
         """Each datagram's row of ``agents.domains``: looked up only where it is another than the last."""
-        told = np.column_stack([given.exporter, words.view(np.int64), heads[:, sflowwalk.H_SUB]])
+        told = np.column_stack([given.exporter, words.view(np.int64), heads[:, walking.H_SUB]])
         changes = np.ones(len(given), bool)
         changes[1:] = (told[1:] != told[:-1]).any(axis=1)
         places = np.flatnonzero(changes)
         numbers = []
         for i in places.tolist():
-            exporter, sub_agent = int(given.exporter[i]), int(heads[i, sflowwalk.H_SUB])
+            exporter, sub_agent = int(given.exporter[i]), int(heads[i, walking.H_SUB])
             agent = words[i].astype(">u8").tobytes()
-            if heads[i, sflowwalk.H_REFUSED]:
+            if heads[i, walking.H_REFUSED]:
                 numbers.append(-1)
                 continue
             one = Agent(addresses[exporter].tobytes(), agent, sub_agent)
@@ -217,7 +217,7 @@ class Reader:
         made |= {
             "t_first": received, "t_last": received, "t_received": received,
             "exporter": addresses[exporter],
-            "domain": heads[datagram, sflowwalk.H_SUB].astype(np.uint32),
+            "domain": heads[datagram, walking.H_SUB].astype(np.uint32),
             "source": np.full(samples.size, SOURCE, np.uint8),
         }  # fmt: skip
         if not known.all():

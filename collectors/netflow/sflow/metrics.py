@@ -7,15 +7,16 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter
 
 from collectors.errors import Reason
-from collectors.netflow import sequences, sflowwalk
+from collectors.netflow import sequences
+from collectors.netflow.sflow import walking
 
 PROTOCOL: Final = "sflow"
 # What a sample may be.
 KINDS: Final = {
-    "flow": sflowwalk.N_SAMPLES,
-    "counter": sflowwalk.N_COUNTERS,
-    "discarded": sflowwalk.N_DISCARDED,
-    "other": sflowwalk.N_UNKNOWN,
+    "flow": walking.N_SAMPLES,
+    "counter": walking.N_COUNTERS,
+    "discarded": walking.N_DISCARDED,
+    "other": walking.N_UNKNOWN,
 }
 # Those of every protocol, by their attribute in ``metrics.Metrics``.
 SHARED: Final = {
@@ -29,9 +30,9 @@ SHARED: Final = {
 }
 RECORDS: Final = {"flow": sequences.N_FLOW, "other": sequences.N_OTHER}
 REFUSED: Final = {
-    Reason.SHORT: sflowwalk.N_SHORT,
-    Reason.FORMAT: sflowwalk.N_FORMAT,
-    Reason.LENGTH: sflowwalk.N_BROKEN,
+    Reason.SHORT: walking.N_SHORT,
+    Reason.FORMAT: walking.N_FORMAT,
+    Reason.LENGTH: walking.N_BROKEN,
 }
 
 
@@ -46,13 +47,13 @@ class SampleMetrics:
         self._moves: list[tuple[Counter, int]] = [
             (
                 counter("samples_lost", "Flow samples that their source's sequence lacks."),
-                sflowwalk.N_SAMPLES_LOST,
+                walking.N_SAMPLES_LOST,
             ),
-            (counter("pool", "Packets that could have been sampled, as sources tell."), sflowwalk.N_POOL),
-            (counter("drops", "Samples that agents dropped for want of resources."), sflowwalk.N_DROPS),
+            (counter("pool", "Packets that could have been sampled, as sources tell."), walking.N_POOL),
+            (counter("drops", "Samples that agents dropped for want of resources."), walking.N_DROPS),
             (
                 counter("sources_forgotten", "Sources of samples forgotten: the table was full."),
-                sflowwalk.N_SOURCES_FORGOTTEN,
+                walking.N_SOURCES_FORGOTTEN,
             ),
             *((samples.labels(kind), place) for kind, place in KINDS.items()),
             *((shared[name].labels(PROTOCOL), place) for name, place in SHARED.items()),

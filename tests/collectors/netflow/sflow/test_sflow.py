@@ -14,10 +14,11 @@ from collectors import subscribers
 from collectors.app import sampled_frames
 from collectors.errors import DecodeError
 from collectors.netflow import collector as netflow
-from collectors.netflow import records, sflow, sflowrows, sflowwalk
+from collectors.netflow import records
 from collectors.netflow.datagrams import Datagram
 from collectors.netflow.decoding import CLOCK
-from collectors.netflow.sflowrecords import address as text
+from collectors.netflow.sflow import layout, rows, walking
+from collectors.netflow.sflow.records import address as text
 
 SECOND = 10**9
 HERE = "192.0.2.1"
@@ -120,7 +121,7 @@ def test_a_sampled_header_is_a_row_of_one_packet_at_its_rate():
 def test_without_a_header_the_sampled_ip_records_say_the_addresses():
     six = record(4, words(60, 17) + ip_address("2001:db8::1").packed + ip_address("2001:db8::2").packed
                  + words(53, 4000, 0, 0))  # fmt: skip
-    first, second = replay(sflow5(expanded(ipv4()), expanded(six)), frames=sflowrows.no_frames).rows
+    first, second = replay(sflow5(expanded(ipv4()), expanded(six)), frames=rows.no_frames).rows
     assert (first["bytes"], first["src_port"], first["tcp_flags"], first["tos"]) == (900, 1, 0x12, 8)
     assert (text(second["src"]), second["bytes"], second["src_port"]) == ("2001:db8::1", 60, 53)
     assert second["tcp_flags"] is None
@@ -214,17 +215,17 @@ def test_the_rate_in_force_is_shown_by_source():
 def test_more_sources_than_fit_begin_anew_and_are_counted():
     keys, sources, used = (
         np.zeros(8, np.uint64),
-        np.zeros((8, sflowwalk.SOURCE), np.int64),
+        np.zeros((8, walking.SOURCE), np.int64),
         np.zeros(2, np.int64),
     )
     for key in range(1, 6):
-        sflowwalk._source(keys, sources, used, np.uint64(key))
+        walking._source(keys, sources, used, np.uint64(key))
     assert used.tolist() == [1, 4]
 
 
 def test_agents_that_find_no_room_are_read_without_account():
-    agents = sflowrows.Agents(2)
-    who = [sflowrows.Agent(bytes(16), bytes(16), n) for n in range(3)]
+    agents = rows.Agents(2)
+    who = [rows.Agent(bytes(16), bytes(16), n) for n in range(3)]
     assert [agents.number(one, 0) for one in who] == [0, 1, -1]
     assert agents.untracked == 1
     later = 7200 * SECOND
@@ -300,18 +301,18 @@ def spoiled(data, spots):
 def plainly(data):
     """The rows that the plain decoder says, and how much was broken; None: refused."""
     try:
-        told = sflow.decode(data)
+        told = layout.decode(data)
     except DecodeError:
         return None
     found, broken = [], told.broken
-    through = sflow.FLOW_SAMPLE, sflow.EXPANDED_FLOW_SAMPLE
+    through = layout.FLOW_SAMPLE, layout.EXPANDED_FLOW_SAMPLE
     for sample in (s for s in told.samples if s.format in through):
-        flow = sflow.flow(sample)
+        flow = layout.flow(sample)
         broken += flow.broken
         gate = flow.gateway
         found.append({
             "rate": sample.rate, "input": sample.input.if_index or 0, "output": sample.output.if_index or 0,
-            "direction": sflow.direction(sample), "vlan": flow.vlan, "ip": flow.ip, "header": flow.header,
+            "direction": layout.direction(sample), "vlan": flow.vlan, "ip": flow.ip, "header": flow.header,
             "as": (gate.src_as, gate.dst_as) if gate else None,
         })  # fmt: skip
     return found, broken
@@ -319,16 +320,16 @@ def plainly(data):
 
 def compiled(data):
     block = netflow.block([Datagram(data, bytes(16), 0, 1)])
-    heads = np.empty((1, sflowwalk.HEAD), np.int64)
+    heads = np.empty((1, walking.HEAD), np.int64)
     agents = np.empty((1, 2), np.uint64)
-    sflowwalk.heads(block.data, block.at, block.size, heads, agents)
-    out = np.empty(int(heads[0, sflowwalk.H_ROOM]) + 1, sflowwalk.SAMPLE)
-    count = np.zeros(sflowwalk.COUNTERS, np.int64)
-    n = sflowwalk.walk(
-        block.data, heads, 0, 1, np.zeros(1, np.int64), sflowrows.Agents(1).domains, np.zeros(64, np.uint64),
-        np.zeros((64, sflowwalk.SOURCE), np.int64), np.zeros(2, np.int64), out, block.size, block.t_ns, count,
+    walking.heads(block.data, block.at, block.size, heads, agents)
+    out = np.empty(int(heads[0, walking.H_ROOM]) + 1, walking.SAMPLE)
+    count = np.zeros(walking.COUNTERS, np.int64)
+    n = walking.walk(
+        block.data, heads, 0, 1, np.zeros(1, np.int64), rows.Agents(1).domains, np.zeros(64, np.uint64),
+        np.zeros((64, walking.SOURCE), np.int64), np.zeros(2, np.int64), out, block.size, block.t_ns, count,
     )  # fmt: skip
-    if heads[0, sflowwalk.H_REFUSED]:
+    if heads[0, walking.H_REFUSED]:
         return None
     found = []
     for s in out[:n]:
@@ -342,13 +343,13 @@ def compiled(data):
         rest = [int(s[k]) for k in ("octets", "protocol", "src_port", "dst_port", "tcp_flags", "tos")]
         found.append({
             "rate": int(s["rate"]), "input": int(s["input"]), "output": int(s["output"]),
-            "direction": None if s["direction"] == sflowwalk.UNKNOWN else int(s["direction"]),
+            "direction": None if s["direction"] == walking.UNKNOWN else int(s["direction"]),
             "vlan": int(s["vlan"]), "ip": (*ends, *rest) if s["ip"] else None,
             "header": None if s["header"] < 0
             else (int(s["header_protocol"]), int(s["header_wire"]), octets),
             "as": (int(s["src_as"]), int(s["dst_as"])) if s["has_as"] else None,
         })  # fmt: skip
-    return found, int(count[sflowwalk.N_BROKEN])
+    return found, int(count[walking.N_BROKEN])
 
 
 @settings(max_examples=400)
@@ -380,10 +381,10 @@ def test_any_bytes_are_read_or_refused(data):
 
 
 def test_large_datagrams_are_read_in_parts_with_nothing_lost(monkeypatch):
-    monkeypatch.setattr(sflowrows, "_ROWS", 5)
+    monkeypatch.setattr(rows, "_ROWS", 5)
     made = [sflow5(*[flow_sample(ipv4())] * 4, sequence=i) for i in range(7)]
     block = netflow.block([Datagram(p, bytes(16), 0, 1) for p in made])
-    reader = sflowrows.Reader(subscribers.home(()), 1, "x", sflowrows.no_frames, 9)
+    reader = rows.Reader(subscribers.home(()), 1, "x", rows.no_frames, 9)
     read = list(reader.read(block, np.zeros((1, 16), np.uint8), np.zeros((1, CLOCK), np.int64)))
     assert sum(one.batch.num_rows for one in read) == 28
     assert len(read) == 7

@@ -2,7 +2,7 @@
 
 All is XDR (RFC 4506): integers of four octets, most significant first, and opaque octets padded to a multiple
 of four.  What does not fit is counted as broken and ends what it is in; what stands before it stands.
-``sflowwalk`` is the compiled form of ``decode`` and ``flow``, and is tested against them.
+``walking`` is the compiled form of ``decode`` and ``flow``, and is tested against them.
 """
 
 from typing import Final, NamedTuple

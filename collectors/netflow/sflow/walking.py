@@ -1,6 +1,6 @@
 """The compiled passes over sFlow: datagrams in, one SAMPLE for each sampled packet out.
 
-``sflow`` has the layout in plain Python and is what these are tested against.  A sampled header is only
+``layout`` has it in plain Python and is what these are tested against.  A sampled header is only
 found here; whoever reads packets reads it.
 """
 
@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from collectors.jit import bare as kernel
-from collectors.netflow import sflow
 from collectors.netflow.sequences import FAR_DATAGRAMS, N_DATAGRAMS, N_OCTETS, PER_PROTOCOL, sequence
+from collectors.netflow.sflow import layout
 from collectors.netflow.walking import u4
 from collectors.reading import big
 
@@ -50,20 +50,20 @@ SAMPLE: Final = np.dtype(
     ]
 )  # fmt: skip
 
-_FLOW: Final = sflow.FLOW_SAMPLE
-_COUNTER: Final = sflow.COUNTER_SAMPLE
-_EXPANDED: Final = sflow.EXPANDED_FLOW_SAMPLE
-_EXPANDED_COUNTER: Final = sflow.EXPANDED_COUNTER_SAMPLE
-_DISCARDED: Final = sflow.DISCARDED_PACKET
-_LEAST: Final = np.array([0, *(sflow.SAMPLE_BYTES[k] for k in range(1, 6))], np.int64)
-_HEADER: Final = sflow.HEADER
-_IPV4: Final = sflow.IPV4
-_IPV6: Final = sflow.IPV6
-_SWITCH: Final = sflow.SWITCH
-_GATEWAY: Final = sflow.GATEWAY
-_SINGLE: Final = sflow.SINGLE
-_INTERNAL: Final = sflow.INTERNAL
-_NO_VLAN: Final = sflow.NO_VLAN
+_FLOW: Final = layout.FLOW_SAMPLE
+_COUNTER: Final = layout.COUNTER_SAMPLE
+_EXPANDED: Final = layout.EXPANDED_FLOW_SAMPLE
+_EXPANDED_COUNTER: Final = layout.EXPANDED_COUNTER_SAMPLE
+_DISCARDED: Final = layout.DISCARDED_PACKET
+_LEAST: Final = np.array([0, *(layout.SAMPLE_BYTES[k] for k in range(1, 6))], np.int64)
+_HEADER: Final = layout.HEADER
+_IPV4: Final = layout.IPV4
+_IPV6: Final = layout.IPV6
+_SWITCH: Final = layout.SWITCH
+_GATEWAY: Final = layout.GATEWAY
+_SINGLE: Final = layout.SINGLE
+_INTERNAL: Final = layout.INTERNAL
+_NO_VLAN: Final = layout.NO_VLAN
 _MAPPED: Final = np.uint64(0xFFFF << 32)
 _WORD: Final = 0xFFFFFFFF
 # A step forward beyond this is no loss that could be; a step back by so much is a datagram overtaken.

@@ -10,21 +10,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from collectors.netflow import sflow
 from collectors.netflow.messages import u4
-from collectors.netflow.sflow import Datagram, Flow, Record, Sample
-from collectors.netflow.sflowrows import Frames
+from collectors.netflow.sflow import layout
+from collectors.netflow.sflow.layout import Datagram, Flow, Record, Sample
+from collectors.netflow.sflow.rows import Frames
 from collectors.netflow.values import rfc3339
 from collectors.reading import PADDING
 
 _TYPES: Final = {
-    sflow.FLOW_SAMPLE: "flow",
-    sflow.COUNTER_SAMPLE: "counter",
-    sflow.EXPANDED_FLOW_SAMPLE: "flow",
-    sflow.EXPANDED_COUNTER_SAMPLE: "counter",
-    sflow.DISCARDED_PACKET: "discardedPacket",
+    layout.FLOW_SAMPLE: "flow",
+    layout.COUNTER_SAMPLE: "counter",
+    layout.EXPANDED_FLOW_SAMPLE: "flow",
+    layout.EXPANDED_COUNTER_SAMPLE: "counter",
+    layout.DISCARDED_PACKET: "discardedPacket",
 }
-_FORMATS: Final = {sflow.DISCARDED: "discarded", sflow.MULTIPLE: "multiple"}
+_FORMATS: Final = {layout.DISCARDED: "discarded", layout.MULTIPLE: "multiple"}
 # Counter structures: names and octets.  Generic interface (RFC 2233), Ethernet (RFC 2358), VLAN, processor,
 # and the port's number and name.
 COUNTERS: Final[dict[int, tuple[tuple[str, int], ...]]] = {
@@ -62,9 +62,9 @@ def named(data: bytes, frames: Frames, exporter: bytes, t_ns: int) -> tuple[list
 
     ``frames`` reads sampled headers.  Raises DecodeError, and nothing else, on a bad header.
     """
-    told = sflow.decode(data)
+    told = layout.decode(data)
     context = _context(told, exporter, t_ns)
-    flows = [sflow.flow(s) if _TYPES.get(s.format) == "flow" else None for s in told.samples]
+    flows = [layout.flow(s) if _TYPES.get(s.format) == "flow" else None for s in told.samples]
     decoded = _decoded(flows, frames)
     made = []
     for sample, flow in zip(told.samples, flows, strict=True):
@@ -133,7 +133,7 @@ def _sampled(sample: Sample) -> dict[str, Any]:
             row |= {f"{which}Format": _FORMATS[end.format], f"{which}Value": end.value}
         else:
             row[name] = end.value
-    side = sflow.direction(sample)
+    side = layout.direction(sample)
     return row if side is None else row | {"flowDirection": side}
 
 
@@ -147,7 +147,7 @@ def _flow(sample: Sample, flow: Flow) -> dict[str, Any]:
             row["tcpControlBits"] = flags
     if flow.header is not None:
         row |= {"sFlowHeaderProtocol": flow.header[0], "dataLinkFrameSize": flow.header[1]}
-    row |= {} if flow.vlan == sflow.NO_VLAN else {"vlanId": flow.vlan}
+    row |= {} if flow.vlan == layout.NO_VLAN else {"vlanId": flow.vlan}
     for one in sample.records:
         row |= _extended(one)
     if flow.gateway is not None:
@@ -175,22 +175,22 @@ def _ends(src: bytes, dst: bytes, sport: int, dport: int, protocol: int, octets:
 
 
 def _extended(one: Record) -> dict[str, Any]:
-    """Records beside those that ``sflow.flow`` reads: MACs, the other VLAN, the next hop."""
+    """Records beside those that ``layout.flow`` reads: MACs, the other VLAN, the next hop."""
     kind, body = one
-    if kind == sflow.ETHERNET and len(body) >= 24:
+    if kind == layout.ETHERNET and len(body) >= 24:
         return {
             "sourceMacAddress": body[4:10].hex(":"),
             "destinationMacAddress": body[12:18].hex(":"),
             "ethernetType": u4(body, 20),
         }
-    if kind == sflow.SWITCH and len(body) >= 16:
+    if kind == layout.SWITCH and len(body) >= 16:
         return {
             "dot1qPriority": u4(body, 4),
             "postVlanId": u4(body, 8),
             "sFlowPostPriority": u4(body, 12),
         }
-    if kind == sflow.ROUTER and len(body) >= 4:
-        size = sflow.ADDRESS_BYTES.get(u4(body, 0), -1)
+    if kind == layout.ROUTER and len(body) >= 4:
+        size = layout.ADDRESS_BYTES.get(u4(body, 0), -1)
         if size >= 0 and len(body) >= 12 + size:
             family = "IPv6" if size == 16 else "IPv4"
             return {

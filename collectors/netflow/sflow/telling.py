@@ -4,9 +4,9 @@ import numpy as np
 
 from collectors.netflow.domains import D_LOST
 from collectors.netflow.metrics import Metrics, text
-from collectors.netflow.sflowmetrics import PROTOCOL
-from collectors.netflow.sflowrows import Reader
-from collectors.netflow.sflowwalk import O_NEXT, O_RATE
+from collectors.netflow.sflow.metrics import PROTOCOL
+from collectors.netflow.sflow.rows import Reader
+from collectors.netflow.sflow.walking import O_NEXT, O_RATE
 
 
 class SampleTeller:

@@ -1,0 +1,1 @@
+"""sFlow version 5: datagrams of samples in, one row for each sampled packet out."""
