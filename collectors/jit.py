@@ -109,6 +109,13 @@ def bare(function: Callable[..., Any]) -> Any:
     return numba.njit(**options)(function)
 
 
+def within(function: Callable[..., Any]) -> Any:
+    """As ``bare``, and made part of whoever calls it: a call hands over seven numbers for every array, so
+    some hundreds for a tuple of arrays, which costs more than a small function does."""
+    options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False, "forceinline": True}
+    return numba.njit(**options)(function)
+
+
 def kept(function: Any) -> bool:
     """Whether the cache has the kernel, so that its first call need not compile it."""
     name = f"{function.py_func.__module__.rpartition('.')[2]}.{function.py_func.__qualname__}-*.nbi"

@@ -1,4 +1,4 @@
-"""What kernels cannot say in Python: eight octets read or stored at once, wherever they lie.
+"""What kernels cannot say in Python: octets read or stored at once, wherever they lie.
 
 The plain loop over eight octets costs three times as much.
 """
@@ -12,9 +12,9 @@ _WORD = ir.IntType(64)
 PADDING = 16
 
 
-def _load(context, builder, kind, array, at):
+def _load(context, builder, kind, array, at, word_type=_WORD):
     data = context.make_array(kind)(context, builder, array).data
-    place = builder.bitcast(builder.gep(data, [at]), _WORD.as_pointer())
+    place = builder.bitcast(builder.gep(data, [at]), word_type.as_pointer())
     word = builder.load(place)
     word.align = 1
     return word
@@ -39,6 +39,24 @@ def big(typingctx, data, at):
         return builder.bswap(word)
 
     return types.uint64(data, types.int64), generate
+
+
+def _big(bits):
+    """As ``big``, of fewer octets."""
+
+    def typed(typingctx, data, at):
+        def generate(context, builder, signature, args):
+            word = _load(context, builder, signature.args[0], args[0], args[1], ir.IntType(bits))
+            return builder.zext(builder.bswap(word), _WORD)
+
+        return types.int64(data, types.int64), generate
+
+    return intrinsic(typed)
+
+
+# data[at : at + 2] and data[at : at + 4], first octet most significant, as i8.
+big16 = _big(16)
+big32 = _big(32)
 
 
 @intrinsic

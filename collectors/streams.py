@@ -102,9 +102,21 @@ FLOWS: Final = (
     _null("reverse_payload_bytes", "u8", "octet", "transport payload dst to src"),
     _null("first_sizes", "list_u2", "octet", "first payload sizes src to dst, in order, at most 8"),
     _null("reverse_first_sizes", "list_u2", "octet", "first payload sizes dst to src"),
-    _null("pushes", "list_i8", "ns", "times of server pushes, at most 64"),
-    _null("record_sizes", "list_u4", "record", "histogram of TLS record sizes src to dst"),
-    _null("reverse_record_sizes", "list_u4", "record", "histogram of TLS record sizes dst to src"),
+    _null(
+        "pushes",
+        "list_i8",
+        "ns",
+        "times of server pushes since the connection was a minute old, Unix time, oldest first, the last 64: "
+        "payload after 500 ms without any; early by less than 1/64 of the time since the one before",
+    ),
+    _null(
+        "record_sizes",
+        "list_u4",
+        "record",
+        "TLS application records src to dst since then, by length: up to 64, 96, 128, 320, 640, 2048 octets, "
+        "and longer; empty where nothing is kept",
+    ),
+    _null("reverse_record_sizes", "list_u4", "record", "TLS application records dst to src, likewise"),
     _null(
         "tunnel",
         "u1",

@@ -9,8 +9,12 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from collectors.jit import bare as kernel
+from collectors.jit import within
+from collectors.packet import lasting
 from collectors.packet.fragments import Pieces, pieces
 from collectors.packet.frames import FRAME
+from collectors.packet.lasting import LASTING, Lasting, release
+from collectors.packet.lasting import REFUSED as NO_PLACE
 from collectors.packet.naming import NAMED
 from collectors.packet.picking import EVENT
 from collectors.packet.table import (
@@ -59,7 +63,7 @@ SECOND: Final = 1_000_000_000
 BACK: Final = 10 * SECOND
 NEVER: Final = np.iinfo(np.int64).max
 # Free places that one frame may need in the two outputs, beyond what ageing writes.
-_EXPORTS_A_FRAME: Final = 6  # two, and as many of each packet that a fragment makes whole
+EXPORTS_A_FRAME: Final = 6  # two, and as many of each packet that a fragment makes whole
 
 
 # Frames that are decoded before the first of them is counted, while memory comes.
@@ -79,11 +83,15 @@ class Limits(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """``exports`` (n,) ROW, ``events`` (m,) EVENT, ``named`` (k,) NAMED, ``counters`` (COUNTERS,) i8,
-    ``filled`` (3,) i8 counts what is in the first three; ``frame`` (AHEAD,) FRAME, ``joined`` and ``name``
-    u1 are scratch.  ``pieces`` are fragments, ``vias`` how connections came."""
+    """``exports`` (n,) ROW, ``exported`` (n,) i8 when each was written, ``lasted`` (n,) LASTING what was kept
+    of those that lasted; ``events`` (m,) EVENT, ``named`` (k,) NAMED; ``counters`` (COUNTERS,) i8, ``filled``
+    (3,) i8 counts exports, events and named; ``frame`` (AHEAD,) FRAME, ``joined`` and ``name`` u1 are
+    scratch.  ``pieces`` are fragments, ``vias`` how connections came, ``lasting`` is kept of those older than
+    a minute."""
 
     exports: np.ndarray
+    exported: np.ndarray
+    lasted: np.ndarray
     events: np.ndarray
     named: np.ndarray
     counters: np.ndarray
@@ -93,12 +101,46 @@ class Outputs(NamedTuple):
     filled: np.ndarray
     pieces: Pieces
     vias: Vias
+    lasting: Lasting
 
 
-def outputs(exports: int, events: int, named: int, packets: int = 1024) -> Outputs:
-    """Empty outputs of the given sizes; room for fragments of so many packets."""
+class Leaving(NamedTuple):
+    """What of Outputs a kernel needs that exports.  Every array that is handed over costs seven numbers."""
+
+    exports: np.ndarray
+    exported: np.ndarray
+    lasted: np.ndarray
+    counters: np.ndarray
+    filled: np.ndarray
+    lasting: Lasting
+
+
+class Picks(NamedTuple):
+    """What ``picking.pick`` needs of Outputs."""
+
+    events: np.ndarray
+    counters: np.ndarray
+    joined: np.ndarray
+    filled: np.ndarray
+
+
+class Names(NamedTuple):
+    """What ``naming.name`` needs of Outputs."""
+
+    named: np.ndarray
+    name: np.ndarray
+    filled: np.ndarray
+
+
+def outputs(
+    exports: int, events: int, named: int, packets: int = 1024, lasting_slots: int = 1 << 12
+) -> Outputs:
+    """Empty outputs of the given sizes; room for fragments of so many packets, and for so many connections
+    that last."""
     return Outputs(
         np.zeros(exports, ROW),
+        np.zeros(exports, np.int64),
+        np.zeros(exports, LASTING),
         np.zeros(events, EVENT),
         np.zeros(named, NAMED),
         np.zeros(COUNTERS, np.int64),
@@ -108,7 +150,14 @@ def outputs(exports: int, events: int, named: int, packets: int = 1024) -> Outpu
         np.zeros(3, np.int64),
         pieces(packets),
         vias(),
+        lasting.lasting(lasting_slots),
     )
+
+
+@within
+def leaving_of(out):
+    """The part of Outputs that a kernel needs that exports."""
+    return Leaving(out.exports, out.exported, out.lasted, out.counters, out.filled, out.lasting)
 
 
 @kernel
@@ -117,8 +166,14 @@ def export(r, reason, clock, out):
     if r.packets[0] == 0 and r.packets[1] == 0:
         return
     r.end_reason = np.uint8(reason)
-    r.t_export = max(clock, r.t_last)
-    out.exports[out.filled[0]] = r
+    k = out.filled[0]
+    out.exported[k] = max(clock, r.t_last)
+    out.exports[k] = r
+    if r.lasting == NO_PLACE:
+        out.exports[k].lasting = np.uint32(0)
+        r.lasting = np.uint32(0)  # there may be room by now
+    elif r.lasting != 0:
+        out.lasted[k] = out.lasting.rows[np.int64(r.lasting) - 1]
     out.filled[0] += 1
     for d in range(2):
         r.octets[d] = np.uint64(0)
@@ -139,6 +194,7 @@ def rewind(r, t, clock, out):
     One wrong stamp would otherwise make a record of hours, or of a row that never falls silent.
     """
     export(r, FORCED, clock, out)
+    release(r, out.lasting)
     r.t_last = t
     r.t_open = min(r.t_open, t)
 
@@ -166,10 +222,12 @@ def _age(table, n, limits, out):
     quiet = clock - r.t_last
     if r.phase == ENDED and quiet >= limits.ended_linger:
         export(r, END, clock, out)
+        release(r, out.lasting)
         forget_row(entries, rows, freed, state, seed, n)
     elif quiet >= limits.idle:
         export(r, IDLE, clock, out)
         if r.protocol != TCP or quiet >= limits.linger:
+            release(r, out.lasting)
             forget_row(entries, rows, freed, state, seed, n)
     elif quiet < -BACK:
         rewind(r, clock, clock, out)
@@ -178,14 +236,10 @@ def _age(table, n, limits, out):
     due[n] = NEVER if r.phase == FREE else due_of(r, limits)
 
 
-@kernel
-def tick(t, table, limits, out):
-    """Move the clock to ``t`` and age the rows that fell due: the whole table once a second of data time,
-    at most _STEPS rows a frame.  False: ``exports`` is full, call again with the same ``t``.
-
-    Of most rows nothing is read but when they are due: packets put that off, and seldom bring it nearer.
-    """
-    _, _, _, state, _, due = table
+@within
+def advance(t, state):
+    """Move the clock to ``t``.  Returns how many rows are to be aged: the whole table once a second of data
+    time, at most _STEPS rows a frame."""
     if t > state[CLOCK]:
         state[DEBT] += min(t - state[CLOCK], SECOND) * min(state[HIGH], 1 << 30)
         state[DEBT] = min(state[DEBT], state[HIGH] * SECOND)
@@ -195,9 +249,18 @@ def tick(t, table, limits, out):
         state[DEBT] = 0
         state[WARY] = max(state[WARY], state[HIGH])
         state[CLOCK] = t
-    steps = min(state[DEBT] // SECOND, np.int64(_STEPS))
-    if out.filled[0] + steps + _EXPORTS_A_FRAME > out.exports.size:
-        return False
+    if state[DEBT] < SECOND:
+        return np.int64(0)
+    return min(state[DEBT] // SECOND, np.int64(_STEPS))
+
+
+@within
+def sweep(steps, table, limits, out):
+    """Age so many rows, those that fell due; ``out`` (Leaving) has room for as many.
+
+    Of most rows nothing is read but when they are due: packets put that off, and seldom bring it nearer.
+    """
+    state, due = table.state, table.due
     state[DEBT] -= steps * SECOND
     hand = state[HAND]
     for _ in range(steps):
@@ -210,6 +273,16 @@ def tick(t, table, limits, out):
             _age(table, hand, limits, out)
         hand += 1
     state[HAND] = hand
+
+
+@kernel
+def tick(t, table, limits, out):
+    """Let time pass where no frame comes.  False: ``exports`` is full, call again with the same ``t``."""
+    steps = advance(t, table.state)
+    if out.filled[0] + steps + EXPORTS_A_FRAME > out.exports.size:
+        return False
+    if steps > 0:
+        sweep(steps, table, limits, leaving_of(out))
     return True
 
 
@@ -245,4 +318,5 @@ def evict(table, out):
     if r.candidate == PICKED:
         out.counters[EVICTED_PICKED] += 1
     export(r, RESOURCES, state[CLOCK], out)
+    release(r, out.lasting)
     forget_row(entries, rows, freed, state, seed, worst)

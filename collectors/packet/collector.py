@@ -56,6 +56,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "packet"
     flow_slots: Annotated[int, msgspec.Meta(ge=16, le=1 << 28)] = 1 << 18
+    # Connections older than a minute whose pushes and TLS records are kept, 144 octets each.
+    lasting_slots: Annotated[int, msgspec.Meta(ge=1, le=1 << 28)] = 1 << 16
     active_timeout_s: Seconds = 60
     idle_timeout_s: Seconds = 60
     # A silent TCP connection keeps its row, and a candidate its place, for so long if there is room.
@@ -150,7 +152,7 @@ class Collector:
         seed = config.hash_seed or secrets.randbits(62)
         self._table = table(1 << (config.flow_slots - 1).bit_length(), seed)
         packets = 1 << (config.fragmented_packets - 1).bit_length()
-        self._out = ageing.outputs(_EXPORTS, _EVENTS, _NAMED, packets)
+        self._out = ageing.outputs(_EXPORTS, _EVENTS, _NAMED, packets, config.lasting_slots)
         self._limits = ageing.Limits(
             config.active_timeout_s * _SECOND, config.idle_timeout_s * _SECOND,
             max(config.linger_s, config.idle_timeout_s) * _SECOND, config.ended_linger_s * _SECOND,
@@ -165,7 +167,7 @@ class Collector:
         self._dropped = dict(self._reassembly.drops)
         self._names_told: dict[Counter, int] = {}
         self._sightings: list[names.Sighting] = []
-        self._flows: list[np.ndarray] = []
+        self._flows: list[records.Left] = []
         self._at = 0
         self._newest_ns = 0
         self._told_ns = 0
@@ -257,7 +259,8 @@ class Collector:
         self._newest_ns = max(self._newest_ns, clock)
         exports, events, named = (int(n) for n in out.filled)
         if exports:
-            self._flows.append(out.exports[:exports].copy())
+            left = out.exports[:exports].copy(), out.exported[:exports].copy(), out.lasted[:exports].copy()
+            self._flows.append(records.Left(*left))
         self._reassembly.run(out.events[:events], data)
         self._reassembly.advance(clock)
         if named:
@@ -268,7 +271,7 @@ class Collector:
 
     def _send_due(self) -> None:
         live = self._received_ns is not None
-        waiting = self._reassembly.pages.waiting + len(self._sightings) + sum(map(len, self._flows))
+        waiting = self._reassembly.pages.waiting + len(self._sightings) + sum(f.t.size for f in self._flows)
         now = self._sending_ns()
         # A wall clock may be set back; then what waits shall not wait until it is there again.
         tell = abs(now - self._told_ns) >= _TICK_NS and not (live and self._newest_ns == 0)
@@ -288,7 +291,7 @@ class Collector:
         # Records of what has ended come before the time that says so: a clock may jump over a silence.
         held, self._flows = self._flows, []
         if held:
-            columns = records.flow_columns(np.concatenate(held), self._out.vias)
+            columns = records.flow_columns(records.together(held), self._out.vias)
             owned = self._assign(columns)
             self._metrics.not_home.labels("flows").inc(owned.dropped)
             for part, batch, span in records.flow_batches(columns, owned, self._config.id, self._received_ns):

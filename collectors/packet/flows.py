@@ -10,11 +10,13 @@ from typing import Final
 import numpy as np
 
 from collectors.jit import bare as kernel
+from collectors.jit import within
 from collectors.packet.ageing import (
     ACTIVE,
     AHEAD,
     BACK,
     END,
+    EXPORTS_A_FRAME,
     FORCED,
     FRAMES,
     IDLE,
@@ -23,16 +25,21 @@ from collectors.packet.ageing import (
     OPENED,
     REFUSED,
     TCP,
+    Names,
+    Picks,
+    advance,
     due_of,
     evict,
     export,
+    leaving_of,
     rewind,
-    tick,
+    sweep,
 )
 from collectors.packet.anchors import prefetch
 from collectors.packet.fragments import ARENA_FULL, HELD, METER, REFUSE, inherit, take, whole
 from collectors.packet.frames import ACK, FIN, FRAGMENT, RST, SYN, decode
-from collectors.packet.naming import name
+from collectors.packet.lasting import AFTER_NS, note, release
+from collectors.packet.naming import may_name, name
 from collectors.packet.picking import pick
 from collectors.packet.table import (
     CLOCK,
@@ -61,11 +68,14 @@ from collectors.packet.vias import via_of
 # Places that one frame may need in the outputs: its own, and of two packets that it makes whole.
 _A_FRAME: Final = 4
 _RAW_IP: Final = 101
+# Cache lines of a row that most packets touch.
+_BUSY_LINES: Final = 3
 
 
 @kernel
 def _open(r, t, d, via, state, out):
     """A new connection in row ``r``, whose key is set."""
+    release(r, out.lasting)
     state[CONN] += 1
     out.counters[OPENED] += 1
     r.phase = np.uint8(LIVE)
@@ -95,37 +105,30 @@ def _open(r, t, d, via, state, out):
 
 
 @kernel
-def _row_of(f, t, table, limits, out):
-    """The row of a frame's connection, made, renewed or reopened as need be.  Returns (row, direction)."""
+def _renew(r, f, t, d, limits, state, seed, vias, out):
+    """A row met after a silence, by another clock, on its active timeout, or by a SYN."""
+    quiet = t - r.t_last
+    opens = f.tcp == 1 and (f.tcp_flags & (SYN | ACK | RST)) == SYN
+    # A SYN that repeats is the same connection's; one with another number, after a silence, is not.
+    other = opens and ((r.seen[d] & HAS_START) == 0 or r.start[d] != np.uint32(f.seq + np.uint32(1)))
+    if (opens and r.phase == ENDED) or (other and quiet >= limits.ended_linger):
+        export(r, END if r.phase == ENDED else FORCED, state[CLOCK], out)
+        _open(r, t, d, via_of(f, vias, seed), state, out)
+    elif quiet >= limits.idle and (r.protocol != TCP or quiet >= limits.linger or opens):
+        export(r, IDLE, state[CLOCK], out)
+        _open(r, t, d, via_of(f, vias, seed), state, out)
+    elif quiet >= limits.idle:
+        export(r, IDLE, state[CLOCK], out)
+    elif t - r.t_first >= limits.active:
+        export(r, ACTIVE, state[CLOCK], out)
+    elif quiet < -BACK:
+        rewind(r, t, state[CLOCK], out)
+
+
+@kernel
+def _enter(f, t, d, table, vias, out):
+    """A row for a connection that has none; somebody else's if need be."""
     rows, entries, freed, state, seed, _ = table
-    d = np.int64(f.swapped)
-    if d:
-        a_high, a_low, b_high, b_low = f.dst_high, f.dst_low, f.src_high, f.src_low
-        a_port, b_port = f.dst_port, f.src_port
-    else:
-        a_high, a_low, b_high, b_low = f.src_high, f.src_low, f.dst_high, f.dst_low
-        a_port, b_port = f.src_port, f.dst_port
-    ports = ports_of(a_port, b_port, f.protocol)
-    n = find_row(entries, rows, f.hash, a_high, a_low, b_high, b_low, ports)
-    if n >= 0:
-        r = rows[n]
-        quiet = t - r.t_last
-        opens = f.tcp == 1 and (f.tcp_flags & (SYN | ACK | RST)) == SYN
-        # A SYN that repeats is the same connection's; one with another number, after a silence, is not.
-        other = opens and ((r.seen[d] & HAS_START) == 0 or r.start[d] != np.uint32(f.seq + np.uint32(1)))
-        if (opens and r.phase == ENDED) or (other and quiet >= limits.ended_linger):
-            export(r, END if r.phase == ENDED else FORCED, state[CLOCK], out)
-            _open(r, t, d, via_of(f, out.vias, seed), state, out)
-        elif quiet >= limits.idle and (r.protocol != TCP or quiet >= limits.linger or opens):
-            export(r, IDLE, state[CLOCK], out)
-            _open(r, t, d, via_of(f, out.vias, seed), state, out)
-        elif quiet >= limits.idle:
-            export(r, IDLE, state[CLOCK], out)
-        elif t - r.t_first >= limits.active:
-            export(r, ACTIVE, state[CLOCK], out)
-        elif quiet < -BACK:
-            rewind(r, t, state[CLOCK], out)
-        return n, d
     if state[FREED] == 0 and state[HIGH] == rows.size:
         evict(table, out)
     if state[FREED] > 0:
@@ -136,22 +139,42 @@ def _row_of(f, t, table, limits, out):
         state[HIGH] += 1
         state[WARY] += 1 if state[WARY] > 0 else 0  # a round is one row longer
     r = rows[n]
-    r.a_high = a_high
-    r.a_low = a_low
-    r.b_high = b_high
-    r.b_low = b_low
-    r.a_port = a_port
-    r.b_port = b_port
+    if d:
+        r.a_high, r.a_low, r.b_high, r.b_low = f.dst_high, f.dst_low, f.src_high, f.src_low
+        r.a_port, r.b_port = f.dst_port, f.src_port
+    else:
+        r.a_high, r.a_low, r.b_high, r.b_low = f.src_high, f.src_low, f.dst_high, f.dst_low
+        r.a_port, r.b_port = f.src_port, f.dst_port
     r.protocol = f.protocol
-    _open(r, t, d, via_of(f, out.vias, seed), state, out)
+    _open(r, t, d, via_of(f, vias, seed), state, out)
     index_row(entries, f.hash, n)
-    return n, d
+    return n
 
 
-@kernel
+@within
+def _row_of(f, t, d, table, limits, vias, out):
+    """The row of a frame's connection, made, renewed or reopened as need be."""
+    rows, entries, _, state, seed, _ = table
+    if d:
+        ports = ports_of(f.dst_port, f.src_port, f.protocol)
+        n = find_row(entries, rows, f.hash, f.dst_high, f.dst_low, f.src_high, f.src_low, ports)
+    else:
+        ports = ports_of(f.src_port, f.dst_port, f.protocol)
+        n = find_row(entries, rows, f.hash, f.src_high, f.src_low, f.dst_high, f.dst_low, ports)
+    if n < 0:
+        return _enter(f, t, d, table, vias, out)
+    r = rows[n]
+    quiet = t - r.t_last
+    opens = f.tcp == 1 and (f.tcp_flags & (SYN | ACK | RST)) == SYN
+    if opens or quiet >= limits.idle or quiet < -BACK or t - r.t_first >= limits.active:
+        _renew(r, f, t, d, limits, state, seed, vias, out)
+    return n
+
+
+@within
 def _count(r, d, t, f):
-    """Count a frame into its row; payload only where it is new (RFC 9293 section 3.4).  True: the row falls
-    due sooner than ``ageing`` knows."""
+    """Count a frame into its row; payload only where it is new (RFC 9293 section 3.4).  Returns (whether the
+    row falls due sooner than ``ageing`` knows, new payload octets)."""
     phase = r.phase
     sooner = r.packets[0] == 0 and r.packets[1] == 0
     if sooner:
@@ -175,10 +198,10 @@ def _count(r, d, t, f):
         if r.sized[d] < 8:
             r.sizes[d, r.sized[d]] = np.uint16(min(f.payload_wire, np.int64(0xFFFF)))
             r.sized[d] += np.uint8(1)
-    return sooner or r.phase != phase
+    return sooner or r.phase != phase, fresh
 
 
-@kernel
+@within
 def _sequence(r, d, f):
     """Follow TCP's sequence numbers and its opening and closing.  Returns the new payload octets."""
     flags = f.tcp_flags
@@ -209,40 +232,17 @@ def _sequence(r, d, f):
 
 
 @kernel
-def _take_in(data, f, t, table, limits, tokens, wanted, out):
-    """Count one packet that is, or was, in fragments, and judge it."""
-    rows, _, _, state, seed, due = table
-    orient(f, seed)
-    out.counters[METERED] += np.int64(f.packets)
-    n, d = _row_of(f, t, table, limits, out)
-    r = rows[n]
-    if _count(r, d, t, f):
-        due[n] = due_of(r, limits)
-    if f.tcp == 1:
-        pick(data, f, r, d, t, state[CLOCK], limits, tokens, out)
-    if wanted.on:
-        name(data, f, r, d, t, state, wanted, out)
-    if f.tcp == 1 and f.payload_wire > 0:
-        r.seen[d] |= np.uint8(HAS_PAYLOAD)
-
-
-@kernel
-def _fragment(data, f, t, table, limits, tokens, wanted, out):
-    """Take a fragment; what it makes whole is counted as no packet more, but its payload is judged.
-
-    That is in the arena: events say so by places behind the block's data."""
-    seed = table.seed
-    p = out.pieces
+def _fragment(data, f, t, p, seed, counters):
+    """Take a fragment.  Returns which packets are to be counted: 1 the fragment itself, 2 and 4 those that it
+    makes whole, in ``p.whole``; these are in the arena."""
     answer = take(data, f, t, p, seed)
-    if answer == METER:
-        _take_in(data, f, t, table, limits, tokens, wanted, out)
-    elif answer == REFUSE:
-        out.counters[REFUSED + FRAGMENT] += 1
+    ready = np.int64(1 if answer == METER else 0)
+    if answer == REFUSE:
+        counters[REFUSED + FRAGMENT] += 1
     for depth in range(2):  # a packet in fragments that holds a fragment
         made = p.filled[1] - 1
         if made < 0:
-            return
-        events, named = out.filled[1], out.filled[2]
+            break
         w = p.whole[depth]
         at, size = whole(p)
         w.refused = decode(p.arena, at, size, size, np.int64(_RAW_IP), w)
@@ -250,17 +250,14 @@ def _fragment(data, f, t, table, limits, tokens, wanted, out):
         if w.fragment != 0 and take(p.arena, w, t, p, seed) == HELD:
             continue
         if w.refused == 0:
-            _take_in(p.arena, w, t, table, limits, tokens, wanted, out)
+            ready |= np.int64(2) << depth
         else:
-            out.counters[REFUSED + w.refused] += np.int64(w.packets)
-        for k in range(events, out.filled[1]):
-            out.events[k].at += data.size
-        for k in range(named, out.filled[2]):
-            out.named[k].at += data.size
+            counters[REFUSED + w.refused] += np.int64(w.packets)
+    return ready
 
 
 @kernel
-def _look_ahead(block, first, count, rows, entries, seed, out):
+def _look_ahead(block, first, count, rows, entries, seed, frames):
     """Decode some frames and ask for the memory that counting them will touch.
 
     With 150,000 connections at random a packet otherwise waits for some five misses, one after the other.
@@ -271,18 +268,18 @@ def _look_ahead(block, first, count, rows, entries, seed, out):
         if i + AHEAD < offset.size:
             prefetch(data, offset[i + AHEAD], 0)
             prefetch(data, offset[i + AHEAD], 1)
-        f = out.frame[k]
+        f = frames[k]
         f.refused = decode(data, offset[i], np.int64(captured[i]), np.int64(length[i]), np.int64(link[i]), f)
         if f.refused == 0:
             orient(f, seed)
             prefetch(entries, home_slot(f.hash, entries), 0)
     for k in range(count):
-        f = out.frame[k]
+        f = frames[k]
         if f.refused == 0:
             entry = entries[home_slot(f.hash, entries)]
             if entry != np.uint64(0):
                 n = np.int64(entry & np.uint64(0xFFFFFFFF)) - 1
-                for line in range(4):
+                for line in range(_BUSY_LINES):
                     prefetch(rows, n, line)
 
 
@@ -290,42 +287,69 @@ def _look_ahead(block, first, count, rows, entries, seed, out):
 def meter(block, at, stop, table, limits, tokens, wanted, out):
     """Take frames from number ``at`` to before ``stop``.  ``block`` is Block.columns.
 
-    Returns the number of the first frame not taken: ``stop``, or less when an output is full.
+    Returns the number of the first frame not taken: ``stop``, or less when an output is full.  Events and
+    names of a packet that was put together say its place in the arena, behind the block's data.
     """
     data, _, captured, _, t_ns, _ = block
     rows, entries, _, state, seed, due = table
+    leaving = leaving_of(out)
+    picks = Picks(out.events, out.counters, out.joined, out.filled)
+    names = Names(out.named, out.name, out.filled)
+    counters, filled, p = out.counters, out.filled, out.pieces
     while at < stop:
         count = min(np.int64(AHEAD), stop - at)
-        _look_ahead(block, at, count, rows, entries, seed, out)
+        _look_ahead(block, at, count, rows, entries, seed, out.frame)
         for k in range(count):
             t = t_ns[at]
-            if out.filled[1] + _A_FRAME > out.events.size or out.filled[2] + _A_FRAME > out.named.size:
+            if filled[1] + _A_FRAME > out.events.size or filled[2] + _A_FRAME > out.named.size:
                 return at
-            if out.pieces.filled[0] > ARENA_FULL:
+            if p.filled[0] > ARENA_FULL:
                 return at
-            if not tick(t, table, limits, out):
+            steps = advance(t, state)
+            if filled[0] + steps + EXPORTS_A_FRAME > out.exports.size:
                 return at
+            if steps > 0:
+                sweep(steps, table, limits, leaving)
             f = out.frame[k]
-            out.counters[FRAMES] += 1
-            out.counters[OCTETS] += np.int64(captured[at])
+            counters[FRAMES] += 1
+            counters[OCTETS] += np.int64(captured[at])
             at += 1
+            ready, source = np.int64(1), data
             if f.fragment != 0:
-                _fragment(data, f, t, table, limits, tokens, wanted, out)
+                ready = _fragment(data, f, t, p, seed, counters)
+            elif f.refused != 0:
+                counters[REFUSED + f.refused] += 1
                 continue
-            if f.refused != 0:
-                out.counters[REFUSED + f.refused] += 1
-                continue
-            out.counters[METERED] += 1
-            n, d = _row_of(f, t, table, limits, out)
-            r = rows[n]
-            if _count(r, d, t, f):
-                due[n] = due_of(r, limits)
-            if f.tcp == 1:
-                pick(data, f, r, d, t, state[CLOCK], limits, tokens, out)
-            if wanted.on:
-                name(data, f, r, d, t, state, wanted, out)
-            if f.tcp == 1 and f.payload_wire > 0:
-                r.seen[d] |= np.uint8(HAS_PAYLOAD)
+            depth = 0
+            while ready != 0:
+                if ready & 1:
+                    events, named = filled[1], filled[2]
+                    if f.fragment != 0 or depth > 0:
+                        orient(f, seed)
+                    counters[METERED] += np.int64(f.packets)
+                    d = np.int64(f.swapped)
+                    n = _row_of(f, t, d, table, limits, out.vias, leaving)
+                    r = rows[n]
+                    sooner, fresh = _count(r, d, t, f)
+                    if sooner:
+                        due[n] = due_of(r, limits)
+                    if fresh > 0 and t - r.t_open >= AFTER_NS:
+                        note(source, f, r, n, d, t, rows, out.lasting)
+                    if f.tcp == 1:
+                        pick(source, f, r, d, t, state[CLOCK], limits, tokens, picks)
+                    if wanted.on and may_name(source, f, r, d):
+                        name(source, f, r, d, t, state, wanted, names)
+                    if f.tcp == 1 and f.payload_wire > 0:
+                        r.seen[d] |= np.uint8(HAS_PAYLOAD)
+                    if depth > 0:
+                        for j in range(events, filled[1]):
+                            out.events[j].at += data.size
+                        for j in range(named, filled[2]):
+                            out.named[j].at += data.size
+                ready >>= 1
+                if ready != 0:
+                    f, source = p.whole[depth], p.arena
+                    depth += 1
     return at
 
 
@@ -333,12 +357,14 @@ def meter(block, at, stop, table, limits, tokens, wanted, out):
 def flush(table, out):
     """Export what is left, in the order of rows, and forget it.  False: ``exports`` is full, call again."""
     rows, entries, freed, state, seed, _ = table
+    leaving = leaving_of(out)
     while state[HAND] < state[HIGH]:
         if out.filled[0] >= out.exports.size:
             return False
         if rows[state[HAND]].phase != FREE:
             r = rows[state[HAND]]
-            export(r, END if r.phase == ENDED else FORCED, state[CLOCK], out)
+            export(r, END if r.phase == ENDED else FORCED, state[CLOCK], leaving)
+            release(r, out.lasting)
             forget_row(entries, rows, freed, state, seed, state[HAND])
         state[HAND] += 1
     return True

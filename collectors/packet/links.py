@@ -10,6 +10,8 @@ from typing import Final
 import numpy as np
 
 from collectors.jit import bare as kernel
+from collectors.jit import within
+from collectors.reading import big, big16, big32
 
 NO_VLAN: Final = 0xFFFF
 # Headers that ``walk`` steps over, and labels of one stack.
@@ -38,22 +40,22 @@ _SLL: Final = 113
 _SLL2: Final = 276
 
 
-@kernel
+@within
 def be16(data, i):
     """Two bytes, most significant first."""
-    return (np.int64(data[i]) << 8) | np.int64(data[i + 1])
+    return big16(data, np.int64(i))
 
 
-@kernel
+@within
 def be32(data, i):
     """Four bytes, most significant first."""
-    return (be16(data, i) << 16) | be16(data, i + 2)
+    return big32(data, np.int64(i))
 
 
-@kernel
+@within
 def be64(data, i):
     """Eight bytes, most significant first, as u8."""
-    return (np.uint64(be32(data, i)) << np.uint64(32)) | np.uint64(be32(data, i + 4))
+    return big(data, np.int64(i))
 
 
 @kernel

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from collectors.jit import bare as kernel
+from collectors.jit import within
 from collectors.packet.frames import SYN, be16, be32
 from collectors.packet.hellos import MAX_OCTETS
 from collectors.packet.looking import (
@@ -265,6 +266,21 @@ def _segment(data, f, r, d, t, state, wanted, out):
 def _may_be_record(data, at, end):
     """Does data[at:end], less than six octets, begin as a handshake record?"""
     return data[at] == 22 and (end - at < 2 or data[at + 1] == 3)
+
+
+@within
+def may_name(data, f, r, d):
+    """Whether ``name`` has anything to look at: a few compares, for every packet."""
+    if f.payload == 0:
+        return False
+    if f.protocol == _UDP:
+        return f.src_port == 53 or (f.payload >= MIN_DATAGRAM and data[f.payload_at] & 0xC0 == 0xC0)
+    if f.tcp != 1:
+        return False
+    first = data[f.payload_at]
+    if first == 22 or f.src_port == 53 or r.seen[d] & _FOLLOWED or r.seen[d] & HAS_PAYLOAD == 0:
+        return True
+    return first in (ord("G"), ord("P"), ord("H"), ord("C"), ord("O"), ord("D"))
 
 
 @kernel

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter
 
 from collectors.errors import Reason
-from collectors.packet import fragments, vias
+from collectors.packet import fragments, lasting, vias
 from collectors.packet.ageing import Outputs
 
 
@@ -23,6 +23,16 @@ class PartMetrics:
             "Connections whose tunnel found no room in the table of tunnels.",
             registry=registry,
         )
+        self.lasting = Counter(
+            "poolwatch_collector_packet_lasting_total",
+            "Connections older than a minute whose pushes and TLS records are kept (opened), that lost "
+            "their place after a silence (evicted) or found none (no_room); what was not kept of them: "
+            "pushes beyond eight a minute, places where the next TLS record was not found.",
+            ("outcome",),
+            registry=registry,
+        )
+        for outcome in lasting.OUTCOMES:
+            self.lasting.labels(outcome)
         for outcome in fragments.OUTCOMES:
             self.fragments.labels(outcome)
 
@@ -34,6 +44,11 @@ class PartMetrics:
                 self.fragments.labels(outcome).inc(by)
         if counts[fragments.ORPHANED]:
             refused.labels(Reason.FRAGMENT).inc(int(counts[fragments.ORPHANED]))
+        kept = out.lasting.state[lasting.OPENED :]
+        for outcome, by in zip(lasting.OUTCOMES, kept.tolist(), strict=True):
+            if by:
+                self.lasting.labels(outcome).inc(by)
+        kept[:] = 0
         if out.vias.state[vias.UNTOLD]:
             self.untold.inc(int(out.vias.state[vias.UNTOLD]))
         counts[:] = 0

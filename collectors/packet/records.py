@@ -4,14 +4,15 @@ A connection's record runs from its initiator, where that is known, else from th
 packet.  All functions are pure; rows of one partition keep their order.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from collectors import wire
 from collectors.jit import bare as kernel
+from collectors.packet import lasting
 from collectors.packet.frames import NO_VLAN
 from collectors.packet.names import Sighting
 from collectors.packet.pages import Page
@@ -25,11 +26,27 @@ MAX_NAMES: Final = 1024
 Span = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class FlowColumns:
-    """``rows`` (n,) ROW; ``d`` (n,) the direction that is forward; the oriented 5-tuple; how they came."""
+class Left(NamedTuple):
+    """Rows that left the table, as ``ageing.Outputs`` has them: exports, exported and lasted."""
 
     rows: np.ndarray
+    t: np.ndarray
+    lasted: np.ndarray
+
+
+def together(parts: Sequence[Left]) -> Left:
+    """All of several, in their order."""
+    return Left(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class FlowColumns:
+    """``rows`` (n,) ROW, ``t`` (n,) i8 when each left the table, ``lasted`` (n,) LASTING what was kept of it
+    (where ``rows`` say so); ``d`` (n,) the direction that is forward; the oriented 5-tuple; how they came."""
+
+    rows: np.ndarray
+    t: np.ndarray
+    lasted: np.ndarray
     d: np.ndarray
     src: np.ndarray
     dst: np.ndarray
@@ -43,14 +60,17 @@ def _addresses(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     return np.stack([high, low], axis=1).astype(">u8").view(np.uint8).reshape(-1, 16)
 
 
-def flow_columns(rows: np.ndarray, known: Vias) -> FlowColumns:
+def flow_columns(left: Left, known: Vias) -> FlowColumns:
     """Orient exported rows: ROW records, as the table holds them; ``known`` tells how they came."""
+    rows = left.rows
     d = np.where(rows["initiator"] > 0, rows["initiator"].astype(np.int64) - 1, rows["sender"])
     a = _addresses(rows["a_high"], rows["a_low"])
     b = _addresses(rows["b_high"], rows["b_low"])
     back = d == 1
     return FlowColumns(
         rows,
+        left.t,
+        left.lasted,
         d,
         np.where(back[:, None], b, a),
         np.where(back[:, None], a, b),
@@ -79,6 +99,17 @@ def _sizes(sizes: np.ndarray, sized: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return offsets, sizes[np.arange(8) < sized[:, None]]
 
 
+def _lasting(lasted: np.ndarray, forward: np.ndarray, have: np.ndarray) -> dict[str, object]:
+    """Columns of what was kept of connections that lasted; none where that is nobody here."""
+    if not have.any():
+        return {}
+    return {
+        "pushes": lasting.pushes(lasted),
+        "record_sizes": lasting.records(lasted, forward, have),
+        "reverse_record_sizes": lasting.records(lasted, 1 - forward, have),
+    }
+
+
 def flow_batches(
     given: FlowColumns, owned: Owned, collector: str, received_ns: int | None
 ) -> Iterator[tuple[int, wire.Batch, Span]]:
@@ -92,7 +123,9 @@ def flow_batches(
     n = np.arange(i.size)
     tcp = r["protocol"] == _TCP
     via = Columns(*(column[i] for column in given.via))
-    received = r["t_export"] if received_ns is None else np.full(i.size, received_ns)
+    received = given.t[i] if received_ns is None else np.full(i.size, received_ns)
+    lasted, have = given.lasted[i], r["lasting"] > 0
+    lasted["pushes"][~have] = 0
     batch = wire.batch(
         "flows",
         i.size,
@@ -125,6 +158,7 @@ def flow_batches(
             "reverse_payload_bytes": r["payload_octets"][n, 1 - f],
             "first_sizes": _sizes(r["sizes"][n, f], r["sized"][n, f]),
             "reverse_first_sizes": _sizes(r["sizes"][n, 1 - f], r["sized"][n, 1 - f]),
+            **_lasting(lasted, f, have),
             "tunnel": (via.tunnel, via.tunnel > 0),
             "tunnel_src": (via.src, via.tunnel > 0),
             "tunnel_dst": (via.dst, via.tunnel > 0),

@@ -39,15 +39,17 @@ sys.path.append(str(HERE.parents[1] / "collectors" / "netflow"))
 def _plain_reading() -> ModuleType:
     """``collectors.reading`` without LLVM: a read outside the octets is an error."""
 
-    def octets(data: np.ndarray, at: int) -> bytes:
-        if not 0 <= at <= data.size - 8:
-            raise IndexError(f"eight octets at {at} of {data.size}")
-        return data[int(at) : int(at) + 8].tobytes()
+    def octets(data: np.ndarray, at: int, size: int = 8) -> bytes:
+        if not 0 <= at <= data.size - size:
+            raise IndexError(f"{size} octets at {at} of {data.size}")
+        return data[int(at) : int(at) + size].tobytes()
 
     made = ModuleType("collectors.reading")
     made.PADDING = 16
     made.little = lambda data, at: np.uint64(int.from_bytes(octets(data, at), "little"))
     made.big = lambda data, at: np.uint64(int.from_bytes(octets(data, at), "big"))
+    made.big16 = lambda data, at: np.int64(int.from_bytes(octets(data, at, 2), "big"))
+    made.big32 = lambda data, at: np.int64(int.from_bytes(octets(data, at, 4), "big"))
     made.swapped = lambda word: np.uint64(int.from_bytes(int(word).to_bytes(8, "little"), "big"))
     return made
 
