@@ -157,9 +157,10 @@ def text(value: object) -> str:
 
 
 def job_id(reader: Reader, fields: dict[str, Any]) -> str:
-    """The id of a job; EthProxy's is the header hash, whose hex may come in either case."""
+    """The id of a job; EthProxy's is the header hash, getwork's the header as far as it is kept, whose hex
+    may come in either case."""
     told = text(fields["job"])
-    return told.lower() if reader.dialect == "eth-proxy" else told
+    return told.lower() if reader.dialect in {"eth-proxy", "getwork"} else told
 
 
 def acknowledges(ack: int | None, end: int | None) -> bool:
@@ -179,6 +180,13 @@ def named(s: Session, dropped: dict[str, int], login: str, worker: str, fields: 
         wallet = wallet.partition(mark)[0]
     remember(dropped, s.wallets, wallet)
     remember(dropped, s.agents, text(fields.get("agent")))
+
+
+def asked(s: Session, dropped: dict[str, int], user: str, agent: str) -> None:
+    """A request over HTTP names its worker and its software in its head; kept where it mines."""
+    s.login = user
+    if s.shaped:
+        named(s, dropped, user, "", {"agent": agent})
 
 
 def remember(dropped: dict[str, int], names: list[str], name: str) -> None:
@@ -239,5 +247,7 @@ def hashes(s: Session) -> tuple[float | None, int, float | None]:
         if of is None:
             return None, 0, None
         held, factor = s.sums.get(""), of
+    elif held is None and s.proof.decided == s.algorithm:
+        held = s.sums.get("?")  # jobs told the target, shares the algorithm
     total, counted = (0.0, 0) if held is None else (held.total * factor, held.shares)
     return total, counted, None if s.hardest is None else s.hardest * factor

@@ -66,14 +66,26 @@ def header(work: Work, share: Submit) -> bytes | None:
     return built if len(built) == 80 else None
 
 
-def verifies(algorithm: str, built: bytes, difficulty: float) -> bool:
+def sent_header(share: Submit) -> bytes | None:
+    """The header that getwork hands in whole: each 4-byte word is reversed."""
+    try:
+        built = _words(bytes.fromhex(share.header))
+    except ValueError:
+        return None
+    return built if len(built) == 80 else None
+
+
+def verifies(algorithm: str, built: bytes, difficulty: float | None, hashes: float | None = None) -> bool:
     """Whether the header's hash, as a little-endian number, meets the share's target.
 
     The target is that of difficulty 1, 0xffff << 208, divided by ``difficulty``, and 65536 times that for
-    scrypt: 2^32 / factor of the algorithm.
+    scrypt: 2^32 / factor of the algorithm.  Where the job told the target, ``hashes`` is 2^256 over it.
     """
-    scale = 2**32 / (algorithms.factor(algorithm) or 2**32)
-    target = (0xFFFF << 208) * scale / difficulty
+    if hashes is not None:
+        target = 2**256 / hashes
+    else:
+        scale = 2**32 / (algorithms.factor(algorithm) or 2**32)
+        target = (0xFFFF << 208) * scale / (difficulty or 1.0)
     return int.from_bytes(HASHES[algorithm](built), "little") <= target
 
 
@@ -92,19 +104,31 @@ class Proof(msgspec.Struct, array_like=True, gc=False):
         """Whether another share is to be checked; given up early where nothing ever verifies."""
         return self.checked < sample and (self.checked < 8 or bool(self.counts))
 
-    def check(self, work: Work, share: Submit, difficulty: float, t_ns: int) -> str | None:
-        """Check one share; the algorithm that it verifies for (the decided one only, once there is one)."""
+    def check(
+        self,
+        work: Work | None,
+        share: Submit,
+        difficulty: float | None,
+        t_ns: int,
+        hashes: float | None = None,
+    ) -> str | None:
+        """Check one share; the algorithm that it verifies for (the decided one only, once there is one).
+
+        Without ``work`` the share holds its header; ``hashes`` is what a share of the job is worth, where
+        the job tells, else ``difficulty`` does.
+        """
         self.checked += 1
-        built = header(work, share)
+        built = sent_header(share) if work is None else header(work, share)
         if built is None:
             return None
         found = None
         for name in HASHES if self.decided is None else (self.decided,):
-            if verifies(name, built, difficulty):
+            if verifies(name, built, difficulty, hashes):
                 found = name
                 self.first_ns = self.first_ns or t_ns
                 self.counts[name] = self.counts.get(name, 0) + 1
-                gained = math.log10(max(1.0, difficulty * (algorithms.factor(name) or 1.0)))
+                worth = hashes or (difficulty or 0.0) * (algorithms.factor(name) or 1.0)
+                gained = math.log10(max(1.0, worth))
                 self.log10[name] = self.log10.get(name, 0.0) + gained
         if self.decided is None:
             self._decide()

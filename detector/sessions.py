@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from detector import ledger
-from detector.dialects import bitcoin, cryptonote, difficulty, ethereum, table
+from detector import algorithms, ledger
+from detector.dialects import bitcoin, cryptonote, difficulty, ethereum, getwork, table
 from detector.dialects.lines import LineError
 from detector.dialects.lines import read as read_line
 from detector.dialects.messages import InForce, Job
@@ -37,7 +37,9 @@ _PARSERS: Final[dict[str, Callable[[dict[str, Any], InForce], Job]]] = {
     "bitcoin": bitcoin.job,
     "cryptonote": cryptonote.job,
     "ethereum": ethereum.job,
+    "getwork": getwork.job,
 }
+_SHARES: Final = {"btc-v1": bitcoin.share, "getwork": getwork.share}
 
 
 class Engine:
@@ -59,10 +61,14 @@ class Engine:
 
     # -- lines in ----------------------------------------------------------------------------------
 
-    def read(self, s: Session, at: Arrival, line: bytes, out: list[Sight]) -> str | None:
-        """Take one line.  Raises LineError on one that cannot be read; gives the name of a message that
-        no row knows (for the vetoes), else None."""
+    def read(
+        self, s: Session, at: Arrival, line: bytes, out: list[Sight], asker: tuple[str, str] = ("", "")
+    ) -> str | None:
+        """Take one line.  Raises LineError on one that cannot be read; gives the name of a message that no
+        row knows (for the vetoes), else None.  ``asker``: user and agent of the HTTP request around it."""
         said = read_line(line)
+        if asker[0]:
+            ledger.asked(s, self.dropped, *asker)
         name = self.table.name(said)
         if name is None:
             if "result" in said or "error" in said or "reject-reason" in said:
@@ -153,8 +159,9 @@ class Engine:
             ledger.key_of(said.get("id")), at.direction, "submit", at.end, at.t_ns, s.dialect, worker
         )
         request.job, request.known = job, s.jobs.get(job)
-        if reader.dialect == "btc-v1" and s.proof.wants(self.sample):
-            request.share = bitcoin.share(fields, s.force)
+        share = _SHARES.get(reader.dialect)
+        if share is not None and s.proof.wants(self.sample):
+            request.share = share(fields, s.force)
         out.append(("share", reader.id, at.t_ns, (worker,)))
         if request.share is not None:
             self._verify(s, request, at.t_ns, out)
@@ -376,18 +383,18 @@ class Engine:
                 s.shares.rejected += 1
 
     def _verify(self, s: Session, request: Pending, t_ns: int, out: list[Sight]) -> None:
-        job = request.known
-        share = request.share
-        if share is None or job is None or job.work is None or job.difficulty is None:
+        job, share = request.known, request.share
+        if share is None or job is None or not s.proof.wants(self.sample):
             return
-        if not s.proof.wants(self.sample):
+        if job.hashes is None if share.header else job.work is None or job.difficulty is None:
             return
         request.share, request.known = None, msgspec.structs.replace(job, work=None)
         before = s.proof.decided
-        found = s.proof.check(job.work, share, job.difficulty, t_ns)
+        found = s.proof.check(job.work, share, job.difficulty, t_ns, job.hashes)
         s.shares.verified = s.proof.verified
         if s.proof.decided is not None and found == s.proof.decided:
             s.algorithm = found
             new = s.proof.verified if before is None else 1
-            details = (request.name, found, f"{job.difficulty:g}", str(new))
+            told = job.difficulty or (job.hashes or 0.0) / (algorithms.factor(found) or 1.0)
+            details = (request.name, found, f"{told:g}", str(new))
             out.append(("share_verified", request.dialect, t_ns, details))

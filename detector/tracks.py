@@ -13,6 +13,8 @@ from collectors.streams import END, GAP, START
 from detector.dialects.lines import Assembler, Refusal
 from detector.evidence import Address
 from detector.ledger import FAR_BYTES, HALF, WRAP, Pending, Session, Side
+from detector.transports import unwrapping
+from detector.transports.unwrapping import Wrapping
 
 TCP = 6
 Ends = tuple[tuple[Address, int], tuple[Address, int], int, int]
@@ -36,7 +38,7 @@ class Direction(msgspec.Struct, array_like=True, gc=False):
     """One direction.  ``base`` is the sequence number of offset 0; ``first`` that of the first byte seen,
     ``reached`` the next expected, ``ack`` the newest acknowledgement of the other direction; ``acked`` is
     set once the other direction acknowledged a byte that was seen; ``plain`` tells whether it began with a
-    line, None where its start was not seen."""
+    line, None where its start was not seen; ``wrap`` is what is around its lines."""
 
     lines: Assembler = msgspec.field(default_factory=Assembler)
     base: int | None = None
@@ -46,6 +48,7 @@ class Direction(msgspec.Struct, array_like=True, gc=False):
     acked: bool = False
     ended: bool = False
     plain: bool | None = None
+    wrap: Wrapping = msgspec.field(default_factory=Wrapping)
 
 
 class Waiting(msgspec.Struct, array_like=True, gc=False):
@@ -156,6 +159,24 @@ def is_web(track: Track, way: int) -> bool:
     return track.sides[way].lines.web and not track.sides[1 - way].lines.tunnel
 
 
+def lines_of(
+    track: Track, way: int, chunk: Chunk, data: bytes, refused: dict[str, int]
+) -> list[unwrapping.Told]:
+    """The lines of ``data``, the new bytes of a chunk: each with the offset behind it in ``data``."""
+    side = track.sides[way]
+    joined = side.plain is None or side.lines.late
+    ends = bool(chunk.flags & END)
+    return unwrapping.feed(
+        side.wrap, track.sides[1 - way].wrap, side.lines, data, refused, joined=joined, ends=ends
+    )
+
+
+def asker(track: Track, way: int) -> tuple[str, str]:
+    """User and agent of the HTTP request that the direction sends; nothing where there is none."""
+    http = track.sides[way].wrap.http
+    return ("", "") if http is None else (http.user, http.agent)
+
+
 def is_sure(track: Track) -> bool:
     """Whether what the connection says may confirm: both acknowledged payload bytes of the other, and where
     something came unseen before (the header of a form), the client took its turn after the server's."""
@@ -183,6 +204,7 @@ def place(track: Track, way: int, chunk: Chunk, protocol: int, refused: dict[str
 def _lost(track: Track, side: Direction, refused: dict[str, int]) -> None:
     track.gaps = True
     track.session.from_start = False
+    unwrapping.lost(side.wrap)
     if side.lines.gap():
         refused[Refusal.GAP] = refused.get(Refusal.GAP, 0) + 1
 

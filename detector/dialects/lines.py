@@ -1,7 +1,8 @@
 """One line in, one JSON object out; and the chunks of one direction in, whole lines out.
 
-Every text dialect is JSON objects ended by LF, CRLF seen (reference 1.1).  A line that is not an object is
-refused with a reason; a chunk never is.
+Every text dialect is JSON objects ended by LF, CRLF seen (reference 1.1).  Behind an object CR or NUL alone
+ends its line too; a byte order mark before one is passed over; an array of objects (a batch of JSON-RPC 2.0,
+section 6) is as many lines.  A line that is neither is refused with a reason; a chunk never is.
 """
 
 import re
@@ -16,7 +17,13 @@ MAX_LINE_BYTES: Final = 64 << 10
 
 RUN: Final = 3
 """So many mining messages in a row, no prose between, end a quotation."""
+MAX_BATCH: Final = 256
 _HEAD_BYTES: Final = 32
+_BOM: Final = b"\xef\xbb\xbf"
+_LEAD: Final = b" \t\r\0"
+# What ends a line: LF, or CR or NUL behind an object.
+_END: Final = re.compile(rb"\n|(?<=\})[\r\0](?!\n)")
+_BATCH: Final = re.compile(rb"\[\s*(?:\{|\Z)")
 _WEB: Final = re.compile(
     rb"(?:HTTP/\d|(?:GET|POST|PUT|HEAD|PATCH|DELETE|OPTIONS|TRACE) "
     rb"|(?:Host|Accept[\w-]*|User-Agent|Content-[\w-]+|Connection|Server|Date): )",
@@ -32,6 +39,9 @@ class Refusal(StrEnum):
     JSON = "json"  # malformed, not an object, a number out of range, not UTF-8
     DEEP = "deep"  # nested deeper than the interpreter's stack
     GAP = "gap"  # unfinished when bytes were lost
+    FRAME = "frame"  # in a WebSocket, but no frame of it
+    HTTP = "http"  # behind HTTP, but none
+    INFLATE = "inflate"  # compressed, and cannot be inflated, or to more than is read
 
 
 class LineError(ValueError):
@@ -44,6 +54,7 @@ class LineError(ValueError):
 
 _SPOILED: Final = re.compile(rb"\\(?:u(?:0000|[dD][89a-fA-F][\da-fA-F]{2})|.)|[\0-\x1f]")
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+_LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def read(line: bytes) -> dict[str, Any]:
@@ -137,7 +148,7 @@ class Assembler(msgspec.Struct, array_like=True, gc=False):
         out: list[tuple[bytes, int]] = []
         start = 0
         while True:
-            end = data.find(b"\n", start)
+            end = self._end(data, start)
             piece = data[start:] if end < 0 else data[start:end]
             if not self.skipping:
                 self._add(piece, refused)
@@ -148,14 +159,37 @@ class Assembler(msgspec.Struct, array_like=True, gc=False):
             if end < 0:
                 return out
             if self.tail:
-                out.append((self.tail, end + 1))
-                self.begun, self.heads = True, False
+                self._line(end + 1, out, refused)
             elif self.last:
                 self._text()
             else:
                 self.heads = False
             self.tail, self.skipping, self.last = b"", False, b""
             start = end + 1
+
+    def _end(self, data: bytes, start: int) -> int:
+        """Where the line from ``start`` on ends; -1 where it does not."""
+        if self.skipping or (b"\r" not in data and b"\0" not in data):
+            return data.find(b"\n", start)
+        if not start and data[:1] in {b"\r", b"\0"} and self.tail.endswith(b"}"):
+            return 0
+        found = _END.search(data, start)
+        return found.start() if found else -1
+
+    def _line(self, end: int, out: list[tuple[bytes, int]], refused: dict[str, int]) -> None:
+        """A whole line that begins as an object or a batch does."""
+        if self.tail[:1] == b"{":
+            out.append((self.tail, end))
+            self.begun, self.heads = True, False
+            return
+        found = batch(self.tail)
+        if found:
+            out += [(line, end) for line in found]
+            self.begun, self.heads = True, False
+        else:
+            self.last, self.head = self.tail.rstrip()[-1:], self.tail[:_HEAD_BYTES]
+            refused[Refusal.TEXT] = refused.get(Refusal.TEXT, 0) + 1
+            self._text()
 
     def _text(self) -> None:
         """A whole line that is no object."""
@@ -170,10 +204,14 @@ class Assembler(msgspec.Struct, array_like=True, gc=False):
             self.run = 0
 
     def _add(self, piece: bytes, refused: dict[str, int]) -> None:
-        grown = self.tail + piece if self.tail else piece.lstrip(b" \t\r")
+        grown = self.tail + piece if self.tail else piece.lstrip(_LEAD)
+        while grown[:3] == _BOM:
+            grown = grown[3:].lstrip(_LEAD)
         if not grown:
-            return
-        if grown[:1] != b"{":
+            self.tail = b""
+        elif len(grown) < len(_BOM) and _BOM.startswith(grown):
+            self.tail = grown
+        elif grown[:1] != b"{" and not _BATCH.match(grown):
             # PROXY protocol, version 1: the one line of words that may come before (reference 1.1, 7).
             self.last = b"}" if grown.startswith(b"PROXY ") else grown.rstrip()[-1:]
             self.head = grown[:_HEAD_BYTES]
@@ -186,3 +224,12 @@ class Assembler(msgspec.Struct, array_like=True, gc=False):
     def _drop(self, why: Refusal, refused: dict[str, int]) -> None:
         self.tail, self.skipping = b"", True
         refused[why] = refused.get(why, 0) + 1
+
+
+def batch(line: bytes) -> list[bytes]:
+    """The objects of a JSON array that holds nothing else, at most MAX_BATCH; none where it is none."""
+    try:
+        found = [bytes(raw) for raw in _LIST.decode(line)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    return found[:MAX_BATCH] if all(one.startswith(b"{") for one in found) else []

@@ -44,10 +44,12 @@ class InForce(msgspec.Struct, array_like=True, gc=False):
 
 
 class Submit(msgspec.Struct, array_like=True, gc=False):
-    """One share as sent: hex fields of a Bitcoin-family submit, empty in the other families."""
+    """One share as sent: hex fields of a Bitcoin-family submit, empty in the other families.  ``header`` is
+    that of getwork, 160 hex digits."""
 
     extranonce2: str
     ntime: str
     nonce: str
     version: Version
     mask: Mask | None
+    header: str = ""

@@ -34,7 +34,7 @@ class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """
 
     id: str
-    parser: Literal["bitcoin", "cryptonote", "ethereum"]
+    parser: Literal["bitcoin", "cryptonote", "ethereum", "getwork"]
     what: str
     status: Literal["sourced", "UNVERIFIED"]
     source: str

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import msgspec
 
 from collectors import wire
-from collectors.streams import START
+from collectors.streams import END, START
 from detector import algorithms, vetoes
 from detector.clock import MINUTE_NS, SECOND_NS
 from detector.dialects.lines import LineError
@@ -25,11 +25,13 @@ from detector.tracks import (
     State,
     Track,
     Waiting,
+    asker,
     chunks,
     covers,
     is_new,
     is_sure,
     is_web,
+    lines_of,
     place,
 )
 
@@ -181,21 +183,24 @@ class PayloadObserver:
             skipped = len(chunk.data) - len(data)
             self.stats.bytes += len(data)
             self.stats.repeated_bytes += skipped
-            for line, end in track.sides[way].lines.feed(data, self.stats.refused):
-                self._line(step, way, chunk, line, skipped + end)
+            for line, end, body in lines_of(track, way, chunk, data, self.stats.refused):
+                self._line(step, way, chunk, line, skipped + end, body=body)
         elif chunk.data:
             self.stats.repeated_bytes += len(chunk.data)
+        elif chunk.flags & END:
+            for line, end, body in lines_of(track, way, chunk, data, self.stats.refused):
+                self._line(step, way, chunk, line, end, body=body)
         if track.waiting and is_sure(track):
             self._confirmed(step)
 
-    def _line(self, step: _Step, way: int, chunk: Chunk, line: bytes, end: int) -> None:
+    def _line(self, step: _Step, way: int, chunk: Chunk, line: bytes, end: int, *, body: bool) -> None:
         track = step.track
         self.stats.lines += 1
         side = track.sides[way]
-        if side.lines.web and is_web(track, way):
+        if not body and side.lines.web and is_web(track, way):
             self.stats.quoted += 1
             return
-        if side.lines.quotes and not (self._engine.mines(line) and side.lines.mined()):
+        if not body and side.lines.quotes and not (self._engine.mines(line) and side.lines.mined()):
             self.stats.quoted += 1
             return
         if step.ends[2] == TCP:
@@ -205,7 +210,7 @@ class PayloadObserver:
             at = Arrival(way, chunk.t_ns, None, None, None)
         heard, sights = track.session.heard, list[Sight]()
         try:
-            name = self._engine.read(track.session, at, line, sights)
+            name = self._engine.read(track.session, at, line, sights, asker(track, way))
         except LineError as error:
             refused = self.stats.refused
             refused[error.reason] = refused.get(error.reason, 0) + 1
@@ -282,7 +287,8 @@ class PayloadObserver:
             return
         session = step.track.session
         client = 0 if session.client is None else session.client
-        why = words.why(kind, rule, session.dialect, step.ends, client, details)
+        beyond = "".join(step.track.sides[client].wrap.targets[-1:])
+        why = words.why(kind, rule, session.dialect, step.ends, client, details, beyond)
         step.now.fresh[key] = _Fresh(first_ns, last_ns, count, why)
 
     def _wait(self, track: Track, sight: Sight) -> None:

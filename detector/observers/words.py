@@ -37,12 +37,15 @@ def ends(given: Ends, way: int) -> str:
     return f"{end(given[:2][way])} to {end(given[:2][1 - way])}"
 
 
-def why(kind: str, rule: str, dialect: str, given: Ends, client: int, details: tuple[str, ...]) -> str:
-    """One sentence for a first occurrence: the dialect, who, what."""
+def why(
+    kind: str, rule: str, dialect: str, given: Ends, client: int, details: tuple[str, ...], beyond: str = ""
+) -> str:
+    """One sentence for a first occurrence: the dialect, who, what; ``beyond`` whom a proxy was asked for."""
     parts = [clean(part) for part in details]
     said = _WHY[kind].format(*parts, "", "", client=end(given[:2][client]), server=end(given[:2][1 - client]))
     if kind == "mining_request":
         said = f"{end(given[:2][client])} {said} ({rule})"
+        said += f", by way of a proxy to {clean(beyond)}" if beyond else ""
     if kind in _NAMED and parts[0]:
         said += f", {'as' if kind == 'mining_request' else 'of'} {parts[0]}"
     return f"{dialect}: {said}"

@@ -125,7 +125,9 @@ def test_a_share_is_accepted_as_often_as_the_truth_says(row):
     submits, accepted = [], 0
     for from_client, message in lines(PCAPS / row["file"]):
         if from_client:
-            submits.append(message["id"]) if "submit" in message["method"] else None
+            # A share of getwork is a getwork that brings something.
+            brings = "submit" in message["method"] or (message["method"] == "getwork" and message["params"])
+            submits.append(message["id"]) if brings else None
         elif message.get("id") in submits and not message.get("error") and message["result"]:
             submits.remove(message["id"])
             accepted += 1

@@ -1,6 +1,8 @@
 """Lines: cut anywhere, the same; any bytes are read or refused."""
 
 # ruff: noqa: E501  # real lines are long
+import itertools
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -105,6 +107,43 @@ def test_the_offset_behind_each_line_is_told():
     assembler, refused = Assembler(), {}
     assembler.feed(b'{"a"', refused)
     assert assembler.feed(b':1}\n{"b":2}\n', refused) == [(b'{"a":1}', 4), (b'{"b":2}', 12)]
+
+
+HIDDEN = {
+    "bom": b'\xef\xbb\xbf{"a":1}\n\xef\xbb\xbf {"b":2}\r\n',
+    "cr": b'{"a":1}\r{"b":{"c":2}}\r',
+    "nul": b'{"a":1}\0\0{"b":2}\0',
+    "crlf": b'{"a":1}\r\n{"b":2}\r\n',
+    "batch": b'[{"a":1},\t{"b":2}]\n',
+    "batches": b' [ {"a":1}]\r\n[{"b":2}]\n',
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+@given(places=st.lists(st.integers(0, 40), max_size=40))
+def test_what_hides_a_line_hides_none_wherever_it_is_cut(name, places):
+    stream = HIDDEN[name]
+    ends = sorted({0, len(stream), *(p for p in places if p < len(stream))})
+    got, refused, assembler = feed([stream[a:b] for a, b in itertools.pairwise(ends)])
+    assert [next(iter(lines.read(line))) for line in got] == ["a", "b"]
+    assert refused == {}
+    assert not assembler.quotes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[]", b"[1]", b'[{"a":1},2]', b'[{"a":1}', b"[12:00] net < {}", b'[{"a":1}] x', b"[" * 9999, b'["{}"]'],
+)
+def test_an_array_of_anything_else_is_prose(text):
+    got, refused, assembler = feed([text + b"\n"])
+    assert got == []
+    assert refused == {Refusal.TEXT: 1}
+    assert assembler.quotes == (not text.endswith(b"}"))
+
+
+def test_a_batch_has_a_bound():
+    got, *_ = feed([b"[" + b",".join([b'{"a":1}'] * 5000) + b"]\n"])
+    assert len(got) == lines.MAX_BATCH
 
 
 def test_an_assembler_survives_serialising():

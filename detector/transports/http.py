@@ -1,0 +1,261 @@
+"""Octets of one direction of HTTP/1 in, the JSON bodies of its messages out (RFC 9112).
+
+Bodies of requests are read where they are POSTed as JSON, which no page can make a browser do to another's
+server without its leave; bodies of responses where they answer such a request.  All others are passed over.
+"""
+
+import base64
+import binascii
+import re
+from typing import Annotated, Final
+
+import msgspec
+
+from detector.transports.inflating import CODINGS, InflateError
+from detector.transports.inflating import body as inflated
+
+MAX_HEAD: Final = 16 << 10
+MAX_BODY: Final = 64 << 10
+MAX_ASKED: Final = 64
+MAX_TEXT: Final = 128
+MAX_LINE: Final = 256
+"""Of a chunk's size, with its extensions."""
+
+METHODS: Final = ("GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE")
+STARTS: Final = (b"HTTP/1.", *(f"{method} ".encode() for method in METHODS))
+_REQUEST: Final = re.compile(rb"([A-Z]{3,7}) (\S+) HTTP/1\.[01]\r?")
+_RESPONSE: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)((?: .*)?)", re.S)
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r?", re.S)
+
+# What a response's request was.
+JSON: Final = "json"  # a body that is read was POSTed, or a miner's head
+PLAIN: Final = ""
+CONNECT: Final = "CONNECT"
+HEAD: Final = "HEAD"
+UNKNOWN: Final = "?"  # it was not seen
+
+# What comes behind a head or a body.
+MORE: Final = "more"  # of what is there not enough is there
+BODY: Final = "body"  # a body ends here
+NEXT: Final = "next"  # another message, or nothing to be told
+TUNNEL: Final = "tunnel"  # whatever it is, not HTTP of this server
+FRAMES: Final = "frames"  # a WebSocket
+
+_AT_HEAD, _COUNTED, _SIZES, _CHUNK, _TRAILER, _TO_END = range(6)
+
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+Where = Annotated[int, msgspec.Meta(ge=0, le=5)]
+
+
+def starts(data: bytes) -> bool | None:
+    """Whether a message begins so; None while it could."""
+    found = any(data.startswith(word) for word in STARTS)
+    if not found and any(word.startswith(data) for word in STARTS):
+        return None
+    return found
+
+
+class Http(msgspec.Struct, array_like=True, gc=False):
+    """Where one direction stands.  ``asked`` is what the requests were that wait for their responses; of
+    the present message ``wanted`` says that its ``body`` is kept, ``coding`` how it is packed.
+
+    ``user`` and ``agent`` are those of the latest request: getwork names its worker there alone.  ``target``
+    is whom CONNECT asked for, or whose WebSocket; ``heads`` says that a head was whole.
+    """
+
+    where: Where = _AT_HEAD
+    left: Annotated[int, msgspec.Meta(ge=0)] = 0
+    wanted: bool = False
+    long: bool = False
+    coding: Text = ""
+    body: Annotated[bytes, msgspec.Meta(max_length=MAX_BODY)] = b""
+    asked: Annotated[list[Text], msgspec.Meta(max_length=MAX_ASKED)] = []
+    user: Text = ""
+    agent: Text = ""
+    target: Text = ""
+    heads: bool = False
+
+    def step(self, data: bytes, at: int, peer: "Http | None") -> tuple[int, str]:
+        """Read on at ``at``: where it stopped, and what comes there.  ``peer`` is the other direction.
+
+        With MORE, what is behind ``at`` is to be given again with what follows.  Raises ValueError on what
+        is no HTTP/1.
+        """
+        if self.where == _AT_HEAD:
+            return self._head(data, at, peer)
+        if self.where in {_COUNTED, _CHUNK}:
+            return self._counted(data, at)
+        if self.where == _TO_END:
+            self._keep(data[at:])
+            return len(data), MORE
+        return self._size(data, at)
+
+    def take(self) -> bytes | None:
+        """The body that has ended; None where it was not wanted.  Raises InflateError on one that cannot be
+        read."""
+        body, self.body = self.body, b""
+        wanted, self.wanted = self.wanted, False
+        if not wanted:
+            return None
+        if self.long:
+            raise InflateError("more than is read")
+        if not self.coding:
+            return body
+        return inflated(body, self.coding)
+
+    def ends(self) -> bool:
+        """The connection ends: whether a body does with it."""
+        whole = self.where == _TO_END
+        self.where = _AT_HEAD
+        return whole
+
+    # -- heads -------------------------------------------------------------------------------------
+
+    def _head(self, data: bytes, at: int, peer: "Http | None") -> tuple[int, str]:
+        while data[at : at + 1] in {b"\r", b"\n"}:
+            at += 1  # RFC 9112 section 2.2
+        if at == len(data):
+            return at, NEXT
+        blank = _BLANK_LINE.search(data, at)
+        if blank is None or blank.end() - at > MAX_HEAD:
+            if len(data) - at > MAX_HEAD or starts(data[at : at + 8]) is False:
+                raise ValueError("no head")
+            return at, MORE
+        first, *fields = data[at : blank.start()].split(b"\n")
+        told: dict[bytes, bytes] = {}
+        for field in fields:
+            name, colon, value = field.partition(b":")
+            if colon:
+                told.setdefault(name.lower(), value.strip())
+        at = blank.end()
+        request, response = _REQUEST.fullmatch(first), _RESPONSE.fullmatch(first)
+        self.heads = self.heads or bool(request or response)
+        if request:
+            return at, self._request(request[1], request[2], told)
+        if response:
+            return at, self._response(int(response[1]), response[2], told, peer)
+        raise ValueError("no start line")
+
+    def _request(self, method: bytes, target: bytes, told: dict[bytes, bytes]) -> str:
+        self.user, self.agent = _user(told.get(b"authorization", b"")), _text(told.get(b"user-agent", b""))
+        mines = any(name.startswith(b"x-mining-") for name in told)
+        kind = JSON if mines or (method == b"POST" and _is_json(told)) else PLAIN
+        if method in {b"CONNECT", b"HEAD"}:
+            kind = method.decode()
+        if len(self.asked) < MAX_ASKED:
+            self.asked = [*self.asked, kind]
+        if method == b"CONNECT":
+            self.target = _text(target)
+            return TUNNEL
+        if _upgrades(told):
+            self.target = _text(told.get(b"host", b"") + target)
+            return FRAMES
+        return self._body(told, wanted=kind == JSON, to_end=False)
+
+    def _response(self, status: int, phrase: bytes, told: dict[bytes, bytes], peer: "Http | None") -> str:
+        if status == 101:
+            if not _upgrades(told):
+                raise ValueError("another protocol")
+            return FRAMES
+        if status < 200:
+            return NEXT
+        asked = UNKNOWN
+        if peer is not None and peer.asked:
+            asked, *peer.asked = peer.asked
+        # Whose request was not seen is told by its words alone.
+        connected = asked == CONNECT or (asked == UNKNOWN and b"onnection" in phrase)
+        if connected and status < 300:
+            return TUNNEL
+        if asked == HEAD or status in {204, 304}:
+            return NEXT
+        mines = b"x-long-polling" in told or b"x-stratum" in told
+        answers = asked in {JSON, UNKNOWN} and (_is_json(told) or b"content-type" not in told)
+        return self._body(told, wanted=mines or answers, to_end=True)
+
+    def _body(self, told: dict[bytes, bytes], *, wanted: bool, to_end: bool) -> str:
+        """What of a body comes behind a head (RFC 9112 section 6.3)."""
+        self.body, self.long = b"", False
+        coding = told.get(b"content-encoding", b"identity").lower().decode("latin-1")
+        self.coding = coding if coding in CODINGS else ""
+        self.wanted = wanted and (coding in CODINGS or coding == "identity")
+        if b"transfer-encoding" in told:
+            if not told[b"transfer-encoding"].lower().endswith(b"chunked"):
+                raise ValueError("a transfer coding")
+            self.where = _SIZES
+            return NEXT
+        size = told.get(b"content-length")
+        if size is None:
+            self.where = _TO_END if to_end else _AT_HEAD
+            return NEXT
+        if not size.isdigit() or len(size) > 15:
+            raise ValueError("no length")
+        self.left = int(size)
+        self.where = _COUNTED if self.left else _AT_HEAD
+        return NEXT
+
+    # -- bodies ------------------------------------------------------------------------------------
+
+    def _keep(self, data: bytes) -> None:
+        if self.wanted and not self.long:
+            self.long = len(self.body) + len(data) > MAX_BODY
+            self.body = b"" if self.long else self.body + data
+
+    def _counted(self, data: bytes, at: int) -> tuple[int, str]:
+        taken = data[at : at + self.left]
+        self._keep(taken)
+        self.left -= len(taken)
+        at += len(taken)
+        if self.left:
+            return at, MORE
+        if self.where == _CHUNK:
+            self.where = _SIZES
+            return at, NEXT
+        self.where = _AT_HEAD
+        return at, BODY
+
+    def _size(self, data: bytes, at: int) -> tuple[int, str]:
+        """A line between chunks: the end of one, the size of the next, or a trailer (RFC 9112 7.1)."""
+        end = data.find(b"\n", at)
+        if end < 0:
+            if len(data) - at > MAX_LINE:
+                raise ValueError("no size of a chunk")
+            return at, MORE
+        line = data[at:end]
+        if self.where == _TRAILER:
+            if line.strip(b"\r"):
+                return end + 1, NEXT
+            self.where = _AT_HEAD
+            return end + 1, BODY
+        if not line.strip(b"\r"):
+            return end + 1, NEXT
+        size = _SIZE.fullmatch(line)
+        if size is None:
+            raise ValueError("no size of a chunk")
+        self.left = int(size[1], 16)
+        self.where = _CHUNK if self.left else _TRAILER
+        return end + 1, NEXT
+
+
+def _is_json(told: dict[bytes, bytes]) -> bool:
+    kind = told.get(b"content-type", b"").lower().partition(b";")[0].strip()
+    return kind.startswith(b"application/") and b"json" in kind
+
+
+def _upgrades(told: dict[bytes, bytes]) -> bool:
+    return told.get(b"upgrade", b"").lower() == b"websocket"
+
+
+def _text(value: bytes) -> str:
+    return value[:MAX_TEXT].decode("latin-1")
+
+
+def _user(authorization: bytes) -> str:
+    """Who asks, of the Basic scheme (RFC 7617); the password is not kept."""
+    scheme, _, told = authorization.partition(b" ")
+    if scheme.lower() != b"basic" or len(told) > 4 * MAX_TEXT:
+        return ""
+    try:
+        return base64.b64decode(told.strip(), validate=True).partition(b":")[0].decode()[:MAX_TEXT]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,50 @@
+"""Compressed octets in, what they hold out, within a bound."""
+
+import zlib
+from typing import Final
+
+MAX_INFLATED: Final = 64 << 10
+"""As long as the longest line that is read: a bomb costs no more."""
+WINDOW: Final = 32 << 10
+"""What DEFLATE may look back at (RFC 1951 section 2)."""
+FLUSHED: Final = b"\0\0\xff\xff"
+"""What a sender leaves off the end of a message (RFC 7692 section 7.2.1)."""
+
+CODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""Content codings by what zlib calls them."""
+
+
+class InflateError(ValueError):
+    """A peer sent what cannot be inflated, or what holds more than MAX_INFLATED."""
+
+
+def message(data: bytes, window: bytes) -> bytes:
+    """A message of permessage-deflate; ``window`` is what was inflated before it, at most WINDOW octets.
+
+    A window that is kept where the sender begins anew does no harm: nothing looks back at it.  One that is
+    not whole is told by the first look beyond it.  Raises InflateError.
+    """
+    return _inflated(zlib.decompressobj(-15, zdict=window), data + FLUSHED)
+
+
+def body(data: bytes, coding: str) -> bytes:
+    """The body of an HTTP message in a coding of CODINGS.  Raises InflateError.
+
+    Some send "deflate" without the zlib wrapper (RFC 9110 section 8.4.1.2).
+    """
+    try:
+        return _inflated(zlib.decompressobj(CODINGS[coding]), data, whole=True)
+    except InflateError:
+        if coding != "deflate":
+            raise
+    return _inflated(zlib.decompressobj(-15), data, whole=True)
+
+
+def _inflated(inflate: "zlib._Decompress", data: bytes, *, whole: bool = False) -> bytes:
+    try:
+        out = inflate.decompress(data, MAX_INFLATED + 1)
+    except zlib.error as error:
+        raise InflateError(str(error)) from None
+    if len(out) > MAX_INFLATED or (whole and not inflate.eof):
+        raise InflateError("more than is read" if len(out) > MAX_INFLATED else "cut short")
+    return out

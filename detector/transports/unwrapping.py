@@ -1,0 +1,293 @@
+"""Octets of one direction of a connection in, the lines that it carries out, whatever carries them.
+
+``feed`` is the verb.  Most directions are plain lines from their first byte on, and are handed to the cutter
+of lines at once.  Before them may be preambles of proxies, one inside another; around them HTTP/1 or the
+frames of a WebSocket, also inside of a tunnel.  What begins as one of these and is not is given to the cutter
+as it is.
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+
+from detector.dialects.lines import MAX_BATCH, Assembler, Refusal, batch
+from detector.transports import http, preambles, websocket
+from detector.transports.http import Http
+from detector.transports.inflating import InflateError
+from detector.transports.websocket import Frames
+
+MAX_HELD: Final = http.MAX_HEAD + http.MAX_LINE
+MAX_TARGETS: Final = 4
+"""Proxies one behind another."""
+
+_BLANKS: Final = b" \t\r\n"
+_MAX_BLANKS: Final = 1024
+
+UNDECIDED, PLAIN, HTTP, UPGRADING, FRAMES, SOCKS, SEEKING = range(7)
+Mode = Annotated[int, msgspec.Meta(ge=0, le=6)]
+
+Told = tuple[bytes, int, bool]
+"""A line; the offset behind it in what was fed; whether it is a body of HTTP, whole and by itself."""
+
+
+class Wrapping(msgspec.Struct, array_like=True, gc=False):
+    """What is around the lines of one direction.  ``held`` is the beginning of something that is not whole,
+    to be read again with what follows; ``targets`` whom preambles and CONNECT named."""
+
+    mode: Mode = UNDECIDED
+    held: Annotated[bytes, msgspec.Meta(max_length=MAX_HELD)] = b""
+    http: Http | None = None
+    frames: Frames | None = None
+    targets: Annotated[list[str], msgspec.Meta(max_length=MAX_TARGETS)] = []
+
+
+def feed(
+    side: Wrapping,
+    peer: Wrapping,
+    lines: Assembler,
+    data: bytes,
+    refused: dict[str, int],
+    *,
+    joined: bool = False,
+    ends: bool = False,
+) -> list[Told]:
+    """Lines of ``data``.  ``joined``: the direction's first byte was not seen; ``ends``: it ends behind."""
+    if side.mode == PLAIN and not joined:
+        return [(line, end, False) for line, end in lines.feed(data, refused)]
+    return _Feeding(side, peer, lines, refused, joined).run(data, ends=ends)
+
+
+def lost(side: Wrapping) -> None:
+    """Bytes were lost: what was begun is not finished; what follows is looked at as it comes."""
+    side.held = b""
+    if side.http is not None:
+        side.http = msgspec.structs.replace(Http(), asked=side.http.asked, user=side.http.user)
+    if side.mode in {HTTP, FRAMES, SEEKING}:
+        side.mode = SEEKING
+        side.frames = Frames() if side.frames is not None else None
+    elif side.mode != PLAIN:
+        side.mode = UNDECIDED
+
+
+class _Feeding:
+    """One call of ``feed``: ``base`` octets of what is read were held from before."""
+
+    __slots__ = ("base", "joined", "lines", "out", "peer", "refused", "side")
+
+    def __init__(
+        self, side: Wrapping, peer: Wrapping, lines: Assembler, refused: dict[str, int], joined: bool
+    ) -> None:
+        self.side, self.peer, self.lines, self.refused, self.joined = side, peer, lines, refused, joined
+        self.base = 0
+        self.out: list[Told] = []
+
+    def run(self, fresh: bytes, *, ends: bool) -> list[Told]:
+        side = self.side
+        data, side.held = side.held + fresh, b""
+        self.base = len(data) - len(fresh)
+        self._look_again(data)
+        at = 0
+        while at < len(data):
+            mode = side.mode
+            try:
+                after = self._step(data, at)
+            except ValueError:
+                self._give_up(mode)
+                after = at
+            if after == at and side.mode == mode:
+                side.held = data[at:][:MAX_HELD]
+                break
+            at = after
+        if ends and side.mode == HTTP and side.http is not None and side.http.ends():
+            self._body(len(data))
+        return self.out
+
+    def _look_again(self, data: bytes) -> None:
+        """Of a direction that was joined, or in which something was lost, lines or nothing may be HTTP or
+        frames from here on."""
+        side = self.side
+        joined = side.mode == PLAIN and self.joined and not self.lines.web
+        if side.held or not (joined or side.mode == SEEKING):
+            return
+        if http.starts(data[:8]):
+            self._end_line()
+            side.http, side.mode = side.http or Http(), HTTP
+        elif (side.frames is not None or not self.lines.read) and websocket.is_frames(data):
+            self.lines.gap()
+            side.frames, side.mode = Frames(), FRAMES
+
+    def _end_line(self) -> None:
+        """What of a line is there ends where HTTP begins: it was the body of a message."""
+        if self.lines.tail.rstrip().endswith(b"}"):
+            self.out += [(line, 0, False) for line, _ in self.lines.feed(b"\n", self.refused)]
+        else:
+            self.lines.gap()
+
+    def _step(self, data: bytes, at: int) -> int:
+        """Read on at ``at`` by the present mode: where it stopped.  Raises ValueError."""
+        side = self.side
+        if side.mode == UNDECIDED:
+            return self._decide(data, at)
+        if side.mode == PLAIN:
+            self.out += [
+                (line, max(0, at + end - self.base), False)
+                for line, end in self.lines.feed(data[at:], self.refused)
+            ]
+            return len(data)
+        if side.mode == HTTP:
+            return self._http(data, at)
+        if side.mode == FRAMES:
+            return self._frames(data, at)
+        if side.mode == SOCKS:
+            return self._preamble(preambles.socks5(data[at:]), at, last=data[at] == 5)
+        if side.mode == UPGRADING:
+            # A WebSocket, if the server lets it be; else another request (RFC 6455 section 4.1).
+            begins = http.starts(data[at : at + 8])
+            if begins is None:
+                return at
+            side.mode = HTTP if begins else FRAMES
+            side.frames = None if begins else Frames()
+            return at
+        return len(data)  # SEEKING
+
+    def _give_up(self, mode: int) -> None:
+        """It is not what it began as."""
+        side = self.side
+        if mode == FRAMES:
+            self._count(Refusal.FRAME)
+            side.mode = SEEKING
+            return
+        if mode == HTTP:
+            self._count(Refusal.HTTP)
+            # Behind a head nothing is a miner's that is not read by the rules of HTTP.
+            self.lines.web = self.lines.web or bool(side.http and side.http.heads)
+        side.mode = PLAIN
+
+    def _count(self, why: Refusal) -> None:
+        self.refused[why] = self.refused.get(why, 0) + 1
+
+    # -- the beginning -----------------------------------------------------------------------------
+
+    def _decide(self, data: bytes, at: int) -> int:
+        """What begins here?  Held as long as it may be several."""
+        side, head = self.side, data[at:]
+        if head.startswith(preambles.SIGNATURE[: len(head)]):
+            return self._preamble(preambles.proxy_header(head), at)
+        text = head.lstrip(_BLANKS)
+        if text[:1] in {b"{", b"["}:
+            side.mode = PLAIN
+            return at
+        if not text:
+            side.mode = PLAIN if len(head) > _MAX_BLANKS else UNDECIDED
+            return at
+        begins = http.starts(text[:8])
+        if begins is None or preambles.WORD.startswith(text):
+            return at
+        if begins:
+            side.http, side.mode = side.http or Http(), HTTP
+            return at
+        if text.startswith(preambles.WORD):
+            return self._preamble(preambles.proxy_line(text), at + len(head) - len(text))
+        return self._decide_binary(head, at)
+
+    def _decide_binary(self, head: bytes, at: int) -> int:
+        side = self.side
+        if self.joined and not side.targets:
+            if websocket.is_frames(head):
+                side.mode, side.frames = FRAMES, Frames()
+            else:
+                side.mode = PLAIN
+            return at
+        if head[:1] == b"\5":
+            found = preambles.socks5_opening(head)
+            if found is not None:
+                side.mode = SOCKS
+                return at + found[0]
+            return at
+        return self._preamble(preambles.socks4(head), at)
+
+    def _preamble(self, found: preambles.Read, at: int, *, last: bool = True) -> int:
+        side = self.side
+        if found is None:
+            return at
+        if found[1] and last:
+            self._name(found[1])
+        if last:
+            side.mode = UNDECIDED
+        return at + found[0]
+
+    def _name(self, target: str) -> None:
+        side = self.side
+        if len(side.targets) < MAX_TARGETS:
+            side.targets = [*side.targets, target]
+        else:
+            side.mode = PLAIN
+
+    # -- HTTP and WebSocket ------------------------------------------------------------------------
+
+    def _http(self, data: bytes, at: int) -> int:
+        side = self.side
+        if side.http is None:
+            side.http = Http()
+        after, what = side.http.step(data, at, self.peer.http)
+        if what == http.BODY:
+            self._body(after)
+        elif what == http.TUNNEL:
+            side.mode = UNDECIDED
+            if side.http.target:
+                self._name(side.http.target)
+        elif what == http.FRAMES:
+            client = bool(side.http.target)
+            side.mode = UPGRADING if client else FRAMES
+            side.frames = None if client else Frames()
+        return after
+
+    def _body(self, after: int) -> None:
+        """A body is whole: one object, or lines of them."""
+        if self.side.http is None:
+            return
+        try:
+            body = self.side.http.take()
+        except InflateError:
+            self._count(Refusal.INFLATE)
+            return
+        if body is None or not body.strip(_BLANKS):
+            return
+        end = max(0, after - self.base)
+        whole = body.strip(_BLANKS)
+        self.out += [(line, end, True) for line in objects(whole)]
+
+    def _frames(self, data: bytes, at: int) -> int:
+        side = self.side
+        if side.frames is None:
+            side.frames = Frames()
+        after, whole, message = side.frames.step(data, at)
+        if not whole:
+            return after
+        if message is None:
+            self._count(Refusal.INFLATE)
+            return after
+        # A message that ends as an object does is not cut short; one that does not goes on in the next.
+        if message.rstrip(_BLANKS)[-1:] in {b"}", b"]"}:
+            message += b"\n"
+        end = max(0, after - self.base)
+        self.out += [(line, end, False) for line, _ in self.lines.feed(message, self.refused)]
+        return after
+
+
+def objects(text: bytes) -> list[bytes]:
+    """The JSON objects of a text that is whole: the one that it is, those of a batch, or those on its
+    lines."""
+    if text.startswith(b"["):
+        return batch(text)
+    if b"\n" not in text or _is_whole(text):
+        return [text] if text.startswith(b"{") else []
+    return [line for line in map(bytes.strip, text.split(b"\n")[:MAX_BATCH]) if line.startswith(b"{")]
+
+
+def _is_whole(text: bytes) -> bool:
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,137 @@
+"""HTTP: bodies of JSON come out whole, by either side's rules; what is no HTTP is refused."""
+
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wrapped import JSON, LINE, chunked, post, reply
+
+from detector.transports import http
+from detector.transports.http import Http
+from detector.transports.inflating import InflateError
+
+
+def bodies(parts, way=None, peer=None):
+    """Bodies of a stream that comes in ``parts``; "?" for one that cannot be read; what came last."""
+    way, held, out, what = way or Http(), b"", [], ""
+    for part in parts:
+        data, at = held + part, 0
+        while at < len(data):
+            after, what = way.step(data, at, peer)
+            if what == http.BODY:
+                try:
+                    out.append(way.take())
+                except InflateError:
+                    out.append("?")
+            elif what in {http.TUNNEL, http.FRAMES} or after == at:
+                return (out, what) if what != http.MORE else (out, data[after:])
+            at = after
+        held = b""
+    if way.ends():
+        out.append(way.take())
+    return out, what
+
+
+def asked(*requests):
+    way = Http()
+    for request in requests:
+        bodies([request], way)
+    return way
+
+
+def test_bodies_of_posts_come_out_and_others_do_not():
+    stream = post() + b"\r\n" + post(b"a=1", b"") + b"GET /LP HTTP/1.1\r\nHost: x\r\n\r\n"
+    stream += chunked(b"POST / HTTP/1.1", [LINE[:5], LINE[5:]], b"X: y\r\n") + post(b"")
+    assert bodies([stream])[0] == [LINE, None, LINE]
+
+
+def test_a_response_is_read_by_its_request():
+    requests = post() + b"GET /a HTTP/1.1\r\n\r\nHEAD /b HTTP/1.1\r\n\r\n" + post()
+    stream = reply() + reply(b'{"page":1}') + b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + reply(b"{}")
+    assert bodies([stream], peer=asked(requests))[0] == [LINE, None, b"{}"]
+
+
+def test_a_miners_long_poll_is_read_though_it_is_a_get():
+    poll = b"GET /LP HTTP/1.1\r\nX-Mining-Extensions: midstate\r\nAuthorization: Basic bWU6eA==\r\n\r\n"
+    way = asked(poll)
+    assert way.user == "me"
+    assert bodies([b"HTTP/1.1 100 Continue\r\n\r\n", reply()], peer=way)[0] == [LINE]
+
+
+def test_a_body_may_end_with_its_connection():
+    head = b"HTTP/1.0 200 OK\r\n" + JSON + b"\r\n"
+    assert bodies([head, LINE[:9], LINE[9:]], peer=asked(post()))[0] == [LINE]
+
+
+@pytest.mark.parametrize(
+    ("coding", "packed"),
+    [
+        (b"gzip", gzip.compress(LINE)),
+        (b"deflate", zlib.compress(LINE)),
+        (b"deflate", zlib.compressobj(wbits=-15).compress(LINE) + b""),
+        (b"gzip", gzip.compress(bytes(10_000_000))),
+        (b"gzip", b"no gzip"),
+        (b"br", LINE),
+    ],
+)
+def test_codings_are_inflated_within_a_bound(coding, packed):
+    if coding == b"deflate" and not packed.startswith(b"\x78"):
+        raw = zlib.compressobj(wbits=-15)
+        packed = raw.compress(LINE) + raw.flush()
+    (got,) = bodies([post(packed, JSON + b"Content-Encoding: " + coding + b"\r\n")])[0]
+    wanted = {b"br": None}.get(coding, "?" if packed == b"no gzip" or len(packed) > 5000 else LINE)
+    assert got == wanted
+
+
+def test_a_body_that_is_too_long_is_told_not_kept():
+    way = Http()
+    assert bodies([post(b"x" * 70000), post()], way)[0] == ["?", LINE]
+    assert not way.body
+
+
+def test_a_tunnel_begins_behind_connect_and_its_answer():
+    connect = asked(b"CONNECT pool.example:3333 HTTP/1.1\r\nHost: pool.example:3333\r\n\r\n")
+    assert connect.target == "pool.example:3333"
+    yes = b"HTTP/1.1 200 OK\r\n\r\n"
+    assert bodies([yes], peer=connect)[1] == http.TUNNEL
+    assert bodies([b"HTTP/1.1 200 Connection established\r\n\r\n"])[1] == http.TUNNEL
+    refused = asked(b"CONNECT p:1 HTTP/1.1\r\n\r\n")
+    no = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 4\r\n\r\nnope"
+    assert bodies([no], peer=refused) == ([None], http.BODY)
+    assert bodies([yes])[1] != http.TUNNEL
+
+
+def test_a_websocket_begins_behind_an_upgrade():
+    upgrade = b"Upgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n"
+    assert bodies([b"GET /ws?pool=x:1 HTTP/1.1\r\nHost: h\r\n" + upgrade])[1] == http.FRAMES
+    assert bodies([b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade])[1] == http.FRAMES
+    with pytest.raises(ValueError):
+        bodies([b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'{"id":1}', b"GET /\r\n\r\n", b"GET / HTTP/2\r\n\r\n", b"HTTP/1.1 999 x\r\n\r\n",
+        post(extra=b"Transfer-Encoding: gzip\r\n"), b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        chunked(b"POST / HTTP/1.1", []).replace(b"0\r\n", b"zz\r\n"), b"GET " + b"x" * 20000,
+    ],
+)  # fmt: skip
+def test_what_is_no_http_is_refused(bad):
+    with pytest.raises(ValueError):
+        bodies([bad])
+
+
+@given(
+    st.lists(st.binary(max_size=60) | st.sampled_from([post(), reply(), b"POST / HTTP/1.1\r\n"]), max_size=6)
+)
+def test_any_bytes_are_read_or_refused(parts):
+    way = Http()
+    try:
+        got, _ = bodies([b"".join(parts)], way)
+    except (ValueError, InflateError):
+        return
+    assert all(body is None or len(body) <= http.MAX_BODY for body in got)
+    assert len(way.asked) <= http.MAX_ASKED
