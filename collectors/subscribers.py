@@ -161,11 +161,13 @@ def partition_of(high, low, partitions):
 
 
 @bare
-def give(src, dst, src_port, dst_port, first, last, four, pool_port, mask, partitions, row, sub, copy, part):
+def give(src, dst, src_port, dst_port, first, last, four, pool_port, mask, partitions, transit, row, sub,
+         copy, part):  # fmt: skip
     """``src`` and ``dst`` flat u1; ``mask`` (2,) u8, of an IPv6 subscriber; ``sub`` (2 n, 2) u8.
 
-    Answers how many rows were made, and of how many inputs.  Addresses are halves in registers: byte by byte
-    this took 370 ns a row, so it takes 20.
+    Answers how many rows were made, and of how many inputs.  With ``transit`` one is made of each of the
+    others too, which is nobody's, in partition number ``partitions``.  Addresses are halves in registers:
+    byte by byte this took 370 ns a row, so it takes 20.
     """
     n = 0
     owned = 0
@@ -204,6 +206,10 @@ def give(src, dst, src_port, dst_port, first, last, four, pool_port, mask, parti
                 part[n] = partition_of(high, low, partitions)
                 n += 1
         owned += n > before
+        if transit and n == before:
+            sub[n, 0] = sub[n, 1] = np.uint64(0)
+            row[n], copy[n], part[n] = i, 0, partitions
+            n += 1
     return n, owned
 
 
@@ -232,11 +238,14 @@ def assign(
     dst_port: np.ndarray,
     where: Home,
     partitions: int,
+    *,
+    transit: bool = False,
 ) -> Owned:
     """Give each row to its home ends.  ``src`` and ``dst`` are (n, 16) u1, ports (n,) u2.
 
     Both ends home: two copies, the client's first; the same subscriber at both ends: one.  With no networks
-    at all the client is the subscriber.
+    at all the client is the subscriber.  With ``transit`` those that are dropped follow, as nobody's, in
+    partition number ``partitions``.
     """
     n = src.shape[0]
     row = np.empty(2 * n, np.int64)
@@ -245,7 +254,7 @@ def assign(
     part = np.empty(2 * n, np.int64)
     m, owned = give(
         src.reshape(-1), dst.reshape(-1), src_port, dst_port, where.first, where.last, where.four,
-        where.pool_port, mask_of(where), partitions, row, sub, copy, part,
+        where.pool_port, mask_of(where), partitions, transit, row, sub, copy, part,
     )  # fmt: skip
     return Owned(row[:m], sub[:m].view(np.uint8), copy[:m], part[:m], n - owned)
 

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from collectors import jit, subscribers
 from collectors.exporting.flowmessage import warm as warm_export
+from collectors.exporting.laying import warm as warm_laying
 from collectors.importing.collector import warm as warm_import
 from collectors.netflow import batches
 from collectors.netflow.collector import warm as warm_netflow
@@ -149,7 +150,7 @@ def _names(config: Config) -> Names:
 def warm_kernels(say: Callable[[str], None]) -> None:
     """Compile or load every kernel before the first packet."""
     holds = partial(subscribers.holds, subscribers.home(), bytes(16))
-    jit.warm([warm, warm_netflow, warm_import, warm_export, batches.warm, ring.warm, holds], say)
+    jit.warm([warm, warm_netflow, warm_import, warm_export, warm_laying, batches.warm, ring.warm, holds], say)
 
 
 class Service:

@@ -21,6 +21,7 @@ from detector.config import Config
 from detector.errors import ConfigError, InputError
 from detector.exporters.http import Http
 from detector.exporters.report import FileReport, ScanIncident
+from detector.goflow2 import Output
 from detector.links import WAIT_S, Inputs, Links, inputs
 from detector.notify import Notifier
 from detector.reading import Reading, printable
@@ -44,6 +45,8 @@ def collect(config: Config, options: argparse.Namespace, say: Say, show: Show, o
             raise ConfigError('--topic reads Kafka and sends to it: set bus = "kafka"')
         return Station(config, options, say, on_stop).imports(imports, options.seconds)
     if config.bus == "embedded":
+        if options.kind == "flows" and config.collectors.netflow.goflow2.topic:
+            raise ConfigError('collectors.netflow.goflow2.topic: it is sent to over Kafka: set bus = "kafka"')
         if options.replay:
             return live.serve(config, options, say, show, on_stop)
         return live.collect_live(config, options, say, show, on_stop)
@@ -68,6 +71,9 @@ class Station:
         self._config = config
         self._site = Site(config, registry)
         self._sender = Sender(config.kafka, registry, stopped=self._stop.is_set)
+        self._output = Output(
+            config.collectors.netflow.goflow2, config.kafka, self._sender.metrics, self._stop.is_set
+        )
         listen = options.listen or config.http.listen
         self._http = Http(listen, registry, self._is_live, lambda: self._ready)
         self._notify = Notifier(self._is_live, lambda: self._ready)
@@ -103,6 +109,8 @@ class Station:
         status = 0
         with ExitStack() as stack:
             stack.enter_context(self._sender)
+            if kind == "flows":
+                stack.enter_context(self._output)
             if self._serve_files:
                 stack.enter_context(self._http)
             app.warm_kernels(self._say)
@@ -118,7 +126,12 @@ class Station:
                     self._say(printable(told))
                     status = 1
         self._say(self._sender.told())
-        return 1 if self._sender.lost else status
+        self._say_beside(kind)
+        return 1 if self._sender.lost or self._output.lost else status
+
+    def _say_beside(self, kind: str) -> None:
+        if kind == "flows" and (told := self._output.told()):
+            self._say(told)
 
     def _file(self, path: str, kind: str, pace: float) -> list[str]:
         sender, site = self._sender, self._site
@@ -126,7 +139,8 @@ class Station:
         name = "stdin" if path == "-" else printable(Path(path).name)[:MOST_NAME]
         feed = sender.feed(f"{name}@{life}", life, blocking=True)
         packets = site.packet_collector(sender.partitions, feed.publish)
-        reading = Reading(path, kind, packets, lambda: site.flow_collector(sender.partitions, feed.publish))
+        beside = self._output.beside(feed.publish, blocking=True) if kind == "flows" else (feed.publish, None)
+        reading = Reading(path, kind, packets, lambda: site.flow_collector(sender.partitions, *beside))
         before = sender.lost
 
         def stopped() -> bool:
@@ -181,6 +195,8 @@ class Station:
         links.reloads(self.reloads)
         with ExitStack() as stack:
             stack.enter_context(self._sender)
+            if not links.captures:
+                stack.enter_context(self._output)
             app.warm_kernels(self._say)
             stack.enter_context(links)
             links.confine()
@@ -192,7 +208,8 @@ class Station:
             partitions = self._sender.partitions
             # Of the two one is listened to.
             packets = self._site.packet_collector(partitions, feed.publish)
-            flows = self._site.flow_collector(partitions, feed.publish)
+            beside = (feed.publish, None) if links.captures else self._output.beside(feed.publish)
+            flows = self._site.flow_collector(partitions, *beside)
             kept = None if links.captures else self._site.templates_file(flows)
             if kept is not None:
                 stack.enter_context(kept)
@@ -214,4 +231,5 @@ class Station:
             self._notify.stopping()
             (packets if links.captures else flows).finish()
         self._say(self._sender.told())
+        self._say_beside("packets" if links.captures else "flows")
         return 0

@@ -27,6 +27,9 @@ MOST: Final = 20_000
 COMMIT_S: Final = 1.0
 # How long what was sent may take to arrive, before the work goes on without the group being told.
 ARRIVE_S: Final = 10.0
+# Likewise before partitions are given up: meanwhile the group hears nothing from us, and it puts members out
+# after a session's time.
+LEAVE_SESSIONS: Final = 1 / 3
 FETCH_BYTES: Final = 4 << 20
 FETCH_ALL_BYTES: Final = 32 << 20
 # While our brokers are away nothing is read; the group waits for us so long.
@@ -63,10 +66,12 @@ class Import:
         self._commit_at = 0.0
         self._reader: GroupReader | None = None
         self._corrupt = 0
+        self._leave_s = 0.0
 
     def open(self, config: Config, kafka: KafkaConfig, stack: ExitStack) -> None:
         """Join the group.  Raises InputError or ConfigError where brokers cannot be reached or refuse us."""
         there = replace(kafka, bootstrap_servers=config.brokers) if config.brokers else kafka
+        self._leave_s = kafka.session_timeout_ms / 1000 * LEAVE_SESSIONS
         consumer = clients.consumer(
             there, "poolwatch-import", group_id=config.group, auto_offset_reset=config.start,
             max_poll_interval_ms=CYCLE_MS, max_partition_fetch_bytes=FETCH_BYTES,
@@ -84,6 +89,9 @@ class Import:
         found = reader.poll(WAIT_S, MOST)
         if reader.assigned() is not None:
             self._read.clear()
+            # Told before anything is read: a group that is new and begins with what comes would otherwise
+            # pass over what comes while nobody of it is there.
+            self._read.update(reader.positions())
         self.take(found)
         self._metrics.corrupt.inc(reader.corrupt - self._corrupt)
         self._corrupt = reader.corrupt
@@ -100,13 +108,13 @@ class Import:
         for record in found:
             self._read[STREAM, record.partition] = record.offset + 1
 
-    def deliver(self) -> bool:
+    def deliver(self, wait_s: float = ARRIVE_S) -> bool:
         """See all arrive that was read, and tell the group; whether it did, in time.
 
         Raises InputError where something was lost: a new start reads it again.
         """
         self._collector.flush()
-        if self._sender.flush(ARRIVE_S):
+        if self._sender.flush(wait_s):
             return False
         if self._sender.lost:
             raise InputError(f"what was read could not all be delivered: {self._sender.told()}")
@@ -116,7 +124,7 @@ class Import:
 
     def _leave(self) -> None:
         """Partitions are given up: whoever takes them begins where the group was last told."""
-        if self.deliver() and self._reader is not None:
+        if self.deliver(self._leave_s) and self._reader is not None:
             self._reader.commit_last(self._read)
         self._read.clear()
 

@@ -205,6 +205,8 @@ def _begin(
         http = msgspec.structs.replace(config.http, listen=options.listen)
         config = msgspec.structs.replace(config, http=http)
     service = app.Service(config)
+    if topic := config.collectors.netflow.goflow2.topic:
+        say(f"nothing is sent to {topic} (collectors.netflow.goflow2): only collect over Kafka does that")
     service.reloads.listen()
     stop = threading.Event()
     on_stop(stop.set)

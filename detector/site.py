@@ -20,6 +20,7 @@ from collectors.netflow.templatesfile import TemplatesFile
 from collectors.packet.collector import Collector as PacketCollector
 from collectors.packet.collector import Metrics as PacketMetrics
 from collectors.packet.names import NameFilter
+from collectors.wire import Batch
 from detector import poolfiles
 from detector.config import Config
 from detector.errors import ConfigError
@@ -48,11 +49,14 @@ class Site:
         self._made.add(made)
         return made
 
-    def flow_collector(self, partitions: int, publish: Publisher) -> NetflowCollector:
-        """A collector of exports that publishes there."""
+    def flow_collector(
+        self, partitions: int, publish: Publisher, transit: Callable[[Batch], None] | None = None
+    ) -> NetflowCollector:
+        """A collector of exports that publishes there; ``transit`` is given records of nobody's."""
         made = NetflowCollector(
-            self._config.collectors.netflow, self.home, partitions, publish, self.netflow, sampled_frames
-        )
+            self._config.collectors.netflow, self.home, partitions, publish, self.netflow, sampled_frames,
+            transit,
+        )  # fmt: skip
         self._made.add(made)
         return made
 

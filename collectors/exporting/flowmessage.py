@@ -78,8 +78,8 @@ def _positive(value):
 
 @kernel
 def _encode(addresses, told, u8, i8, u4, u2, u1, types, out, offsets):
-    """Write a message for each row that is not a second copy; how many.  The tuples are the columns above;
-    ``told`` (n,) says where there is an exporter."""
+    """Write a message for each row that is not a second copy, from ``offsets[0]`` on; how many.  The tuples
+    are the columns above; ``told`` (n,) says where there is an exporter."""
     src, dst, exporter = addresses
     octets, packets = u8
     received, first, last = i8
@@ -87,7 +87,7 @@ def _encode(addresses, told, u8, i8, u4, u2, u1, types, out, offsets):
     src_port, dst_port, tcp_flags, vlan = u2
     source, copy, protocol, tos = u1
     count = 0
-    at = 0
+    at = offsets[0]
     for row in range(source.size):
         if copy[row] == 1:
             continue
@@ -155,9 +155,18 @@ def encode(rows: wire.Batch) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0, np.uint8), np.zeros(1, np.int64)
     out = np.empty(rows.num_rows * MOST, np.uint8)
     offsets = np.zeros(rows.num_rows + 1, np.int64)
+    count = write(rows, out, offsets)
+    return out[: offsets[count]], offsets[: count + 1]
+
+
+def write(rows: wire.Batch, out: np.ndarray, offsets: np.ndarray) -> int:
+    """As ``encode``, into memory that is there: ``out`` (m,) u1 from ``offsets[0]`` on, with room for MOST
+    octets a row; ``offsets`` (n + 1,) i8 is filled.  How many messages."""
+    if not rows.num_rows:
+        return 0
     told = wire.valid(rows, "exporter")
     told.flags.writeable = False
-    count = _encode(
+    count: int = _encode(
         tuple(_column(rows, name, cells=16) for name in _ADDRESSES),
         told,
         *(
@@ -168,7 +177,7 @@ def encode(rows: wire.Batch) -> tuple[np.ndarray, np.ndarray]:
         ),
         _TYPE_OF, out, offsets,
     )  # fmt: skip
-    return out[: offsets[count]], offsets[: count + 1]
+    return count
 
 
 def warm() -> None:

@@ -82,6 +82,9 @@ class Collector:
         self._told_ns = 0
         self._newest_ns = 0
         self._longest_ns = 0
+        self._longest_before_ns = 0
+        self._faded_ns = 0
+        self._most_ns = config.longest_record_s * _SECOND
 
     def rehome(self, home: subscribers.Home) -> None:
         """Give rows to the ends that are home by these networks from now on."""
@@ -112,6 +115,10 @@ class Collector:
         """Read and publish what waits; ``everywhere``: each partition is told the time."""
         values, stamps = self._values, self._stamps
         self._values, self._stamps, self._bytes = [], [], 0
+        if self._now_ns - self._faded_ns >= self._most_ns:
+            # One odd record does not make everybody wait for ever.
+            self._faded_ns = self._now_ns
+            self._longest_before_ns, self._longest_ns = self._longest_ns, 0
         told: set[int] = set()
         for found in self._decoder.decode(values, np.array(stamps, np.int64)) if values else ():
             told |= self._publish(found)
@@ -129,7 +136,8 @@ class Collector:
         self._metrics.records.inc(last.size)
         # A stamp ahead of its receipt is no news of how far the data have come.
         self._newest_ns = max(self._newest_ns, int(np.minimum(last, received).max()))
-        self._longest_ns = max(self._longest_ns, int((np.maximum(received, last) - first).max()))
+        longest = min(int((np.maximum(received, last) - first).max()), self._most_ns)
+        self._longest_ns = max(self._longest_ns, longest)
         rows = netflow_columns.rows(found, self._home, self._partitions, self._config.id)
         self._metrics.not_home.inc(rows.dropped)
         told = set()
@@ -147,7 +155,7 @@ class Collector:
     def _clocks(self) -> tuple[wire.Clock, ...]:
         if not self._newest_ns:
             return ()
-        longest = min(self._longest_ns, self._config.longest_record_s * _SECOND)
+        longest = max(self._longest_ns, self._longest_before_ns)
         return (wire.Clock(self._config.id, self._newest_ns, longest + AHEAD_NS),)
 
 

@@ -20,6 +20,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.producer import kafka as kafka_producer
+from kafka.producer import record_accumulator
 from kafka.producer import sender as kafka_sender
 from kafka.record import default_records, memory_records, util
 from kafka.structs import OffsetAndMetadata
@@ -97,7 +98,7 @@ default_records.DefaultRecordBatchBuilder._maybe_compress = _compress
 
 class _Builder(default_records.DefaultRecordBatchBuilder):  # type: ignore[misc]
     """A batch of records.  A large one is compressed when it is given, and is alone: its octets are its
-    sender's again, and what waits is what will be sent."""
+    sender's again, and what waits is what will be sent.  So are records that were laid out together."""
 
     _num_records: int
     _packed: bool | None = None
@@ -114,15 +115,19 @@ class _Builder(default_records.DefaultRecordBatchBuilder):  # type: ignore[misc]
         if self._packed is not None:
             return None
         kind = _KINDS.get(self._compression_type)
-        if self._num_records or kind is None or value is None or len(value) < LARGE_BYTES:
+        laid = isinstance(headers, packing.Laid)
+        if not laid and (self._num_records or kind is None or value is None or len(value) < LARGE_BYTES):
             return super().append(offset, timestamp, key, value, headers)
+        if self._num_records:
+            return None
         timestamp = int(time.time() * 1000) if timestamp is None else timestamp
-        data = packing.record(key, value, headers)
-        packed = packing.compressed(kind, data)
+        data = value if laid else packing.record(key, value, headers)
+        packed = data if kind is None else packing.compressed(kind, data)
         self._packed = len(packed) < len(data)
         self._buffer += packed if self._packed else data
         self._first_timestamp = self._max_timestamp = timestamp
-        self._num_records = 1
+        self._num_records = packing.records(headers)
+        self._last_offset = self._num_records - 1
         return default_records.DefaultRecordMetadata(offset, len(data), timestamp)
 
     def _maybe_compress(self) -> bool:
@@ -130,6 +135,19 @@ class _Builder(default_records.DefaultRecordBatchBuilder):  # type: ignore[misc]
 
 
 memory_records.DefaultRecordBatchBuilder = _Builder
+
+
+class _Counted(memory_records.MemoryRecordsBuilder):  # type: ignore[misc]
+    """Numbers the records of a batch, those that were laid out together all at once."""
+
+    def append(self, timestamp: int | None, key: bytes | None, value: Any, headers: Any = ()) -> Any:
+        made = super().append(timestamp, key, value, headers)
+        if made is not None:
+            self.skip(packing.records(headers) - 1)
+        return made
+
+
+record_accumulator.MemoryRecordsBuilder = _Counted
 
 
 class _Waker(kafka_sender.Sender):  # type: ignore[misc]

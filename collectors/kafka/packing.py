@@ -22,6 +22,20 @@ ZSTD: Final = zstandard.ZstdCompressionParameters.from_level(
 _local = threading.local()
 
 
+class Laid(list[tuple[str, bytes]]):
+    """Given as the headers of a value, says that the value is ``records`` records as they lie in a batch
+    before compression, numbered from 0, all of the batch's time; they have headers of their own, or none."""
+
+    def __init__(self, records: int) -> None:
+        super().__init__()
+        self.records = records
+
+
+def records(headers: Sequence[tuple[str, bytes]]) -> int:
+    """How many records a value with these headers is."""
+    return headers.records if isinstance(headers, Laid) else 1
+
+
 def compressed(kind: Kind, data: memoryview) -> bytes:
     """One frame, its size told in it.  A compressor is kept by each thread."""
     if kind == "lz4":

@@ -167,6 +167,17 @@ class GroupReader:
         found = ((tp, self._consumer.highwater(tp)) for tp in self._consumer.assignment())
         return {(self._streams[tp.topic], tp.partition): end for tp, end in found if end is not None}
 
+    def positions(self) -> dict[tuple[str, int], int]:
+        """The offset that each partition we read goes on from, by (stream, number); not of one whose broker
+        does not tell."""
+        out = {}
+        for tp in self._consumer.assignment():
+            with suppress(errors.KafkaError):
+                position = self._consumer.position(tp, timeout_ms=COMMIT_MS)
+                if position is not None:
+                    out[self._streams[tp.topic], tp.partition] = position
+        return out
+
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Tell the group how far we are, for its tools; nobody starts from there.  It is told with the next
         ``poll``, and again after one that failed."""

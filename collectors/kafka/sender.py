@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from collectors import wire
 from collectors.errors import InputError
-from collectors.kafka import clients, topics
+from collectors.kafka import clients, packing, topics
 from collectors.kafka.clients import Future, errors
 from collectors.kafka.config import Config
 from collectors.streams import STREAMS
@@ -86,11 +86,15 @@ class Metrics:
             buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
             registry=registry,
         )
-        for stream in streams:  # a series exists, at zero, before its first event
-            for one in (self.messages, self.rows, self.bytes, self.refused):
-                one.labels(stream)
-            for reason in Failure:
-                self.failed.labels(stream, reason)
+        for stream in streams:
+            self.declare(stream)
+
+    def declare(self, stream: str) -> None:
+        """A series exists, at zero, before its first event."""
+        for one in (self.messages, self.rows, self.bytes, self.refused):
+            one.labels(stream)
+        for reason in Failure:
+            self.failed.labels(stream, reason)
 
 
 class Sender:
@@ -98,6 +102,7 @@ class Sender:
 
     ``partitions`` is how many partitions the topics have.  ``stopped`` says that the process was told to end:
     from then on nothing waits for room longer than ``GRACE_S`` in all.  ``lost`` counts refused and failed.
+    Several senders of a process may share ``metrics``.
     """
 
     def __init__(
@@ -109,6 +114,7 @@ class Sender:
         role: str = "collector",
         stopped: Callable[[], bool] = lambda: False,
         producer: Callable[[Config, str], Any] = clients.producer,
+        metrics: Metrics | None = None,
     ) -> None:
         self._config = config
         self._streams = tuple(streams)
@@ -123,7 +129,7 @@ class Sender:
         self._stopped_at: float | None = None
         self._logged_at = -LOG_EVERY_S
         self._unlogged = 0
-        self.metrics = Metrics(registry, self._streams, role)
+        self.metrics = metrics or Metrics(registry, self._streams, role)
         self.partitions = config.partitions
         self.delivered = 0
         self.rows = 0
@@ -178,17 +184,17 @@ class Sender:
         blocking: bool,
     ) -> Future:
         """Send one message, whose octets are the caller's again afterwards; a future that has failed already
-        with RefusedError where there was no room."""
+        with RefusedError where there was no room.  ``headers`` may be packing.Laid."""
+        messages = packing.records(headers)
         size = len(value or b"") + len(key or b"") + sum(len(k) + len(v) for k, v in headers)
         if not self._reserve(size + OVERHEAD_BYTES, blocking):
-            self.metrics.refused.labels(stream).inc()
-            with self._room:
-                self.refused += 1
+            self.refuse(stream, messages)
             return Future().failure(RefusedError(stream))
         began = time.monotonic()
+        given = headers if isinstance(headers, list) else list(headers)
         try:
             future = self._producer.send(
-                self._topics[stream], value=value, key=key, headers=list(headers), partition=partition
+                self._topics[stream], value=value, key=key, headers=given, partition=partition
             )
         # ValueError: the client lost sight of the topic or of its partition.
         except (errors.KafkaError, ValueError) as error:
@@ -196,23 +202,29 @@ class Sender:
 
         def arrived(_record: object) -> None:
             self.metrics.seconds.observe(time.monotonic() - began)
-            self.metrics.messages.labels(stream).inc()
+            self.metrics.messages.labels(stream).inc(messages)
             self.metrics.rows.labels(stream).inc(rows)
             self.metrics.bytes.labels(stream).inc(size)
             with self._room:
-                self.delivered += 1
+                self.delivered += messages
                 self.rows += rows
                 self.octets += size
                 self._release(size + OVERHEAD_BYTES)
 
         def lost(error: BaseException) -> None:
-            self._count_failure(stream, error)
+            self._count_failure(stream, error, messages)
             with self._room:
                 self._release(size + OVERHEAD_BYTES)
 
         future.add_callback(arrived)
         future.add_errback(lost)
         return future
+
+    def refuse(self, stream: str, messages: int) -> None:
+        """Count messages that found no room."""
+        self.metrics.refused.labels(stream).inc(messages)
+        with self._room:
+            self.refused += messages
 
     def wait(self, futures: Sequence[Future], timeout_s: float) -> list[tuple[int, str]]:
         """Wait for all; those that did not arrive, as (place, why).  ``waiting`` is one that may still."""
@@ -273,9 +285,7 @@ class Sender:
                 self.metrics.waited.inc(time.monotonic() - began)
                 if not self._fits(size):
                     return False
-            self._bytes += size
-            self._messages += 1
-            self._show()
+            self._move(size, 1)
             return True
 
     def _fits(self, size: int) -> bool:
@@ -294,22 +304,22 @@ class Sender:
         return time.monotonic() - self._stopped_at > GRACE_S
 
     def _release(self, size: int) -> None:
-        self._bytes -= size
-        self._messages -= 1
-        self._show()
+        self._move(-size, -1)
         self._room.notify_all()
 
-    def _show(self) -> None:
-        self.metrics.in_flight_bytes.set(self._bytes)
-        self.metrics.in_flight_messages.set(self._messages)
+    def _move(self, size: int, messages: int) -> None:
+        self._bytes += size
+        self._messages += messages
+        self.metrics.in_flight_bytes.inc(size)
+        self.metrics.in_flight_messages.inc(messages)
 
-    def _count_failure(self, stream: str, error: BaseException) -> None:
+    def _count_failure(self, stream: str, error: BaseException, messages: int) -> None:
         reason = failure(error)
-        self.metrics.failed.labels(stream, reason).inc()
+        self.metrics.failed.labels(stream, reason).inc(messages)
         now = time.monotonic()
         with self._room:
-            self.failed += 1
-            self._unlogged += 1
+            self.failed += messages
+            self._unlogged += messages
             if now - self._logged_at < LOG_EVERY_S:
                 return
             self._logged_at, count, self._unlogged = now, self._unlogged, 0

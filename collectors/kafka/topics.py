@@ -15,6 +15,9 @@ from collectors.streams import STREAMS
 _MINUTE_MS: Final = 60_000
 _HOUR_MS: Final = 60 * _MINUTE_MS
 _CREATED_WITHIN_S: Final = 30
+_LARGEST: Final = "max.message.bytes"
+# Kafka's default, rounded down.
+USUAL_BYTES: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def _settings(config: Config, stream: str) -> dict[str, str]:
     kept_s = getattr(config.retention_s, stream, None)
     out = {
         "compression.type": "producer",
-        "max.message.bytes": str(clients.MAX_RECORD_BYTES),
+        _LARGEST: str(clients.MAX_RECORD_BYTES),
         # A message is acknowledged when a second broker has it, where there are three.
         "min.insync.replicas": "2" if config.replication >= 3 else "1",
     }
@@ -131,6 +134,22 @@ def present(admin: clients.KafkaAdminClient, names: Iterable[str]) -> dict[str, 
         if problem is not clients.errors.UnknownTopicOrPartitionError:
             out[described["name"]] = described
     return out
+
+
+def elsewhere(admin: clients.KafkaAdminClient, name: str) -> tuple[int, int]:
+    """(partitions, octets that a batch may have) of a topic that is not ours.  Raises ConfigError where there
+    is none."""
+    there = present(admin, (name,))
+    if name not in there:
+        raise ConfigError(f"there is no topic {name}: make it first, only our own are made by poolwatch")
+    asked = clients.ConfigResource(clients.ConfigResourceType.TOPIC, name, {_LARGEST: ""})
+    try:
+        held = admin.describe_configs([asked], config_filter="all")["topic"][name]
+        most = int(held[_LARGEST]["value"])
+    except (clients.errors.KafkaError, KeyError, TypeError, ValueError):
+        # Who may write to a topic need not be one who may read its settings.
+        most = USUAL_BYTES
+    return len(there[name]["partitions"]), most
 
 
 def differences(

@@ -5,7 +5,7 @@ opens nothing and reads no clock: time is the newest receive stamp of the datagr
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -45,7 +45,11 @@ _NOTHING: Final = wire.empty("flows")
 
 
 class Collector:
-    """``feed`` datagrams in the order of their receipt, then ``finish``."""
+    """``feed`` datagrams in the order of their receipt, then ``finish``.
+
+    ``transit``, where it is given, is called with batches of the records that have no home end, which the
+    stream does not carry; they are its to keep.
+    """
 
     def __init__(
         self,
@@ -55,8 +59,10 @@ class Collector:
         publish: Publisher,
         metrics: Metrics,
         frames: sflow.Frames = sflow.no_frames,
+        transit: Callable[[wire.Batch], None] | None = None,
     ) -> None:
         self._config = config
+        self._transit = transit
         self._partitions = partitions
         self._outlet = Outlet(config.id, home.digest, publish)
         self._metrics = metrics
@@ -67,8 +73,11 @@ class Collector:
             config.most_domains_of_exporter,
         )
         self._tables = Tables(limits, config.hash_seed, Overrides(config.sampling), self._listed)
-        self._reader = Reader(self._tables, home, partitions, config.id, config.clock_skew_s * _SECOND)
-        self._samples = sflow.Reader(home, partitions, config.id, frames, config.most_domains)
+        every = transit is not None
+        self._reader = Reader(
+            self._tables, home, partitions, config.id, config.clock_skew_s * _SECOND, transit=every
+        )
+        self._samples = sflow.Reader(home, partitions, config.id, frames, config.most_domains, transit=every)
         bounds = Bounds(
             config.most_templates, config.most_templates_of_exporter, config.template_age_s * _SECOND,
             config.most_template_bytes, config.most_template_bytes_of_exporter,
@@ -306,7 +315,10 @@ class Collector:
         self._metrics.read(rows.dropped, rows.corrected, rows.future)
         self._clocks = self._clock()
         for run, batch in cut(rows):
-            self._hand_over(run, batch)
+            if run.partition < self._partitions:
+                self._hand_over(run, batch)
+            elif self._transit is not None:
+                self._transit(batch)
         return {run.partition for run in rows.runs}
 
     def _clock(self) -> tuple[wire.Clock, ...]:

@@ -20,7 +20,14 @@ NEEDED: Final = (
 )  # fmt: skip
 
 
-def rows(columns: Mapping[str, Column], home: subscribers.Home, partitions: int, collector: str) -> Rows:
+def rows(
+    columns: Mapping[str, Column],
+    home: subscribers.Home,
+    partitions: int,
+    collector: str,
+    *,
+    transit: bool = False,
+) -> Rows:
     """Give every record to its home ends and put the rows in the order of partitions.
 
     ``columns`` has n records under the names of the stream ``flows`` (collectors/streams.py), in its types:
@@ -31,13 +38,14 @@ def rows(columns: Mapping[str, Column], home: subscribers.Home, partitions: int,
 
     The answer is as ``rows.Reader`` makes it: the batch, the runs that ``rows.cut`` cuts it by, each of at
     most wire.MAX_ROWS rows of one partition, and how many records had no home end.  A record whose ends are
-    both home has two rows.  Raises KeyError on a column that the stream does not have or that is missing.
+    both home has two rows.  With ``transit`` those without a home end have one, in partition number
+    ``partitions``.  Raises KeyError on a column that the stream does not have or that is missing.
     """
     missing = [name for name in NEEDED if name not in columns]
     if missing:
         raise KeyError(f"flows need {missing}")
     src, dst, src_port, dst_port = (_plain(columns[name]) for name in NEEDED[:4])
-    owned = subscribers.assign(src, dst, src_port, dst_port, home, partitions)
+    owned = subscribers.assign(src, dst, src_port, dst_port, home, partitions, transit=transit)
     if not owned.row.size:
         return Rows(wire.empty("flows"), (), owned.dropped)
     # Of 16 bits, because numpy sorts those by their digits.

@@ -132,18 +132,27 @@ class _Filled:
 class Reader:
     """Reads spans by the programs of ``tables`` for one collector.
 
-    A clock is wrong that differs from ours by more than ``bound_ns``; 0: none is.
+    A clock is wrong that differs from ours by more than ``bound_ns``; 0: none is.  With ``transit`` records
+    without a home end are read too, into runs of partition number ``partitions``.
     """
 
     def __init__(
-        self, tables: Tables, home: subscribers.Home, partitions: int, collector: str, bound_ns: int = 0
+        self,
+        tables: Tables,
+        home: subscribers.Home,
+        partitions: int,
+        collector: str,
+        bound_ns: int = 0,
+        *,
+        transit: bool = False,
     ) -> None:
         self._tables = tables
         self._home = home
         self._partitions = partitions
+        self._filled = partitions + transit
         self._collector = collector
         self._bound_ns = bound_ns
-        self._pool = Pool(_COLUMNS, partitions)
+        self._pool = Pool(_COLUMNS, self._filled)
         self._scratch = _Scratch()
 
     def rehome(self, home: subscribers.Home) -> None:
@@ -160,7 +169,7 @@ class Reader:
         always, ever = used(held.spans, len(held.spans), self._tables.slots)
         left = held.rows
         while at < len(held.spans):
-            filled = _Filled(self._pool.take(left), self._partitions)
+            filled = _Filled(self._pool.take(left), self._filled)
             at, valid = self._stage(held, at, filled, always, ever)
             left = max(1, int(held.spans[at:, S_COUNT].sum()))
             dropped += int(filled.state[1])
@@ -200,7 +209,7 @@ class Reader:
             s.block,
             s.columns,
             (s.keys.start, s.keys.cell, s.keys.u1, s.keys.u2, s.keys.u4, s.keys.u8),
-            (home.first, home.last, home.four, home.pool_port, subscribers.mask_of(home)),
+            (home.first, home.last, home.four, home.pool_port, subscribers.mask_of(home), self._partitions),
             filled.kept,
             (a.start[_REST_AT], a.cell[_REST_AT], a.u1, a.u2, a.u4, a.u8),
             filled.own,

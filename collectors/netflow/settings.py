@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 
 from collectors.errors import ConfigError
+from collectors.exporting.settings import Goflow2
 from collectors.netflow.listening import Tcp, Tls
 from collectors.netflow.overrides import SamplingRate
 
@@ -55,6 +56,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # A record is not believed to be longer, when the watermark waits for it.
     longest_record_s: Seconds = 3600
     hash_seed: int = 0
+    # Over Kafka, another topic, with all records as goflow2 writes them.
+    goflow2: Goflow2 = Goflow2()
 
 
 def mapped(text: str) -> bytes:

@@ -149,7 +149,7 @@ def stage(held, s, tables, scratch, keys, key_cells, home, room, cells, own, rat
     """Take spans from ``s`` on through all passes, until they are over or the room is: the next span.
 
     ``state`` (5,) i8: slots in use, records without a home end, rows with a rate and without one, records
-    that would end in the future.  ``absent``
+    that would end in the future.  A room for one partition more takes what is nobody's there.  ``absent``
     and ``partly`` number the columns that are zero, or marked in ``valid``, where a template has them not.
     """
     data, spans, marks = held
@@ -157,7 +157,7 @@ def stage(held, s, tables, scratch, keys, key_cells, home, room, cells, own, rat
     near, base, entry, row, part, place, sub, copy = scratch
     k_src, k_dst, k_first, k_last, k_duration, k_boot, k_sport, k_dport = keys
     k_start, k_cell, k1, k2, k4, k8 = key_cells
-    h_first, h_last, h_four, h_port, h_mask = home
+    h_first, h_last, h_four, h_port, h_mask, partitions = home
     rows, filled, current, counts, owner, lows, highs = room
     r_start, r_cell, r1, r2, r4, r8 = cells
     n = spans.shape[0]
@@ -173,7 +173,7 @@ def stage(held, s, tables, scratch, keys, key_cells, home, room, cells, own, rat
         future = settle(some, t - s, k_first, k_last, k_duration, k_boot, ahead_ns, bound_ns, clocks)
         m, owned = give(
             k1[16 * k_start[0] :], k1[16 * k_start[1] :], k_sport[:count], k_dport[:count], h_first, h_last,
-            h_four, h_port, h_mask, counts.size, row, sub, copy, part,
+            h_four, h_port, h_mask, partitions, counts.size > partitions, row, sub, copy, part,
         )  # fmt: skip
         taken = _places(m, row, part, k_first, k_last, rows, filled, current, counts, owner, lows, highs,
                        state[0], place)  # fmt: skip

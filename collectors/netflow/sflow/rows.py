@@ -111,12 +111,21 @@ class Agents:
 
 
 class Reader:
-    """Reads blocks of sFlow datagrams for one collector.  ``counters`` are walking's."""
+    """Reads blocks of sFlow datagrams for one collector.  ``counters`` are walking's; ``transit`` as for
+    ``columns.rows``."""
 
     def __init__(
-        self, home: subscribers.Home, partitions: int, collector: str, frames: Frames, most_agents: int
+        self,
+        home: subscribers.Home,
+        partitions: int,
+        collector: str,
+        frames: Frames,
+        most_agents: int,
+        *,
+        transit: bool = False,
     ) -> None:
         self._home = home
+        self._transit = transit
         self._partitions = partitions
         self._collector = collector
         self._frames = frames
@@ -222,7 +231,7 @@ class Reader:
         }  # fmt: skip
         if not known.all():
             made = {name: _where(column, known) for name, column in made.items()}
-        return rows(made, self._home, self._partitions, self._collector)
+        return rows(made, self._home, self._partitions, self._collector, transit=self._transit)
 
 
 def _pair(high: np.ndarray, low: np.ndarray) -> np.ndarray:

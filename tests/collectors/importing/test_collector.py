@@ -96,6 +96,22 @@ def test_few_values_wait_for_more_and_not_for_long():
     assert len(bed.sent) == 1, "the time was told this second"
 
 
+def test_a_record_that_is_too_long_to_be_true_holds_the_clock_back_for_a_while_and_no_more():
+    bed = Bed(longest_record_s=600)
+
+    def delay_s(at):
+        bed.sent.clear()
+        bed.feed(delimited(message(**FLOW)), at=at)
+        bed.collector.flush(everywhere=True)
+        return {h.clocks[0].delay_ns // SECOND for *_, h in bed.sent}
+
+    assert delay_s(NOW) == {150}
+    bed.feed(delimited(message(**FLOW | {"time_flow_start_ns": 1})), at=NOW + SECOND)
+    assert delay_s(NOW + 2 * SECOND) == {660}
+    assert delay_s(NOW + 700 * SECOND) == {660}
+    assert delay_s(NOW + 1400 * SECOND) == {150}
+
+
 def test_a_stamp_from_the_future_does_not_move_the_clock():
     bed = Bed()
     bed.feed(delimited(message(**FLOW | {"time_flow_end_ns": NOW * 2})))

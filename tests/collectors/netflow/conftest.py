@@ -169,5 +169,5 @@ def make():
     return SimpleNamespace(
         v5=v5, v9=v9, ipfix=ipfix, template=template, data_set=data_set, gathered=gathered, replay=replay,
         datagrams=datagrams, udp_payloads=udp_payloads, sixteen=sixteen, EXPORTER=EXPORTER, SECOND=SECOND,
-        EVERYWHERE=EVERYWHERE,
+        EVERYWHERE=EVERYWHERE, moved=moved,
     )  # fmt: skip
