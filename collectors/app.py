@@ -9,12 +9,15 @@ from typing import BinaryIO, Final
 
 import numpy as np
 
-from collectors.netflow import capture
+from collectors.netflow import capture, recognising
 from collectors.netflow.columns import Column
 from collectors.netflow.datagrams import Block, Datagram
 from collectors.netflow.datagrams import block as columns_of
+from collectors.netflow.sflow.rows import Headers
 from collectors.packet import pcapfile
 from collectors.packet.frames import FRAME, NO_VLAN, decode_all
+from collectors.packet.sampled import TOO_LONG, WITHOUT, decode_sampled
+from collectors.reading import PADDING
 
 UDP = 17
 # sFlow's header_protocol to the link type of captures: Ethernet, PPP, IPv4, IPv6.
@@ -36,11 +39,7 @@ def exports(block: pcapfile.Block, *, any_port: bool = False) -> Block:
         wanted &= np.isin(ports, np.fromiter(capture.PORTS, np.uint16))
     chosen = np.flatnonzero(wanted)
     at, size = frames["payload_at"][chosen], frames["payload"][chosen]
-    good = [
-        capture.is_export(block.data[a : a + min(s, 64 << 10)].tobytes())
-        for a, s in zip(at.tolist(), size.tolist(), strict=True)
-    ]
-    chosen = chosen[np.array(good, bool)]
+    chosen = chosen[recognising.exports(block.data, at, size)]
     picked = frames[chosen]
     return capture.block(
         block.data,
@@ -61,24 +60,38 @@ def _addresses(frames: np.ndarray, end: str) -> np.ndarray:
 
 def sampled_frames(
     data: np.ndarray, at: np.ndarray, size: np.ndarray, wire: np.ndarray, protocol: np.ndarray
-) -> tuple[np.ndarray, dict[str, Column]]:
+) -> Headers:
     """Read sampled headers by the packet decoder: ``netflow.sflow.rows.Frames``.
 
     One whose IP header was read counts, though what follows it be cut off, a fragment's or damaged: a router
     would have counted it too.  The ports are 0 then.
     """
-    link = np.full(at.size, _NO_LINK)
+    link = np.full(at.size, _NO_LINK, np.int64)
     for told, known in _LINKS.items():
         link[protocol == told] = known
     frames, code = np.zeros(at.size, FRAME), np.zeros(at.size, np.int64)
-    decode_all(data, at, size, wire, link, frames, code)
-    return frames["octets"] > 0, {
+    judged = np.zeros(at.size, np.uint8)
+    decode_sampled(data, at, size, wire, link, frames, code, judged)
+    tunnelled = frames["tunnel"] > 0
+    columns: dict[str, Column] = {
         "src": _addresses(frames, "src"), "dst": _addresses(frames, "dst"),
         "src_port": frames["src_port"], "dst_port": frames["dst_port"],
         "protocol": frames["protocol"], "bytes": frames["octets"].astype(np.uint64),
         "tcp_flags": (frames["tcp_flags"], frames["tcp"] != 0),
         "vlan": (frames["vlan"], frames["vlan"] != NO_VLAN),
+        "tunnel": (frames["tunnel"], tunnelled),
+        "tunnel_src": (_addresses(frames, "tunnel_src"), tunnelled),
+        "tunnel_dst": (_addresses(frames, "tunnel_dst"), tunnelled),
     }  # fmt: skip
+    return Headers(frames["octets"] > 0, columns, judged == WITHOUT, judged == TOO_LONG)
+
+
+def warm() -> None:
+    """Call every kernel once with nothing, so that all are compiled."""
+    none, data = np.zeros(0, np.int64), np.zeros(PADDING, np.uint8)
+    narrow = np.zeros(0, np.uint32)
+    exports(pcapfile.Block(data, none, narrow, narrow, none, np.zeros(0, np.uint16)))
+    sampled_frames(data, none, none, none, none)
 
 
 def blocks(file: BinaryIO) -> Iterator[Block]:

@@ -92,7 +92,12 @@ def _value(text: str, hint: Any) -> Any:
     if hint is str:
         return text
     if get_origin(hint) is tuple and not text.lstrip().startswith("["):
-        return [part.strip() for part in text.split(",") if part.strip()]
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return parts if get_args(hint)[0] is str else [_plain(part) for part in parts]
+    return _plain(text)
+
+
+def _plain(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):

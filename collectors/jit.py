@@ -4,8 +4,9 @@ The cache is kept in ``$POOLWATCH_CACHE_DIR``, else ``$XDG_CACHE_HOME/poolwatch`
 ``~/.cache/poolwatch``, in a folder per version of our sources: numba reads an index that other sources
 wrote before it checks whether it is stale, and fails on a type that is no longer there.  Where it cannot be
 written (a read-only installation) what it holds is copied to a private temporary folder and used from
-there.  Several processes that fill numba's cache at once can crash (numba #4807, #10128), so it is filled
-under a file lock, once, by ``warm``.
+there.  Several processes that fill numba's cache at once can crash (numba #4807, #10128), so whatever is
+compiled or loaded is so under a file lock: by ``warm`` all at once, kernel by kernel where a command needs
+only some.  Who waited for the lock finds compiled what the other needed too.
 """
 
 import fcntl
@@ -14,8 +15,9 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,10 @@ intrinsic: Any = numba.extending.intrinsic
 types = numba.types
 
 _STATE: dict[str, Path] = {}
+_SAY: list[Callable[[str], None]] = []
+# Whoever holds it holds the file lock too: a thread may take it again, for kernels call each other.
+_LOCK = threading.RLock()
+_HELD = [0]
 KEPT_VERSIONS = 4
 
 
@@ -90,14 +96,56 @@ def _guarded(_cache: object) -> Iterator[None]:
 numba.core.caching.Cache._guard_against_spurious_io_errors = _guarded  # type: ignore[assignment]
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the file lock: no other process compiles or loads meanwhile."""
+    with _LOCK, ExitStack() as stack:
+        if not _HELD[0]:
+            # Out of reach where privileges were given up: then nothing is written to the cache either.
+            with suppress(OSError):
+                lock = stack.enter_context((cache_dir() / "lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        _HELD[0] += 1
+        try:
+            yield
+        finally:
+            _HELD[0] -= 1
+
+
+def _guard(made: Any) -> Any:
+    """Have a kernel compiled, or loaded, by one process at a time."""
+    if not hasattr(made, "compile"):  # numba is switched off
+        return made
+    compiled = made.compile
+
+    def alone(signature: Any) -> Any:
+        with _alone():
+            if _SAY and not kept(made):
+                _announce()
+            return compiled(signature)
+
+    made.compile = alone
+    return made
+
+
+def _announce() -> None:
+    say = _SAY.pop()
+    say(f"compiling kernels into {cache_dir()} (once, up to a minute)")
+
+
+def announce(say: Callable[[str], None]) -> None:
+    """Have ``say`` told, once, when a kernel must be compiled: for commands that do not ``warm`` them all."""
+    _SAY[:] = [say]
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile on first use, keep in the cache, run without the GIL.  No fastmath: it changes answers."""
-    return numba.njit(cache=True, nogil=True)(function)
+    return _guard(numba.njit(cache=True, nogil=True)(function))
 
 
 def inline(function: Callable[..., Any]) -> Any:
     """A small function that kernels call; kept with them."""
-    return numba.njit(cache=True, nogil=True, inline="never")(function)
+    return _guard(numba.njit(cache=True, nogil=True, inline="never")(function))
 
 
 def bare(function: Callable[..., Any]) -> Any:
@@ -106,14 +154,14 @@ def bare(function: Callable[..., Any]) -> Any:
     An atomic count up and down at every touch of an array made the packet pass three times slower.
     """
     options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
-    return numba.njit(**options)(function)
+    return _guard(numba.njit(**options)(function))
 
 
 def within(function: Callable[..., Any]) -> Any:
     """As ``bare``, and made part of whoever calls it: a call hands over seven numbers for every array, so
     some hundreds for a tuple of arrays, which costs more than a small function does."""
     options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False, "forceinline": True}
-    return numba.njit(**options)(function)
+    return _guard(numba.njit(**options)(function))
 
 
 def kept(function: Any) -> bool:
@@ -126,8 +174,7 @@ def warm(calls: Iterable[Callable[[], object]], say: Callable[[str], None]) -> N
     """Compile or load every kernel, one process at a time; ``say`` is told when it will take long."""
     folder = cache_dir()
     mark = folder / VERSION / "compiled"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone():
         fresh = mark.is_file()
         if not fresh:
             say(f"compiling kernels into {folder} (once, about a minute)")

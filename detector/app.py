@@ -17,6 +17,7 @@ from weakref import WeakSet
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
+from collectors import app as collecting
 from collectors import jit, subscribers
 from collectors.exporting.flowmessage import warm as warm_export
 from collectors.exporting.laying import warm as warm_laying
@@ -150,7 +151,9 @@ def _names(config: Config) -> Names:
 def warm_kernels(say: Callable[[str], None]) -> None:
     """Compile or load every kernel before the first packet."""
     holds = partial(subscribers.holds, subscribers.home(), bytes(16))
-    jit.warm([warm, warm_netflow, warm_import, warm_export, warm_laying, batches.warm, ring.warm, holds], say)
+    netflow = (warm_netflow, batches.warm, collecting.warm)
+    others = (warm_import, warm_export, warm_laying, ring.warm, holds)
+    jit.warm((warm, *netflow, *others), say)
 
 
 class Service:

@@ -48,13 +48,7 @@ def parser() -> argparse.ArgumentParser:
             "--as", dest="kind", choices=("packets", "flows"),
             help="only packets, or only exports (on any port); default: both, exports on known ports",
         )  # fmt: skip
-    flows = sub.add_parser("flows", help="print the records of NetFlow, IPFIX and sFlow in captures")
-    flows.add_argument("files", nargs="+", metavar="FILE", help="a capture, or a file of IPFIX messages")
-    flows.add_argument("--count", action="store_true", help="totals by exporter and template instead")
-    how = flows.add_mutually_exclusive_group()
-    how.add_argument("--json", action="store_true", help="one JSON object a record")
-    how.add_argument("--csv", action="store_true", help="one table under the union of all fields")
-    how.add_argument("--protobuf", action="store_true", help="goflow2's FlowMessage, behind its length each")
+    _flows_parser(sub)
     dissect = sub.add_parser("dissect", help="what we read in a capture, and tshark's word beside it")
     dissect.add_argument("file", metavar="FILE", help="pcap or pcapng")
     dissect.add_argument(
@@ -73,6 +67,29 @@ def parser() -> argparse.ArgumentParser:
     for command in (scan, run, check, show, detect, *collecting, *tables):
         command.add_argument("--config", metavar="FILE", help="TOML file (default: $POOLWATCH_CONFIG)")
     return out
+
+
+def _flows_parser(sub: "argparse._SubParsersAction") -> None:
+    flows = sub.add_parser(
+        "flows",
+        help="print the records of NetFlow, IPFIX and sFlow in captures",
+        description="Prints the records of NetFlow v1, v5, v7, v9, IPFIX and sFlow 5 that captures hold, on "
+        "whatever port: as a table of the first fields, or with all fields.",
+        epilog="examples:  poolwatch flows exports.pcap   |   poolwatch flows --count exports.pcap   |   "
+        "tcpdump -w - port 2055 | poolwatch flows --json -",
+    )
+    flows.add_argument(
+        "files", nargs="+", metavar="FILE",
+        help="pcap, pcapng, .gz of both, a folder of them, or a file of IPFIX messages; - is standard input",
+    )  # fmt: skip
+    flows.add_argument(
+        "--count", action="store_true",
+        help="totals by exporter and template instead, as a table, --json or --csv",
+    )  # fmt: skip
+    how = flows.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="one JSON object a record")
+    how.add_argument("--csv", action="store_true", help="one table under the union of all fields")
+    how.add_argument("--protobuf", action="store_true", help="goflow2's FlowMessage, behind its length each")
 
 
 def _collect_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.ArgumentParser]:
@@ -191,13 +208,15 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from detector import kafkacli
+    from detector import kafkacli, links
     from detector.app import Service
     from detector.config import load
 
     config = load(options.config)
     Service(config)
     kafkacli.check(config)
+    if config.bus == "embedded" and (remark := links.one_process(config.collectors.netflow)):
+        _say(remark)
     print("configuration is good")
     return DONE
 
@@ -242,14 +261,16 @@ def _scan(options: argparse.Namespace) -> int:
     return status
 
 
-def _print_table(files: "list[FileReport]", found: "list[ScanIncident]") -> None:
+def _print_table(files: "list[FileReport]", found: "list[ScanIncident]", *, live: bool = False) -> None:
     from rich.console import Console
 
     from detector.exporters import report
+    from detector.wording import counted
 
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
-    packets = sum(f.packets for f in files)
-    console.print(f"{len(files)} files, {packets} packets, {sum(f.flows for f in files)} flow records")
+    packets, flows = sum(f.packets for f in files), sum(f.flows for f in files)
+    what = "live" if live else counted(len(files), "file")
+    console.print(f"{what}, {counted(packets, 'packet')}, {counted(flows, 'flow record')}")
     refused = {r: sum(f.refused.get(r, 0) for f in files) for f in files for r in f.refused}
     if refused:
         console.print("refused: " + ", ".join(f"{n} {r}" for r, n in sorted(refused.items())))
@@ -270,21 +291,25 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _flows(options: argparse.Namespace) -> int:
+    from collectors import jit
     from detector import flowcli
     from detector.errors import ConfigError
+    from detector.reading import captures
 
     if options.protobuf and options.count:
         raise ConfigError("--protobuf writes records, and totals are none")
+    jit.announce(_say)
+    files = captures(options.files)
     refused: dict[str, int] = {}
     show = flowcli.print_json if options.json else flowcli.print_csv if options.csv else flowcli.print_table
     try:
         if options.protobuf:
-            flowcli.print_protobuf(options.files, refused)
+            flowcli.print_protobuf(files, refused)
         elif options.count:
-            flowcli.print_counts(flowcli.count(options.files, refused), show)
+            flowcli.print_counts(flowcli.count(files, refused), show)
         else:
             reading = flowcli.read_for_json if options.json else flowcli.read
-            show(reading(options.files, refused))
+            show(reading(files, refused))
     except KeyboardInterrupt:
         return INTERRUPTED
     if refused:
@@ -293,8 +318,10 @@ def _flows(options: argparse.Namespace) -> int:
 
 
 def _dissect(options: argparse.Namespace) -> int:
+    from collectors import jit
     from detector import dissectcli
 
+    jit.announce(_say)
     keep = dissectcli.wanted(options.connection, options.subscriber)
     reading, found = dissectcli.compare(options.file, keep)
     if options.json:

@@ -5,6 +5,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from ipaddress import IPv6Address
 from itertools import islice
 from typing import Any, BinaryIO
@@ -26,12 +28,17 @@ from collectors.netflow.metrics import Metrics
 from collectors.netflow.values import rfc3339
 from collectors.wire import Batch, Header
 from detector.errors import DecodeError, InputError
+from detector.wording import counted
 
-COLUMNS = (
-    "flowStartMilliseconds", "sourceIPv4Address", "sourceTransportPort", "destinationIPv4Address",
-    "destinationTransportPort", "protocolIdentifier", "packetDeltaCount", "octetDeltaCount",
-)  # fmt: skip
+# What the table shows beside when a flow began: its columns, and the fields that they are.
+COLUMNS = {
+    "source": "sourceIPv4Address", "port": "sourceTransportPort", "destination": "destinationIPv4Address",
+    "port ": "destinationTransportPort", "protocol": "protocolIdentifier", "packets": "packetDeltaCount",
+    "octets": "octetDeltaCount",
+}  # fmt: skip
+_FIGURES = frozenset({"port", "port ", "protocol", "packets", "octets"})
 MOST_ROWS = 10_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # CSV's columns are the fields of so many records; what later ones have besides is one column more.
 LOOK_AHEAD = 50_000
 MORE = "more"
@@ -60,7 +67,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise
     except (DecodeError, OSError) as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def read(
@@ -160,16 +167,23 @@ def _escaped(text: str) -> str:
 
 
 def print_table(rows: Iterable[dict[str, Any]]) -> None:
-    """The fields that people look for first, at most MOST_ROWS records."""
+    """The fields that people look for first, of at most MOST_ROWS flows; other records are counted."""
     out = Table(box=None, pad_edge=False, header_style="bold")
+    out.add_column("start (UTC)", overflow="fold")
     for name in COLUMNS:
-        out.add_column(name)
-    count = 0
+        out.add_column(name, justify="right" if name in _FIGURES else "left", overflow="fold")
+    count = others = 0
     for count, row in enumerate(rows, 1):
-        if count <= MOST_ROWS:
-            out.add_row(*(Text(_escaped(str(_cell(row, name)))) for name in COLUMNS))
+        cells = [_cell(row, name) for name in COLUMNS.values()]
+        # Options, counters, what a switch or a firewall tells of itself.
+        if all(cell == "-" for cell in cells):
+            others += 1
+        elif count - others <= MOST_ROWS:
+            out.add_row(*(Text(_escaped(str(cell))) for cell in (_start(row), *cells)))
     _console().print(out)
-    _console().print(f"{count} records" + (f", {MOST_ROWS} shown" if count > MOST_ROWS else ""))
+    shown = f", {MOST_ROWS} shown" if count - others > MOST_ROWS else ""
+    more = f"; {others} of them are no flows and not shown: --json shows all" if others else ""
+    _console().print(counted(count, "record") + shown + more)
 
 
 def _console() -> Console:
@@ -177,11 +191,12 @@ def _console() -> Console:
 
 
 # Where a record says a column in other words.
+_STARTS = (
+    "flowStartMilliseconds", "flowStartMicroseconds", "flowStartNanoseconds", "flowStartSeconds",
+    "observationTimeMilliseconds", "collectionTimeMilliseconds",
+)  # fmt: skip
+_WRAP_MS = 1 << 32
 _LIKE: dict[str, tuple[str, ...]] = {
-    "flowStartMilliseconds": (
-        "flowStartMicroseconds", "flowStartNanoseconds", "flowStartSeconds", "flowStartSysUpTime",
-        "flowStartDeltaMicroseconds", "observationTimeMilliseconds", "collectionTimeMilliseconds",
-    ),
     "sourceIPv4Address": ("sourceIPv6Address",),
     "destinationIPv4Address": ("destinationIPv6Address",),
     "packetDeltaCount": ("packetTotalCount", "initiatorPackets"),
@@ -189,8 +204,34 @@ _LIKE: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+def _start(row: dict[str, Any]) -> Any:
+    """When a flow began, as wall-clock time: as the record says it, or reckoned from the time of its export.
+
+    An uptime wraps after 49 days; a record is at most half as old.
+    """
+    for name in _STARTS:
+        if name in row:
+            return row[name]
+    exported = row.get("exportTime")
+    first, delta_us = row.get("flowStartSysUpTime"), row.get("flowStartDeltaMicroseconds")
+    if isinstance(exported, str) and isinstance(delta_us, int):
+        return rfc3339(_unix_ms(exported) * 1_000_000 - delta_us * 1000, 3)
+    booted = row.get("systemInitTimeMilliseconds")
+    if not (isinstance(exported, str) and isinstance(booted, str) and isinstance(first, int)):
+        return "-"
+    began_ms = _unix_ms(booted) + first
+    ahead_ms = (began_ms - _unix_ms(exported) + _WRAP_MS // 2) % _WRAP_MS - _WRAP_MS // 2
+    return rfc3339((_unix_ms(exported) + ahead_ms) * 1_000_000, 3)
+
+
+@lru_cache(maxsize=4096)
+def _unix_ms(text: str) -> int:
+    """A time that ``rfc3339`` wrote, in milliseconds."""
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+
+
 def _cell(row: dict[str, Any], name: str) -> Any:
-    """A field, or the like of it: IPv6 for IPv4, seconds or uptime for milliseconds, totals for deltas."""
+    """A field, or the like of it: IPv6 for IPv4, totals for deltas."""
     for other in (name, *_LIKE.get(name, ())):
         if other in row:
             return row[other]
@@ -288,4 +329,4 @@ def print_counts(
         out.add_row(*(Text(str(row[name])) for name in names))
     _console().print(out)
     summed = {n: sum(row[n] for row in rows) for n in ("records", "packets", "octets")} if rows else {}
-    _console().print(", ".join(f"{n} {name}" for name, n in summed.items()) or "0 records")
+    _console().print(", ".join(counted(n, name[:-1]) for name, n in summed.items()) or "0 records")

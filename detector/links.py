@@ -7,9 +7,11 @@ A shell: it opens the sockets, and gives up the privileges that they needed.
 import argparse
 import importlib
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -82,9 +84,34 @@ def inputs(config: Config, options: argparse.Namespace) -> Inputs:
 
 
 def check(config: Config) -> None:
-    """Raises ConfigError on exporters that are no addresses, and on files of TLS that will not do."""
+    """Raises ConfigError on exporters that are no addresses, and on files of TLS, or for templates, that will
+    not do."""
     _allowed(config.collectors.netflow)
+    _may_write(config.collectors.netflow.templates_file)
     Certificates(config.collectors.netflow.tls)
+
+
+def _may_write(path: str) -> None:
+    """Raises ConfigError where the file of templates could not be written."""
+    folder, why = Path(path).parent, ""
+    if path and (Path(path).is_dir() or path.endswith("/")):
+        why = "is a folder; name a file in it"
+    elif path and not folder.is_dir():
+        why = f"cannot be written: there is no folder {folder}"
+    elif path and not os.access(folder, os.W_OK | os.X_OK):
+        why = f"cannot be written: no right to write in {folder}"
+    if why:
+        raise ConfigError(f"collectors.netflow.templates_file: {path} {why}")
+
+
+def one_process(netflow: NetflowConfig) -> str:
+    """What there is to say where one process does all and more are wanted; "" where all is well."""
+    if netflow.workers == 1:
+        return ""
+    return (
+        f"collectors.netflow.workers = {netflow.workers} counts for `collect flows` over Kafka only; "
+        "with the embedded bus, and in `run`, one process does it all"
+    )
 
 
 def _allowed(netflow: NetflowConfig) -> frozenset[bytes]:
@@ -150,6 +177,8 @@ class Links(AbstractContextManager["Links"]):
         self._lost = lost
         self._share = share
         self._allowed = _allowed(wanted.netflow)
+        if wanted.address:
+            _may_write(wanted.netflow.templates_file)
         self._certificates = Certificates(wanted.netflow.tls) if wanted.address else None
         self._metrics = ReceivingMetrics(registry) if wanted.address else None
         self._receiving: Receiving | None = None
@@ -175,6 +204,7 @@ class Links(AbstractContextManager["Links"]):
                     self._metrics,
                     self._lost,
                     apart=True,
+                    most_waiting_bytes=self._wanted.netflow.waiting_bytes,
                 )
                 self._receiving = opening.enter_context(made)
             self._stack = opening.pop_all()

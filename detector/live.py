@@ -70,6 +70,8 @@ def serve(
     if wanted:
         service.links = links.Links(wanted, service.registry, service.detector.netflow.socket_drops.inc, say)
         service.links.reloads(service.reloads)
+        if remark := wanted.address and links.one_process(wanted.netflow):
+            say(remark)
         # Who we are to be may have no access to them.
         held = app.Held(paths)
     with service:
@@ -166,11 +168,13 @@ def collect_live(
     config: Config,
     options: argparse.Namespace,
     say: Callable[[str], None],
-    show: Callable[[list[FileReport], list[ScanIncident]], None],
+    show: Callable[..., None],
     on_stop: Callable[[Callable[[], None]], None],
 ) -> int:
     """Capture, or receive exports, until told to stop; the detector is in this process."""
     wanted = links.inputs(config, options)
+    if remark := wanted.address and links.one_process(wanted.netflow):
+        say(remark)
     service, stop = _begin(config, options, say, on_stop)
     service.links = links.Links(wanted, service.registry, service.detector.netflow.socket_drops.inc, say)
     service.links.reloads(service.reloads)
@@ -182,7 +186,7 @@ def collect_live(
                 turn.take(links.WAIT_S)
             service.notify.stopping()
         files, found = turn.finish()
-    show(files, found)
+    show(files, found, live=True)
     return 0
 
 

@@ -70,9 +70,14 @@ class Reloads:
         self._good(name, sum(1 for _ in present))
 
     def listen(self) -> None:
-        """Take SIGHUP as the wish to reload.  Signals are the main thread's: elsewhere this does nothing."""
+        """Take SIGHUP as the wish to reload, and say on standard error what came of it.  Signals are the main
+        thread's: elsewhere this does nothing."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGHUP, lambda *_: self.ask())
+            # What is only of note, not wrong, would not be shown.
+            self._log.setLevel(logging.INFO)
+            if logging.lastResort is not None:
+                logging.lastResort.setLevel(logging.INFO)
 
     def ask(self) -> None:
         """Have the next ``turn`` reload."""
@@ -83,10 +88,12 @@ class Reloads:
         if self._asked:
             self._asked = False
             with self._around():
-                for one in self._lists:
-                    self._reload(one)
+                told = [said for one in self._lists if (said := self._reload(one))]
+            if told or not self._lists:
+                self._log.info("lists reloaded %s", " ".join(told) or "none: the configuration names none")
 
-    def _reload(self, one: _List) -> None:
+    def _reload(self, one: _List) -> str:
+        """Its name and how many entries it has now; "" where the old one stays."""
         try:
             found = one.read()
             with self._guard:
@@ -94,9 +101,9 @@ class Reloads:
         except ConfigError as error:
             self._metrics.success.labels(one.name).set(0)
             self._log.error("list is broken, the old one stays list=%s: %s", one.name, error)
-        else:
-            self._good(one.name, len(found))
-            self._log.info("list reloaded list=%s entries=%d", one.name, len(found))
+            return ""
+        self._good(one.name, len(found))
+        return f"{one.name}={len(found)}"
 
     def _good(self, name: str, entries: int) -> None:
         self._metrics.success.labels(name).set(1)

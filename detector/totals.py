@@ -144,9 +144,11 @@ class Totals:
         return min(live or [at for _, at in running], default=None)
 
     def minute(self) -> tuple[Counter[Label], float | None]:
-        """Bytes of each run's latest closed minute, and when the newest of those ended (Unix s)."""
+        """Bytes of each run's latest closed minute, and when the newest of those ended (Unix s); None before
+        the first data, of which there is a time."""
         total: Counter[Label] = Counter()
-        numbers = [run.minute_number for run in self.runs if run.minute_number is not None]
+        # A link that was opened and has heard nothing yet closes a minute before all time.
+        numbers = [run.minute_number for run in self.runs if (run.minute_number or 0) > 0]
         for run in self.runs:
             total.update(run.minute)
-        return total, (max(numbers) + 1) * MINUTE_NS / 1e9 if numbers else None
+        return total, (max(n for n in numbers if n) + 1) * MINUTE_NS / 1e9 if numbers else None

@@ -215,6 +215,9 @@ def test_a_name_that_is_no_utf8_and_standard_input_twice_are_no_trouble(tmp_path
         (["check"], {"POOLWATCH_HOME_NETWORKS": "10.0.0.1/8"}, b"home_networks: '10.0.0.1/8'"),
         (["check"], {"POOLWATCH_DETECTOR__JUDGE__HALF_LIFE_S": "0"}, b"half_life_s"),
         (["check"], {"POOLWATCH_LISTS__PLACES": "/nowhere.csv"}, b"lists.places: "),
+        (["check"], {"POOLWATCH_COLLECTORS__NETFLOW__TEMPLATES_FILE": "/tmp"}, b"/tmp is a folder"),
+        (["check"], {"POOLWATCH_COLLECTORS__NETFLOW__TEMPLATES_FILE": "/no/where"}, b"no folder /no"),
+        (["check"], {"POOLWATCH_COLLECTORS__NETFLOW__PORTS": "2055,70000"}, b"netflow.ports"),
         (["check", "--config", "/nowhere.toml"], {}, b"/nowhere.toml"),
         (["scan", "pcaps", "--config", "/nowhere.toml"], {}, b"/nowhere.toml"),
         (["run", "--once", "--pace", "-1"], {}, b"--pace"),
@@ -238,4 +241,7 @@ def test_check_and_config_agree_with_each_other(tmp_path):
     printed = tmp_path / "c.toml"
     printed.write_bytes(poolwatch("config").stdout)
     assert poolwatch("check", "--config", printed).returncode == 0
+    done = poolwatch("check", POOLWATCH_COLLECTORS__NETFLOW__WORKERS="4")
+    assert done.returncode == 0
+    assert b"workers = 4 counts for `collect flows` over Kafka only" in done.stderr
     assert poolwatch("config", "--config", printed).stdout == printed.read_bytes()

@@ -18,8 +18,6 @@ from collectors.netflow import batches, udp
 from collectors.netflow.datagrams import Block, joined
 
 QUOTA: Final = 128
-# Octets that wait to be read: beyond, they are left in the sockets.
-MOST_BYTES: Final = 128 << 20
 IDLE_S: Final = 0.1
 SWEEP_S: Final = 1.0
 
@@ -28,14 +26,23 @@ class Drain(AbstractContextManager["Drain"]):
     """``start`` it, then ``taken`` gives what came; both on one thread.
 
     It sleeps ``gather_s`` before it reads, for a turn costs the same for one datagram as for a thousand.
+    While more than ``most_bytes`` wait to be taken the rest is left in the sockets; ``full`` counts how often
+    that came to be.  ``waiting`` are octets that wait, as of the last look.
     """
 
     def __init__(
-        self, sockets: Sequence[socket.socket], batch: "batches.Batch | udp.OneByOne", gather_s: float
+        self,
+        sockets: Sequence[socket.socket],
+        batch: "batches.Batch | udp.OneByOne",
+        gather_s: float,
+        most_bytes: int,
     ) -> None:
         self._sockets = sockets
         self._batch = batch
         self._gather_s = gather_s
+        self._most_bytes = most_bytes
+        self.waiting = 0
+        self.full = 0
         self._drops = {one: udp.Drops() for one in sockets}
         self._ready: deque[Block] = deque()
         self._error: OSError | None = None
@@ -81,10 +88,15 @@ class Drain(AbstractContextManager["Drain"]):
         with selectors.DefaultSelector() as selector:
             for one in self._sockets:
                 selector.register(one, selectors.EVENT_READ)
+            was_full = False
             try:
                 while not self._stop.is_set():
                     self._sweep()
-                    if self._waiting() > MOST_BYTES:
+                    self.waiting = self._waiting()
+                    is_full = self.waiting > self._most_bytes
+                    self.full += is_full and not was_full
+                    was_full = is_full
+                    if is_full:
                         time.sleep(self._gather_s or 0.001)
                     elif selector.select(IDLE_S):
                         time.sleep(self._gather_s)

@@ -30,6 +30,7 @@ SWEEP_S: Final = 1.0
 # turn costs the same for one as for a thousand, and a batch waits for 200 ms anyway.
 GATHER_S: Final = 0.01
 ROOM_BYTES: Final = 4 << 20
+MOST_WAITING_BYTES: Final = 32 << 20
 # What a thread of its own has received is taken over so often.
 HOLD_S: Final = 0.05
 
@@ -48,13 +49,22 @@ class Metrics:
             "Receive buffer that the kernel gave each of them.",
             registry=registry,
         )
+        self.waiting = Gauge(
+            f"{name}_waiting_bytes", "Octets that were received and wait to be read.", registry=registry
+        )
+        self.waiting_full = Counter(
+            f"{name}_waiting_full",
+            "Times that so much waited that the rest was left in the sockets.",
+            registry=registry,
+        )
         self.sessions = sessions.Metrics(registry)
 
 
 class Receiving(AbstractContextManager["Receiving"]):
     """``turn`` is the verb, on one thread.  ``lost`` is told of datagrams that a socket had no room for.
 
-    With ``apart`` UDP is received by another thread, from the first turn on.
+    With ``apart`` UDP is received by another thread, from the first turn on; of what it has received
+    ``most_waiting_bytes`` may wait.
     """
 
     def __init__(
@@ -67,6 +77,7 @@ class Receiving(AbstractContextManager["Receiving"]):
         lost: Callable[[int], None],
         *,
         apart: bool = False,
+        most_waiting_bytes: int = MOST_WAITING_BYTES,
     ) -> None:
         self._share = share
         self._metrics = metrics
@@ -81,7 +92,9 @@ class Receiving(AbstractContextManager["Receiving"]):
         self._busy = False
         self._apart = apart and bool(share.udp)
         self._drain: Drain | None = None
+        self._most_waiting_bytes = most_waiting_bytes
         self._told_lost = 0
+        self._told_full = 0
 
     def __enter__(self) -> "Receiving":
         if not self._apart:
@@ -96,7 +109,7 @@ class Receiving(AbstractContextManager["Receiving"]):
         self._metrics.buffer_bytes.set(granted)
         self._gather_s = GATHER_S * min(1.0, granted / ROOM_BYTES)
         if self._apart:
-            self._drain = Drain(self._share.udp, self._batch, self._gather_s)
+            self._drain = Drain(self._share.udp, self._batch, self._gather_s, self._most_waiting_bytes)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -152,6 +165,10 @@ class Receiving(AbstractContextManager["Receiving"]):
         if more := drain.lost() - self._told_lost:
             self._told_lost += more
             self._lost(more)
+        self._metrics.waiting.set(drain.waiting)
+        if more := drain.full - self._told_full:
+            self._told_full += more
+            self._metrics.waiting_full.inc(more)
         self._sweep()
 
     def _take(self, one: socket.socket, full: list[socket.socket]) -> Generator[Block, None, int]:

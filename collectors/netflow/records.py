@@ -164,13 +164,17 @@ def _address(exporter: bytes) -> tuple[str, str]:
 
 def _context(message: Message, template: Template, exporter: bytes) -> dict[str, Any]:
     name, address = _address(exporter)
-    return {
+    context = {
         "exportProtocolVersion": message.version,
         name: address,
         "observationDomainId": message.domain,
         "templateId": template.id,
         "exportTime": rfc3339(message.export_ns, 3),
     }
+    if message.uptime_ms >= 0:
+        # What a record's times count from.
+        context["systemInitTimeMilliseconds"] = rfc3339(message.export_ns - message.uptime_ms * 1_000_000, 3)
+    return context
 
 
 def _named(message: Message, template: Template, body: bytes, key: Key, state: State) -> list[Any]:

@@ -27,6 +27,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     # UDP sockets of each worker on each port, and the receive buffer that each asks for.
     sockets: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
     receive_buffer_bytes: Annotated[int, msgspec.Meta(ge=4096, le=1 << 30)] = 16 << 20
+    # Octets that were taken from them and wait to be read, of each worker: beyond, the rest is left in the
+    # sockets, which drop what they have no room for.
+    waiting_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 30)] = 32 << 20
     tcp: Tcp = Tcp()
     tls: Tls = Tls()
     batch_datagrams: Annotated[int, msgspec.Meta(ge=1, le=8192)] = 8192

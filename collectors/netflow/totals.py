@@ -11,7 +11,7 @@ import numpy as np
 
 from collectors import wire
 from collectors.errors import DecodeError
-from collectors.netflow import records
+from collectors.netflow import passing, records
 from collectors.netflow.datagrams import Block
 from collectors.netflow.program import compile_template
 from collectors.netflow.readers import cut
@@ -78,6 +78,7 @@ class Totals:
     held: dict[Key, list[tuple[bytes, int]]] = field(default_factory=dict)
     _held_bytes: int = 0
     _flows: dict[int, tuple[Template, bool]] = field(default_factory=dict)
+    _known: passing.Known = field(default_factory=passing.Known)
 
     def _group(self, *key: Any) -> Total:
         return self.groups.setdefault(Group(*key), Total())
@@ -92,23 +93,41 @@ class Totals:
         words[~wire.valid(batch, "domain"), -2] = 0
         changes = np.flatnonzero((words[1:] != words[:-1]).any(axis=1)) + 1
         begins = np.concatenate([[0], changes])
-        counts = np.diff(np.append(begins, len(words)))
-        packets = np.add.reduceat(wire.values(batch, "packets"), begins)
-        octets = np.add.reduceat(wire.values(batch, "bytes"), begins)
-        first = np.minimum.reduceat(wire.values(batch, "t_first"), begins)
-        last = np.maximum.reduceat(wire.values(batch, "t_last"), begins)
-        for i, at in enumerate(begins.tolist()):
-            source, domain, template = words[at, 2:].tolist()
-            one = self._group(words[at, :2].tobytes(), source, domain, template, "flow")
-            one.add(int(counts[i]), int(packets[i]), int(octets[i]), int(first[i]), int(last[i]))
+        # Exporters take turns, a datagram each: many runs of few keys.
+        numbers: dict[bytes, int] = {}
+        heads = words[begins].view(f"V{words.itemsize * words.shape[1]}").ravel().tolist()
+        place = np.array([numbers.setdefault(head, len(numbers)) for head in heads], np.int64)
+        order = np.argsort(place, kind="stable")
+        of_key = np.searchsorted(place[order], np.arange(len(numbers)))
+
+        def summed(values: np.ndarray, how: np.ufunc) -> list[int]:
+            return how.reduceat(how.reduceat(values, begins)[order], of_key).tolist()
+
+        sums = (
+            summed(np.ones(len(words), np.int64), np.add),
+            summed(wire.values(batch, "packets"), np.add),
+            summed(wire.values(batch, "bytes"), np.add),
+            summed(wire.values(batch, "t_first"), np.minimum),
+            summed(wire.values(batch, "t_last"), np.maximum),
+        )
+        for head, told in zip(numbers, zip(*sums, strict=True), strict=True):
+            source, domain, template = np.frombuffer(head, np.uint64)[2:].tolist()
+            self._group(head[:16], source, domain, template, "flow").add(*told)
 
     def sets(self, given: Block) -> None:
         """Count what makes no rows in a block of datagrams."""
-        data, exporters = given.data.tobytes(), given.addresses
-        for at, size, exporter, t_ns in zip(
-            given.at.tolist(), given.size.tolist(), given.exporter.tolist(), given.t_ns.tolist(), strict=True
-        ):
-            datagram = data[at : at + size]
+        words = np.frombuffer(bytearray().join(given.addresses), np.uint64).reshape(-1, 2)
+        i = -1
+        while True:
+            # Most hold flow records only, of templates that are known.
+            i = passing.following(
+                given.data, given.at, given.size, given.exporter, words, i + 1, self._known.keys
+            )
+            if i == len(given):
+                return
+            at, exporter, t_ns = int(given.at[i]), int(given.exporter[i]), int(given.t_ns[i])
+            datagram = given.data[at : at + int(given.size[i])].tobytes()
+            exporters = given.addresses
             try:
                 if sflow.is_sflow(datagram):
                     self._samples(datagram, exporters[exporter], t_ns)
@@ -125,6 +144,7 @@ class Totals:
         self.held.clear()
         self._held_bytes = 0
         self.templates = Templates()
+        self._known.forget()
 
     def _samples(self, datagram: bytes, exporter: bytes, t_ns: int) -> None:
         told = sflow.decode(datagram)
@@ -157,8 +177,12 @@ class Totals:
         for told in read(version, set_id, body):
             if isinstance(told, Withdrawal):
                 self.templates.withdraw(key.exporter, key.domain, told)
+                self._known.forget()
                 continue
             own = key._replace(id=told.id)
+            if self.templates.find(own) != told:
+                # It may take another's place.
+                self._known.forget()
             self.templates.hear(own, told, t_ns)
             for held, at_ns in self.held.pop(own, ()):
                 self._held_bytes -= len(held)
@@ -172,6 +196,7 @@ class Totals:
             known = template, not template.options and compile_template(template).flow
             self._flows[id(template)] = known
         if known[1]:
+            self._known.add(key)
             return
         varies = any(f.width == VARIABLE for f in template.fields)
         least = template.least

@@ -4,16 +4,13 @@ Receiving does nothing but receive: what is lost at the socket is lost for good.
 held when we looked; its own count of what it had to drop comes beside (SO_RXQ_OVFL, Linux).
 """
 
-import select
 import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_address
-from types import TracebackType
 from typing import Final
 
 from collectors.errors import InputError
@@ -157,67 +154,3 @@ class OneByOne:
     def block(self) -> Block:
         """The same as columns."""
         return block(self.datagrams())
-
-
-class Receiver(AbstractContextManager["Receiver"]):
-    """One UDP socket on ``address`` and ``port``, opened on entering, and read one by one.
-
-    ``buffer_bytes`` is what is asked for, ``granted_bytes`` what the kernel gave; ``dropped`` counts
-    datagrams that found the buffer full, ``lost`` is told of each time it grows, and by how much.
-    """
-
-    def __init__(
-        self,
-        address: str,
-        port: int,
-        buffer_bytes: int = 32 << 20,
-        most: int = 1024,
-        now_ns: Callable[[], int] | None = None,
-        lost: Callable[[int], None] = lambda _: None,
-    ) -> None:
-        self._where = (address, port)
-        self._buffer_bytes = buffer_bytes
-        self._most = most
-        self._batch = OneByOne(most, now_ns)
-        self._lost = lost
-        self._drops = Drops()
-        self._socket: socket.socket | None = None
-        self.granted_bytes = 0
-        self.port = port
-
-    @property
-    def dropped(self) -> int:
-        """Datagrams that found the buffer full."""
-        return self._drops.count
-
-    def __enter__(self) -> "Receiver":
-        self._socket = opened(*self._where, self._buffer_bytes)
-        self.granted_bytes = granted(self._socket)
-        self.port = self._socket.getsockname()[1]
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def receive(self, wait_s: float = 0.1) -> list[Datagram]:
-        """What is there, at most ``most``; waits up to ``wait_s`` for the first."""
-        if self._socket is None:
-            raise InputError("the socket is not open")
-        if not select.select([self._socket], [], [], wait_s)[0]:
-            return []
-        _, dropped = self._batch.take(self._socket, self._most)
-        if more := self._drops.grew(dropped):
-            self._lost(more)
-        return self._batch.datagrams()
-
-    def lists(self, stopped: Callable[[], bool], wait_s: float = 0.1) -> Iterator[list[Datagram]]:
-        """Lists until ``stopped`` says so; an empty one when ``wait_s`` went by, for the time is news too."""
-        while not stopped():
-            yield self.receive(wait_s)

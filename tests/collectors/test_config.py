@@ -15,6 +15,7 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 2055
     name: str = "tap"
     networks: tuple[str, ...] = ("10.0.0.0/8",)
+    ports: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
 
 
 class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -35,6 +36,16 @@ def test_a_wrong_key_is_refused_by_name_with_a_suggestion():
         read("[inner]\nprot = 1")
     with pytest.raises(ConfigError, match=r"unknown key 'zzz'$"):
         read("zzz = 1")
+
+
+def test_a_variable_may_list_numbers_between_commas():
+    assert read(POOLWATCH_INNER__PORTS="2055, 4739,").inner.ports == (2055, 4739)
+    assert read(POOLWATCH_INNER__PORTS="[6343]").inner.ports == (6343,)
+    assert read(POOLWATCH_INNER__PORTS="6343").inner.ports == (6343,)
+    assert read(POOLWATCH_INNER__NETWORKS="1,2").inner.networks == ("1", "2")
+    for wrong in ("2055,x", "0", "2055;4739", "1.5"):
+        with pytest.raises(ConfigError, match=r"inner.ports"):
+            read(POOLWATCH_INNER__PORTS=wrong)
 
 
 def test_a_value_out_of_range_is_refused_by_name():

@@ -89,3 +89,39 @@ def test_a_cache_that_is_out_of_reach_later_stops_nothing(tmp_path):
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env=environment, cwd=ROOT, timeout=60, check=True
     )
+
+
+def test_a_kernel_that_nobody_warmed_is_compiled_by_one_of_several_processes(tmp_path):
+    """As ``poolwatch flows`` does, which needs a few of them only; and it is said before it takes long."""
+    (tmp_path / "one.py").write_text(
+        "from collectors import jit\n@jit.inline\ndef g(a):\n    return a + 1\n"
+        "@jit.kernel\ndef f(a):\n    return g(a) + g(a + 1.0)\n"
+    )
+    code = (
+        f"import sys, time; sys.path[:0] = [{str(tmp_path)!r}]\n"
+        "import one; from collectors import jit\n"
+        "jit.announce(lambda text: print(text))\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "assert one.f(1) == 5.0\n"
+        "print(sum(one.f.stats.cache_misses.values()), sum(one.g.stats.cache_misses.values()))\n"
+    )
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    environment = os.environ | {"POOLWATCH_CACHE_DIR": str(cache)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    for process in started:
+        assert process.stdout.readline() == "ready\n"
+    # All at once: starting Python takes longer than compiling.
+    for process in started:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    told = [ended(process) for process in started]
+    misses = sorted(lines[-1] for lines in told)
+    assert misses == ["0 0", "0 0", "1 2"]
+    assert sum("compiling" in line for lines in told for line in lines) == 1

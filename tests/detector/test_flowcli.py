@@ -197,3 +197,64 @@ def test_protobuf_is_asked_for_alone(files, capsys):
     with pytest.raises(SystemExit):
         cli.main(["flows", "--protobuf", "--json", *files])
     assert "not allowed with" in capsys.readouterr().err
+
+
+def test_the_table_shows_when_flows_began_by_the_clock(files, tmp_path, capsys):
+    uptime = ipfix(
+        template(303, [(8, 4), (158, 4), (2, 4)]),
+        data(303, ip_address("192.0.2.7").packed + struct.pack(">II", 1_500_000, 1)),
+    )
+    (tmp_path / "delta.ipfix").write_bytes(uptime)
+    out = shown(capsys, *files, str(tmp_path / "delta.ipfix"))
+    lines = out.splitlines()
+    assert lines[0].split() == [
+        "start",
+        "(UTC)",
+        "source",
+        "port",
+        "destination",
+        "port",
+        "protocol",
+        "packets",
+        "octets",
+    ]
+    # NetFlow v5 tells an uptime, IPFIX here seconds and microseconds before the export.
+    assert [line.split()[0] for line in lines[1:10]] == [
+        *["2023-11-14T22:13:00.000Z"] * 5,
+        *["2023-11-14T22:13:20Z"] * 3,
+        "2023-11-14T22:13:18.500Z",
+    ]
+    assert lines[-1] == "9 records"
+
+
+def test_an_uptime_that_has_wrapped_is_a_time_all_the_same():
+    row = {"exportTime": "2023-11-14T22:13:20.000Z", "systemInitTimeMilliseconds": "2023-11-14T22:13:10.000Z"}
+    assert flowcli._start(row | {"flowStartSysUpTime": 4000}) == "2023-11-14T22:13:14.000Z"
+    assert flowcli._start(row | {"flowStartSysUpTime": 2**32 - 5000}) == "2023-11-14T22:13:05.000Z"
+    for odd in ({}, {"flowStartSysUpTime": [1, 2]}, {"flowStartSysUpTime": 1, "exportTime": 5}):
+        assert flowcli._start(row | odd) == "-"
+
+
+def test_records_that_are_no_flows_are_counted_and_not_shown(tmp_path, capsys):
+    options = struct.pack(">HHHHHHHHH", 3, 18, 400, 2, 1, 149, 4, 34, 4)
+    (tmp_path / "a.ipfix").write_bytes(ipfix(options, data(400, bytes(16))) + MESSAGES)
+    out = shown(capsys, str(tmp_path / "a.ipfix"))
+    assert len(out.splitlines()) == 1 + 3 + 1
+    assert "5 records; 2 of them are no flows and not shown: --json shows all" in out
+    (tmp_path / "one.ipfix").write_bytes(ipfix(template(300, FIELDS), data(300, RECORD)))
+    assert shown(capsys, str(tmp_path / "one.ipfix")).splitlines()[-1] == "1 record"
+
+
+def test_long_addresses_are_shown_whole(tmp_path, capsys):
+    six = "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"
+    record = b"".join(ip_address(a).packed for a in six)
+    (tmp_path / "six.ipfix").write_bytes(ipfix(template(304, [(27, 16), (28, 16)]), data(304, record)))
+    out = shown(capsys, str(tmp_path / "six.ipfix"))
+    assert all(a in out for a in six)
+
+
+def test_a_folder_is_the_captures_in_it_and_what_is_not_there_is_named_once(files, tmp_path, capsys):
+    folder = str(tmp_path)
+    assert len(shown(capsys, "--json", folder).splitlines()) == 5
+    assert cli.main(["flows", "--count", str(tmp_path / "none.pcap")]) == 1
+    assert capsys.readouterr().err.rstrip() == f"poolwatch: {tmp_path}/none.pcap: No such file or directory"

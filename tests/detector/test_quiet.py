@@ -276,7 +276,7 @@ def test_a_list_that_is_broken_at_the_start_stops_it(tmp_path, key):
 
 
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals")
-def test_sighup_asks_for_it():
+def test_sighup_asks_for_it_and_it_is_said_what_was_reloaded(caplog):
     before = signal.getsignal(signal.SIGHUP)
     try:
         reloads, read = Reloads(CollectorRegistry()), []
@@ -288,5 +288,6 @@ def test_sighup_asks_for_it():
         reloads.turn()
         reloads.turn()
         assert read == [1]
+        assert [r.getMessage() for r in caplog.records] == ["lists reloaded x=2"]
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -28,6 +28,8 @@ SHARED: Final = {
     "repeated": sequences.N_REPEATED,
     "restarts": sequences.N_RESTARTS,
 }
+# Why a sampled packet's octets are those of its frame.
+CORRECTED: Final = {"none": walking.N_WITHOUT_LENGTH, "too_long": walking.N_TOO_LONG}
 RECORDS: Final = {"flow": sequences.N_FLOW, "other": sequences.N_OTHER}
 REFUSED: Final = {
     Reason.SHORT: walking.N_SHORT,
@@ -44,6 +46,10 @@ class SampleMetrics:
             return Counter(f"poolwatch_collector_netflow_sflow_{name}", told, labels, registry=registry)
 
         samples = counter("samples", "sFlow samples read, by kind.", "kind")
+        corrected = counter(
+            "lengths_corrected", "Sampled packets that count as their frames, by what their IP header says.",
+            "length",
+        )  # fmt: skip
         self._moves: list[tuple[Counter, int]] = [
             (
                 counter("samples_lost", "Flow samples that their source's sequence lacks."),
@@ -55,6 +61,7 @@ class SampleMetrics:
                 counter("sources_forgotten", "Sources of samples forgotten: the table was full."),
                 walking.N_SOURCES_FORGOTTEN,
             ),
+            *((corrected.labels(told), place) for told, place in CORRECTED.items()),
             *((samples.labels(kind), place) for kind, place in KINDS.items()),
             *((shared[name].labels(PROTOCOL), place) for name, place in SHARED.items()),
             *((shared["records"].labels(PROTOCOL, kind), place) for kind, place in RECORDS.items()),

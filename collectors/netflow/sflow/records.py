@@ -223,13 +223,13 @@ def _decoded(flows: list[Flow | None], frames: Frames) -> Iterator[dict[str, Any
     protocol = np.array([told for told, _, _ in headers], np.int64)
     at = np.cumsum(size) - size
     data = np.frombuffer(bytearray().join([*(h[2] for h in headers), bytes(PADDING)]), np.uint8)
-    read, told = frames(data, at, size, wire, protocol)
+    told = frames(data, at, size, wire, protocol)
     for i, (link, _, octets) in enumerate(headers):
         row: dict[str, Any] = {}
         if link == 1 and len(octets) >= 14:
             row = {"destinationMacAddress": octets[:6].hex(":"), "sourceMacAddress": octets[6:12].hex(":")}
-        if read[i]:
-            row |= _read(told, i)
+        if told.read[i]:
+            row |= _read(told.columns, i)
         yield row
 
 
@@ -242,4 +242,8 @@ def _read(told: Any, i: int) -> dict[str, Any]:
         values, valid = told[column]
         if valid[i]:
             row[name] = int(values[i])
+    if "tunnel" in told and told["tunnel"][1][i]:
+        row["sFlowTunnel"] = int(told["tunnel"][0][i])
+        for end, name in (("tunnel_src", "Source"), ("tunnel_dst", "Destination")):
+            row |= _addressed(f"sFlowTunnel{name}*Address", told[end][0][i].tobytes())
     return row

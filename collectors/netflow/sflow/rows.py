@@ -8,7 +8,7 @@ agents behind one address (NAT, a relay) are no gaps to each other.
 
 from collections.abc import Callable, ItemsView, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -30,19 +30,32 @@ _SOURCES: Final = 1 << 16
 _IDLE_NS: Final = 3600 * 1_000_000_000
 _RECLAIM_NS: Final = 60 * 1_000_000_000
 
+
+class Headers(NamedTuple):
+    """What sampled headers say: which were ``read`` (n,) bool, and of all n the ``columns`` of ``flows`` that
+    frames tell, addresses, ports, ``protocol`` and ``bytes`` at least.
+
+    ``bytes`` are the frame's, less its link layer, where the IP header says none (``without_length``) or more
+    than the frame had (``too_long``), (n,) bool both.
+    """
+
+    read: np.ndarray
+    columns: Mapping[str, Column]
+    without_length: np.ndarray
+    too_long: np.ndarray
+
+
 # Sampled headers in: the octets and, for each, where it begins, how much of it there is, the octets it had
-# on the wire, and sFlow's header_protocol.  Out: which were read (n,) bool, and of all n the columns of
-# ``flows`` that frames tell, addresses, ports, ``protocol`` and ``bytes`` at least.
-Frames: TypeAlias = Callable[
-    [np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, Mapping[str, Column]]
-]
+# on the wire, and sFlow's header_protocol.
+Frames: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], Headers]
 
 
 def no_frames(
     _data: np.ndarray, at: np.ndarray, _size: np.ndarray, _wire: np.ndarray, _protocol: np.ndarray
-) -> tuple[np.ndarray, dict[str, Column]]:
+) -> Headers:
     """Reads no header: samples then count for what their other records say."""
-    return np.zeros(at.size, bool), {}
+    none = np.zeros(at.size, bool)
+    return Headers(none, {}, none, none)
 
 
 def parted(given: Block) -> tuple[Block, Block]:
@@ -206,7 +219,7 @@ class Reader:
     def _rows(self, given: Block, heads: np.ndarray, samples: np.ndarray, addresses: np.ndarray) -> Rows:
         headed = np.flatnonzero(samples["header"] >= 0)
         with_header = samples[headed]
-        read, told = self._frames(
+        told = self._frames(
             given.data,
             with_header["header_at"].astype(np.int64),
             with_header["header"].astype(np.int64),
@@ -214,8 +227,11 @@ class Reader:
             with_header["header_protocol"].astype(np.int64),
         )
         made = _columns(samples)
-        for name, column in told.items():
+        read = told.read
+        for name, column in told.columns.items():
             _put(made, name, column, headed, read)
+        self.counters[walking.N_WITHOUT_LENGTH] += np.count_nonzero(told.without_length)
+        self.counters[walking.N_TOO_LONG] += np.count_nonzero(told.too_long)
         known = samples["ip"] != 0
         known[headed[read]] = True
         self.counters[N_FLOW] += np.count_nonzero(known)

@@ -21,9 +21,9 @@ HEAD: Final = 8
 # Counters (i8): as ``sequences`` has them of each protocol, then our own.
 (
     N_SAMPLES, N_COUNTERS, N_DISCARDED, N_UNKNOWN, N_SHORT, N_FORMAT, N_BROKEN, N_SAMPLES_LOST, N_POOL,
-    N_DROPS, N_SOURCES_FORGOTTEN,
-) = range(PER_PROTOCOL, PER_PROTOCOL + 11)  # fmt: skip
-COUNTERS: Final = PER_PROTOCOL + 11
+    N_DROPS, N_SOURCES_FORGOTTEN, N_WITHOUT_LENGTH, N_TOO_LONG,
+) = range(PER_PROTOCOL, PER_PROTOCOL + 13)  # fmt: skip
+COUNTERS: Final = PER_PROTOCOL + 13
 SHORT: Final = 1
 FORMAT: Final = 2
 # A source of samples (i8): the sequence number that comes next (-1: not known), its pool, its drops and its

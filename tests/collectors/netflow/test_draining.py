@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from collectors.netflow import batches, draining, udp
+from collectors.netflow import batches, udp
 from collectors.netflow.draining import Drain
 
 
@@ -30,7 +30,7 @@ def until(done):
 def test_what_comes_is_received_while_nobody_asks_for_it(kind):
     if kind is batches.Batch and not batches.available():
         pytest.skip("no recvmmsg here")
-    with udp.opened("127.0.0.1", 0, 256 << 10) as one, Drain([one], kind(256), 0.0) as drain:
+    with udp.opened("127.0.0.1", 0, 256 << 10) as one, Drain([one], kind(256), 0.0, 64 << 20) as drain:
         drain.start()
         # Many times what the socket has room for.
         for first in range(0, 3000, 50):
@@ -50,15 +50,16 @@ def _empty(one):
     return False
 
 
-def test_what_there_is_no_memory_for_is_left_in_the_socket(monkeypatch):
-    monkeypatch.setattr(draining, "MOST_BYTES", 1)
-    with udp.opened("127.0.0.1", 0, 1 << 20) as one, Drain([one], udp.OneByOne(4), 0.0) as drain:
+def test_what_there_is_no_memory_for_is_left_in_the_socket_and_counted():
+    with udp.opened("127.0.0.1", 0, 1 << 20) as one, Drain([one], udp.OneByOne(4), 0.0, 1) as drain:
         drain.start()
         send(one, [0])
         until(lambda: _empty(one))
         send(one, range(1, 5))
         time.sleep(0.05)
         assert not _empty(one)
+        assert drain.waiting > 1
+        assert drain.full == 1
         found = []
         until(lambda: found.extend(numbers(drain.taken())) or len(found) == 5)
     assert found == list(range(5))
@@ -69,7 +70,7 @@ def test_a_broken_socket_is_an_error_where_it_is_read():
         def take(self, one, quota):
             raise OSError("broken")
 
-    with udp.opened("127.0.0.1", 0, 1 << 20) as one, Drain([one], Broken(4), 0.0) as drain:
+    with udp.opened("127.0.0.1", 0, 1 << 20) as one, Drain([one], Broken(4), 0.0, 1 << 20) as drain:
         drain.start()
         send(one, [1])
         with pytest.raises(OSError, match="broken"):
@@ -77,7 +78,7 @@ def test_a_broken_socket_is_an_error_where_it_is_read():
 
 
 def test_what_the_kernel_dropped_is_told():
-    with udp.opened("127.0.0.1", 0, 4096) as one, Drain([one], udp.OneByOne(64), 0.0) as drain:
+    with udp.opened("127.0.0.1", 0, 4096) as one, Drain([one], udp.OneByOne(64), 0.0, 1 << 20) as drain:
         send(one, range(300))
         drain.start()
         found = []

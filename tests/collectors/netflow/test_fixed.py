@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.errors import DecodeError
-from collectors.netflow import capture, records, v1, v5, v7
+from collectors.netflow import records, v1, v5, v7
 from collectors.netflow.messages import Message
 
 SECONDS, UPTIME = 1_700_000_000, 3_600_000
@@ -142,11 +142,3 @@ def test_v7_counts_flows_and_v1_tells_only_of_restarts(make):
     got = make.replay([make.gathered(old(1), old(1), old(1, uptime=10_000))])
     assert got.moved["restarts_total", "netflow1"] == 1
     assert ("lost_total", "netflow1") not in got.moved
-
-
-def test_a_capture_of_old_exports_is_known_by_its_content():
-    assert capture.is_export(old(1))
-    assert capture.is_export(old(7))
-    assert not capture.is_export(old(1) + b"x")
-    assert not capture.is_export(old(7, count=9))
-    assert not capture.is_export(old(7, seconds=5))

@@ -1,72 +1,116 @@
 """The socket, over loopback; and exports picked out of packets."""
 
 import socket
-from itertools import islice
+import time
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from collectors.errors import InputError
-from collectors.netflow import capture
+from collectors.netflow import batches, capture
+from collectors.netflow.certificates import Certificates
 from collectors.netflow.datagrams import block
-from collectors.netflow.udp import Receiver
+from collectors.netflow.listening import Tcp, Tls
+from collectors.netflow.ports import Ports
+from collectors.netflow.receiving import Metrics, Receiving
+
+SECOND = 10**9
 
 
-def test_datagrams_come_with_their_exporter_and_time():
-    with Receiver("127.0.0.1", 0, buffer_bytes=1 << 20, now_ns=lambda: 77) as receiver:
-        assert receiver.granted_bytes > 0
+def receiving(share, lost=lambda _: None, apart=False):
+    metrics = Metrics(CollectorRegistry())
+    return Receiving(share, Tcp(), Certificates(Tls()), frozenset(), metrics, lost, apart=apart)
+
+
+def taken(receiver, wanted):
+    """Datagrams until there are so many, or nothing comes any more: (octets, exporter, port, time)."""
+    found = []
+    ends = time.monotonic() + 20
+    while len(found) < wanted and time.monotonic() < ends:
+        for got in receiver.turn(0.1):
+            for i in range(len(got)):
+                at, size = int(got.at[i]), int(got.size[i])
+                payload = got.data[at : at + size].tobytes()
+                who = got.addresses[int(got.exporter[i])]
+                found.append((payload, who, int(got.port[i]), int(got.t_ns[i])))
+    return found
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_datagrams_come_with_their_exporter_and_time(monkeypatch, compiled, apart):
+    if compiled and not batches.available():
+        pytest.skip("no recvmmsg here")
+    monkeypatch.setattr(batches, "available", lambda: compiled)
+    began = time.time_ns()
+    with (
+        Ports("127.0.0.1", (0,), buffer_bytes=1 << 20) as ports,
+        receiving(ports.share(0), apart=apart) as receiver,
+    ):
+        assert ports.granted_bytes > 0
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.bind(("127.0.0.1", 0))
             for payload in (b"one", b"two"):
-                sender.sendto(payload, ("127.0.0.1", receiver.port))
+                sender.sendto(payload, ("127.0.0.1", ports.ports[0]))
             port = sender.getsockname()[1]
-        got = receiver.receive(5)
-        while len(got) < 2:
-            got += receiver.receive(5)
-    assert [d.payload for d in got] == [b"one", b"two"]
-    assert {(d.exporter, d.port, d.t_ns) for d in got} == {(bytes(10) + b"\xff\xff\x7f\0\0\1", port, 77)}
+        got = taken(receiver, 2)
+    assert [d[0] for d in got] == [b"one", b"two"]
+    assert {d[1:3] for d in got} == {(bytes(10) + b"\xff\xff\x7f\0\0\1", port)}
+    assert all(began - SECOND < d[3] < time.time_ns() + SECOND for d in got)
 
 
-def test_what_the_kernel_dropped_is_told():
-    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_the_kernel_dropped_is_told(apart):
     lost = []
-    with sender, Receiver("127.0.0.1", 0, buffer_bytes=4096, lost=lost.append) as receiver:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        Ports("127.0.0.1", (0,), buffer_bytes=4096) as ports,
+        receiving(ports.share(0), lost.append, apart=apart) as receiver,
+    ):
         for _ in range(200):
-            sender.sendto(bytes(1000), ("127.0.0.1", receiver.port))
-        got = len(receiver.receive(5))
-        sender.sendto(b"last", ("127.0.0.1", receiver.port))
-        got += len(receiver.receive(5))
-    assert got + receiver.dropped == 201
-    assert receiver.dropped == sum(lost) > 0
+            sender.sendto(bytes(1000), ("127.0.0.1", ports.ports[0]))
+        got, ends = 0, time.monotonic() + 20
+        while got + sum(lost) < 200 and time.monotonic() < ends:
+            got += sum(len(block) for block in receiver.turn(0.1))
+    assert got + sum(lost) == 200
+    assert sum(lost) > 0
 
 
-def test_lists_go_on_while_nothing_comes_and_end_when_told():
-    left = iter([False, False, True])
-    with Receiver("::", 0) as receiver:
-        assert list(receiver.lists(lambda: next(left), wait_s=0)) == [[], []]
+def test_what_waits_to_be_read_is_shown_and_that_there_was_too_much():
+    registry = CollectorRegistry()
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        Ports("127.0.0.1", (0,)) as ports,
+        Receiving(
+            ports.share(0), Tcp(), Certificates(Tls()), (), Metrics(registry), lambda _: None,
+            apart=True, most_waiting_bytes=999,
+        ) as receiver,
+    ):  # fmt: skip
+        assert not list(receiver.turn(0.0))
+        sender.sendto(bytes(1000), ("127.0.0.1", ports.ports[0]))
+        ends = time.monotonic() + 20
+        while not receiver._drain.waiting and time.monotonic() < ends:
+            time.sleep(0.001)
+        (block,) = receiver.turn(0.0)
+        shown = registry.get_sample_value("poolwatch_collector_netflow_waiting_bytes")
+        while receiver._drain.waiting and time.monotonic() < ends:
+            time.sleep(0.001)
+        assert not list(receiver.turn(0.0))
+    assert len(block) == 1
+    assert shown == 1000
+    assert registry.get_sample_value("poolwatch_collector_netflow_waiting_bytes") == 0
+    assert registry.get_sample_value("poolwatch_collector_netflow_waiting_full_total") == 1
+
+
+def test_turns_go_on_while_nothing_comes():
+    with Ports("::", (0,)) as ports, receiving(ports.share(0)) as receiver:
+        assert [list(receiver.turn(0.0)) for _ in range(2)] == [[], []]
 
 
 def test_a_port_that_is_taken_is_an_input_error():
-    with Receiver("127.0.0.1", 0) as first, pytest.raises(InputError, match=str(first.port)):
-        Receiver("127.0.0.1", first.port).__enter__()
-    with pytest.raises(InputError):
-        first.receive()
-
-
-def test_exports_are_known_by_their_first_octets(captures, make):
-    seen = 0
-    for path in sorted(captures.rglob("*.pcap")):
-        for payload, *_ in islice(make.udp_payloads(path), 20):
-            expected = "sflow" not in str(path) and "invalid" not in str(path)
-            if expected and len(payload) >= 24:
-                assert capture.is_export(payload), path.name
-                seen += 1
-            if "sflow" in str(path):
-                # One of them is cut short after eight octets.
-                assert capture.is_export(payload) == (len(payload) > 8)
-    assert seen > 90
-    for other in (b"", b"\0\5" * 40, b"GET / HTTP/1.1\r\n\r\n" * 3, bytes(100), b"\0\x0a" + bytes(60)):
-        assert not capture.is_export(other)
+    with Ports("127.0.0.1", (0,)) as first, pytest.raises(InputError, match=str(first.ports[0])):
+        Ports("127.0.0.1", (first.ports[0],)).__enter__()
 
 
 def test_payloads_on_the_ports_of_exports_make_a_block(captures, make):

@@ -36,8 +36,8 @@ def record(kind, body, size=None):
     return words(kind, len(body) if size is None else size) + padded(body)
 
 
-def header(frame, protocol=1, length=None, stripped=4):
-    wire = (len(frame) if length is None else length) + stripped
+def header(frame, protocol=1, length=1518, stripped=4):
+    wire = length + stripped
     return record(1, words(protocol, wire, stripped, len(frame)) + padded(frame))
 
 
@@ -116,6 +116,43 @@ def test_a_sampled_header_is_a_row_of_one_packet_at_its_rate():
         "t_received": 1_700_000_001 * SECOND,
     }  # fmt: skip
     assert {k: row[k] for k in want} == want
+
+
+@pytest.mark.parametrize("vlan", [None, 30])
+def test_octets_are_the_frames_where_the_ip_header_says_none_or_more_than_it_had(vlan):
+    link = 14 if vlan is None else 18
+    told = (0, 65535, 1500 + 5, 1500 + 4, 1500, 60)
+    got = replay(sflow5(*(flow_sample(header(frame(total=t, vlan=vlan), length=1500 + link)) for t in told)))
+    assert [row["bytes"] for row in got.rows] == [1500, 1500, 1500, 1504, 1500, 60]
+    assert got.moved["sflow_lengths_corrected_total", "none"] == 1
+    assert got.moved["sflow_lengths_corrected_total", "too_long"] == 2
+
+
+def test_a_frame_of_segmentation_offload_counts_as_a_whole_in_ipv6_too():
+    head = bytes(12) + b"\x86\xdd" + struct.pack(">IHBB", 6 << 28, 0, 6, 64)
+    head += ip_address("2001:db8::1").packed + ip_address("2001:db8::2").packed
+    segment = struct.pack(">HHIIBBHHH", 40000, 3333, 1, 2, 0x50, 0x18, 100, 0, 0)
+    got = replay(sflow5(flow_sample(header(head + segment, length=14 + 40_000))))
+    assert [row["bytes"] for row in got.rows] == [40_000]
+    assert got.moved["sflow_lengths_corrected_total", "none"] == 1
+
+
+def test_a_packet_in_a_tunnel_is_a_row_with_the_tunnels_ends():
+    inner = frame(total=100)[14:]
+    outer = struct.pack(">BBHHHBBH", 0x45, 0, 124, 1, 0, 64, 47, 0)
+    outer += ip_address("192.0.2.50").packed + ip_address("192.0.2.60").packed + b"\0\0\x08\0"
+    packet = bytes(12) + b"\x08\0" + outer + inner
+    plain, through = replay(
+        sflow5(flow_sample(header(frame(), length=1514)), flow_sample(header(packet, length=138)))
+    ).rows
+    assert (plain["tunnel"], plain["tunnel_src"], plain["tunnel_dst"]) == (None, None, None)
+    assert (text(through["src"]), through["dst_port"], through["bytes"]) == ("198.51.100.7", 3333, 124)
+    assert (through["tunnel"], text(through["tunnel_src"])) == (47, "192.0.2.50")
+    assert text(through["tunnel_dst"]) == "192.0.2.60"
+    data = sflow5(flow_sample(header(packet, length=138)))
+    (row,) = records.records(data, records.State(frames=sampled_frames), bytes(16))
+    assert (row["sFlowTunnel"], row["sFlowTunnelSourceIPv4Address"]) == (47, "192.0.2.50")
+    assert (row["octetDeltaCount"], row["sourceIPv4Address"]) == (124, "198.51.100.7")
 
 
 def test_without_a_header_the_sampled_ip_records_say_the_addresses():
