@@ -320,9 +320,7 @@ class Collector:
         self._count()
 
     def _assign(self, rows: records.FlowColumns | records.ChunkRun | records.NameRun) -> subscribers.Owned:
-        return subscribers.assign(
-            rows.src, rows.dst, rows.src_port, rows.dst_port, self._home, self._partitions
-        )
+        return subscribers.assign(*rows.ends, self._home, self._partitions)
 
     def _hand_over(self, stream: str, partition: int, rows: wire.Batch, span: tuple[int, int]) -> None:
         newest = self._newest_ns

@@ -12,11 +12,10 @@ import numpy as np
 
 from collectors import wire
 from collectors.jit import bare as kernel
-from collectors.packet import lasting
+from collectors.packet import lasting, laying
 from collectors.packet.frames import NO_VLAN
 from collectors.packet.names import Sighting
 from collectors.packet.pages import Page
-from collectors.packet.table import PICKED
 from collectors.packet.vias import Columns, Vias, columns
 from collectors.subscribers import Owned
 
@@ -24,6 +23,7 @@ _TCP: Final = 6
 # Two names, each up to a kilobyte when every octet is escaped, and two copies of each row.
 MAX_NAMES: Final = 1024
 Span = tuple[int, int]
+Ends = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Left(NamedTuple):
@@ -34,54 +34,52 @@ class Left(NamedTuple):
     lasted: np.ndarray
 
 
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """As np.concatenate, which asks for each field of a record what the types have in common."""
+    return np.concatenate([part.view(np.uint8) for part in parts]).view(parts[0].dtype)
+
+
 def together(parts: Sequence[Left]) -> Left:
     """All of several, in their order."""
-    return Left(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return parts[0] if len(parts) == 1 else Left(*(_joined(column) for column in zip(*parts, strict=True)))
+
+
+def _ends_of(laid: laying.Laid) -> Ends:
+    src, dst = (end.view(np.uint8).reshape(-1, 16) for end in (laid.src, laid.dst))
+    return src, dst, laid.twos[laying.SRC_PORT], laid.twos[laying.DST_PORT]
 
 
 @dataclass(frozen=True, slots=True)
 class FlowColumns:
-    """``rows`` (n,) ROW, ``t`` (n,) i8 when each left the table, ``lasted`` (n,) LASTING what was kept of it
-    (where ``rows`` say so); ``d`` (n,) the direction that is forward; the oriented 5-tuple; how they came."""
+    """``laid`` the columns of what left the table, ``t`` (n,) i8 when; ``lasted`` (n,) LASTING what was kept
+    of it, where ``laid`` say so; ``via`` how they came."""
 
-    rows: np.ndarray
+    laid: laying.Laid
     t: np.ndarray
     lasted: np.ndarray
-    d: np.ndarray
-    src: np.ndarray
-    dst: np.ndarray
-    src_port: np.ndarray
-    dst_port: np.ndarray
     via: Columns
 
-
-def _addresses(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """(n, 16) u1 from the two halves."""
-    return np.stack([high, low], axis=1).astype(">u8").view(np.uint8).reshape(-1, 16)
+    @property
+    def ends(self) -> Ends:
+        """As ``subscribers.assign`` wants them."""
+        return _ends_of(self.laid)
 
 
 def flow_columns(left: Left, known: Vias) -> FlowColumns:
     """Orient exported rows: ROW records, as the table holds them; ``known`` tells how they came."""
-    rows = left.rows
-    d = np.where(rows["initiator"] > 0, rows["initiator"].astype(np.int64) - 1, rows["sender"])
-    a = _addresses(rows["a_high"], rows["a_low"])
-    b = _addresses(rows["b_high"], rows["b_low"])
-    back = d == 1
-    return FlowColumns(
-        rows,
-        left.t,
-        left.lasted,
-        d,
-        np.where(back[:, None], b, a),
-        np.where(back[:, None], a, b),
-        np.where(back, rows["b_port"], rows["a_port"]),
-        np.where(back, rows["a_port"], rows["b_port"]),
-        columns(known, rows, d),
-    )
+    laid = laying.lay_flows(left.rows)
+    ones = laid.ones
+    via = columns(known, laid.twos[laying.VIA], ones[laying.SENDER], ones[laying.FORWARD])
+    return FlowColumns(laid, left.t, left.lasted, via)
 
 
 def _order(owned: Owned) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """Places in ``owned`` by partition, each in its order; and (partition, first, last) of the messages."""
+    partition = owned.partition
+    if partition.size and partition.min() == partition.max():
+        starts = range(0, partition.size, wire.MAX_ROWS)
+        part = int(partition[0])
+        return np.arange(partition.size), [(part, a, min(a + wire.MAX_ROWS, partition.size)) for a in starts]
     places = np.argsort(owned.partition, kind="stable")
     parts, first = np.unique(owned.partition[places], return_index=True)
     runs: list[tuple[int, int, int]] = []
@@ -99,15 +97,32 @@ def _sizes(sizes: np.ndarray, sized: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return offsets, sizes[np.arange(8) < sized[:, None]]
 
 
-def _lasting(lasted: np.ndarray, forward: np.ndarray, have: np.ndarray) -> dict[str, object]:
+def _lasting(lasted: np.ndarray, i: np.ndarray, ones: np.ndarray) -> dict[str, object]:
     """Columns of what was kept of connections that lasted; none where that is nobody here."""
+    have = ones[laying.LASTED] > 0
     if not have.any():
         return {}
+    kept, forward = lasted[i], ones[laying.FORWARD].astype(np.int64)
+    kept["pushes"][~have] = 0
     return {
-        "pushes": lasting.pushes(lasted),
-        "record_sizes": lasting.records(lasted, forward, have),
-        "reverse_record_sizes": lasting.records(lasted, 1 - forward, have),
+        "pushes": lasting.pushes(kept),
+        "record_sizes": lasting.records(kept, forward, have),
+        "reverse_record_sizes": lasting.records(kept, 1 - forward, have),
     }
+
+
+def _came(via: Columns, i: np.ndarray) -> dict[str, object]:
+    """Columns of VLAN and tunnel; none where nobody has any."""
+    told: dict[str, object] = {}
+    vlan = via.vlan[i]
+    if (vlan != NO_VLAN).any():
+        told["vlan"] = vlan, vlan != NO_VLAN
+    tunnel = via.tunnel[i]
+    if tunnel.any():
+        told["tunnel"] = tunnel, tunnel > 0
+        told["tunnel_src"] = via.src[i], tunnel > 0
+        told["tunnel_dst"] = via.dst[i], tunnel > 0
+    return told
 
 
 def flow_batches(
@@ -119,74 +134,69 @@ def flow_batches(
     """
     places, runs = _order(owned)
     i = owned.row[places]
-    r, f = given.rows[i], given.d[i]
-    n = np.arange(i.size)
-    tcp = r["protocol"] == _TCP
-    via = Columns(*(column[i] for column in given.via))
+    c = given.laid.taken(i)
+    eights, fours, twos, ones = c.eights, c.fours, c.twos, c.ones
+    counts = eights.view(np.uint64)
+    tcp = ones[laying.PROTOCOL] == _TCP
     received = given.t[i] if received_ns is None else np.full(i.size, received_ns)
-    lasted, have = given.lasted[i], r["lasting"] > 0
-    lasted["pushes"][~have] = 0
     batch = wire.batch(
         "flows",
         i.size,
         {
             "subscriber": owned.subscriber[places],
             "copy": owned.copy[places],
-            "src": given.src[i],
-            "dst": given.dst[i],
-            "src_port": given.src_port[i],
-            "dst_port": given.dst_port[i],
-            "protocol": r["protocol"],
-            "t_first": r["t_first"],
-            "t_last": r["t_last"],
+            "src": c.src.view(np.uint8),
+            "dst": c.dst.view(np.uint8),
+            "src_port": twos[laying.SRC_PORT],
+            "dst_port": twos[laying.DST_PORT],
+            "protocol": ones[laying.PROTOCOL],
+            "t_first": eights[laying.T_FIRST],
+            "t_last": eights[laying.T_LAST],
             "t_received": received,
-            "bytes": r["octets"][n, f],
-            "packets": r["packets"][n, f],
-            "reverse_bytes": r["octets"][n, 1 - f],
-            "reverse_packets": r["packets"][n, 1 - f],
-            "tcp_flags": (r["tcp_flags"][n, f], tcp),
-            "reverse_tcp_flags": (r["tcp_flags"][n, 1 - f], tcp),
+            "bytes": counts[laying.OCTETS],
+            "packets": counts[laying.PACKETS],
+            "reverse_bytes": counts[laying.OCTETS + 1],
+            "reverse_packets": counts[laying.PACKETS + 1],
+            "tcp_flags": (twos[laying.TCP_FLAGS], tcp),
+            "reverse_tcp_flags": (twos[laying.TCP_FLAGS + 1], tcp),
             "sampling_rate": np.ones(i.size, np.uint32),
             "source": np.zeros(i.size, np.uint8),
-            "vlan": (via.vlan, via.vlan != NO_VLAN),
-            "end_reason": r["end_reason"],
-            "t_open": r["t_open"],
-            "initiator": np.where(r["initiator"] > 0, 1, 0),
-            "payload_packets": r["payload_packets"][n, f],
-            "reverse_payload_packets": r["payload_packets"][n, 1 - f],
-            "payload_bytes": r["payload_octets"][n, f],
-            "reverse_payload_bytes": r["payload_octets"][n, 1 - f],
-            "first_sizes": _sizes(r["sizes"][n, f], r["sized"][n, f]),
-            "reverse_first_sizes": _sizes(r["sizes"][n, 1 - f], r["sized"][n, 1 - f]),
-            **_lasting(lasted, f, have),
-            "tunnel": (via.tunnel, via.tunnel > 0),
-            "tunnel_src": (via.src, via.tunnel > 0),
-            "tunnel_dst": (via.dst, via.tunnel > 0),
-            "candidate": (r["candidate"] == PICKED) | (r["passed_on"] > 0),
+            "end_reason": ones[laying.END_REASON],
+            "t_open": eights[laying.T_OPEN],
+            "initiator": ones[laying.INITIATOR],
+            "payload_packets": fours[laying.PAYLOAD_PACKETS],
+            "reverse_payload_packets": fours[laying.PAYLOAD_PACKETS + 1],
+            "payload_bytes": counts[laying.PAYLOAD_OCTETS],
+            "reverse_payload_bytes": counts[laying.PAYLOAD_OCTETS + 1],
+            "first_sizes": _sizes(c.sizes[0], ones[laying.SIZED]),
+            "reverse_first_sizes": _sizes(c.sizes[1], ones[laying.SIZED + 1]),
+            "candidate": ones[laying.CANDIDATE],
             "collector": collector,
+            **_lasting(given.lasted, i, ones),
+            **_came(given.via, i),
         },
     )
+    first, last = eights[laying.T_FIRST], eights[laying.T_LAST]
     for part, a, b in runs:
-        yield part, batch.slice(a, b - a), (int(r["t_first"][a:b].min()), int(r["t_last"][a:b].max()))
+        yield part, batch.slice(a, b - a), (int(first[a:b].min()), int(last[a:b].max()))
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkRun:
-    """Chunks that fit into one message: their page, and their 5-tuples as columns."""
+    """Chunks that fit into one message: their page, and their columns."""
 
     page: Page
-    src: np.ndarray
-    dst: np.ndarray
-    src_port: np.ndarray
-    dst_port: np.ndarray
+    laid: laying.Laid
+
+    @property
+    def ends(self) -> Ends:
+        """As ``subscribers.assign`` wants them."""
+        return _ends_of(self.laid)
 
 
 def chunk_run(page: Page) -> ChunkRun:
     """The chunks of a page."""
-    r = page.rows
-    src, dst = _addresses(r["src_high"], r["src_low"]), _addresses(r["dst_high"], r["dst_low"])
-    # A column of a record array is no plain array: a kernel would be compiled once more for it.
-    return ChunkRun(page, src, dst, r["src_port"].copy(), r["dst_port"].copy())
+    return ChunkRun(page, laying.lay_chunks(page.rows))
 
 
 @kernel
@@ -202,28 +212,28 @@ def payload_batches(
     """(partition, batch, (first t, last t), octets of payload) of ``payloads``."""
     places, runs = _order(owned)
     i = owned.row[places]
-    r = run.page.rows[i]
+    c = run.laid.taken(i)
     offsets = np.zeros(i.size + 1, np.int32)
-    np.cumsum(r["size"], out=offsets[1:])
+    np.cumsum(c.eights[laying.SIZE], out=offsets[1:])
     data = np.empty(int(offsets[-1]), np.uint8)
-    _gather(run.page.data, r["at"].copy(), offsets, data)
-    t = r["t"].copy()
+    _gather(run.page.data, c.eights[laying.AT], offsets, data)
+    t = c.eights[laying.T]
     batch = wire.batch(
         "payloads",
         i.size,
         {
             "subscriber": owned.subscriber[places],
             "copy": owned.copy[places],
-            "src": run.src[i],
-            "dst": run.dst[i],
-            "src_port": run.src_port[i],
-            "dst_port": run.dst_port[i],
+            "src": c.src.view(np.uint8),
+            "dst": c.dst.view(np.uint8),
+            "src_port": c.twos[laying.SRC_PORT],
+            "dst_port": c.twos[laying.DST_PORT],
             "protocol": np.full(i.size, _TCP, np.uint8),
             "t": t,
-            "offset": r["offset"],
-            "seq": r["seq"],
-            "ack": r["ack"],
-            "flags": r["flags"],
+            "offset": c.eights[laying.OFFSET].view(np.uint64),
+            "seq": c.fours[laying.SEQ],
+            "ack": c.fours[laying.ACK],
+            "flags": c.ones[laying.FLAGS],
             "data": (offsets, data),
             "collector": collector,
         },
@@ -247,6 +257,11 @@ class NameRun:
     dst: np.ndarray
     src_port: np.ndarray
     dst_port: np.ndarray
+
+    @property
+    def ends(self) -> Ends:
+        """As ``subscribers.assign`` wants them."""
+        return self.src, self.dst, self.src_port, self.dst_port
 
 
 def name_runs(sightings: list[Sighting]) -> Iterator[NameRun]:

@@ -124,14 +124,19 @@ def _ends(entries: np.ndarray, side: str) -> np.ndarray:
     return halves.astype(">u8").view(np.uint8).reshape(-1, 16)
 
 
-def columns(v: Vias, rows: np.ndarray, forward: np.ndarray) -> Columns:
-    """What the numbers of exported rows say.  Ends are turned as the record is: a tunnel leads back the way
-    it came, except one that only mirrors."""
-    via = rows["via"].astype(np.int64)
+def columns(v: Vias, numbers: np.ndarray, sender: np.ndarray, forward: np.ndarray) -> Columns:
+    """What the ``numbers`` of exported rows say; ``sender`` is the direction of their first packets, all
+    (n,).  Ends are turned as the record is: a tunnel leads back the way it came, except one that only
+    mirrors."""
+    via = numbers.astype(np.int64)
     inside = via >= _FIRST
+    if not inside.any():
+        vlan = np.where(via > 0, via - 1, NO_VLAN).astype(np.uint16)
+        ends = np.zeros((via.size, 16), np.uint8)
+        return Columns(vlan, np.zeros(via.size, np.uint8), ends, ends)
     entries = v.entries[np.where(inside, via - _FIRST, 0)]
     vlan = np.where(inside, entries["vlan"], np.where(via > 0, via - 1, NO_VLAN)).astype(np.uint16)
-    back = ((forward != rows["sender"]) & (entries["tunnel"] != ERSPAN))[:, None]
+    back = ((forward != sender) & (entries["tunnel"] != ERSPAN))[:, None]
     src, dst = _ends(entries, "src"), _ends(entries, "dst")
     tunnel = np.where(inside, entries["tunnel"], 0).astype(np.uint8)
     return Columns(vlan, tunnel, np.where(back, dst, src), np.where(back, src, dst))

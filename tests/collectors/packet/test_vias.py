@@ -54,7 +54,7 @@ def test_a_full_table_says_so_and_what_no_row_names_is_forgotten():
     rows["via"] = numbers[2], numbers[6], numbers[5]
     rows["phase"] = LIVE, FREE, LIVE
     vias.sweep(v, rows, 3, np.uint64(7))
-    told = vias.columns(v, rows[[0, 2]], np.zeros(2, np.int64))
+    told = vias.columns(v, rows["via"][[0, 2]], rows["sender"][[0, 2]], np.zeros(2, np.int64))
     assert told.src[:, -1].tolist() == [2, 5]
     assert v.state[vias.USED] == 2
     assert via_of(v, 4, ends=(2, 9)) == rows["via"][0]
