@@ -44,9 +44,13 @@ class Sum(msgspec.Struct, array_like=True, gc=False):
         self.shares += 1
 
 
+NOTHING: Final = Sum()
+
+
 class Pending(msgspec.Struct, array_like=True, gc=False):
     """A request that waits for its reply.  ``end`` is the sequence number just behind it, where known.
 
+    ``weak``: its form is no evidence alone, or rests on memory; a submit that is none has no ``dialect``.
     For a submit: worker, job and what was in force for that job when the share was sent.
     ``tabled`` is set in a state record alone: ``known`` is the one of the session's jobs that has its name.
     """
@@ -84,7 +88,8 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     ``lead`` how many more messages decide so than the other way, at most MOST_LEAD, 0 where it is a guess;
     ``heard`` counts the client's messages; ``mining`` tells which directions sent a mining method, or
     accepted a login or a share.  ``hardest`` is the most that a share of any job was worth, ``scaled`` where
-    that is a difficulty, to be multiplied by the algorithm's factor."""
+    that is a difficulty, to be multiplied by the algorithm's factor.  ``let_in`` is the account of a login
+    such as any service has, accepted before any job."""
 
     client: Side | None = None
     lead: Annotated[int, msgspec.Meta(ge=0, le=MOST_LEAD)] = 0
@@ -116,6 +121,7 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     workers: Told = []
     wallets: Told = []
     agents: Told = []
+    let_in: str = ""
 
 
 def decide(s: Session, client: int) -> None:
@@ -157,10 +163,13 @@ def text(value: object) -> str:
 
 
 def job_id(reader: Reader, fields: dict[str, Any]) -> str:
-    """The id of a job; EthProxy's is the header hash, getwork's the header as far as it is kept, whose hex
-    may come in either case."""
+    """The id of a job; one that is a header or its hash may come in either case (EthProxy, getwork), and Grin
+    numbers the jobs of each height anew (``within``)."""
     told = text(fields["job"])
-    return told.lower() if reader.dialect in {"eth-proxy", "getwork"} else told
+    within = fields.get("within")
+    if within is not None:
+        told = f"{text(within)}/{told}"
+    return told.lower() if told.startswith("0x") or reader.dialect == "getwork" else told
 
 
 def acknowledges(ack: int | None, end: int | None) -> bool:
@@ -241,13 +250,13 @@ def hashes(s: Session) -> tuple[float | None, int, float | None]:
     """
     if s.algorithm is None:
         return None, 0, None
-    held, factor = s.sums.get(s.algorithm), 1.0
-    if s.scaled:
-        of = algorithms.factor(s.algorithm)
-        if of is None:
+    held, waiting = s.sums.get(s.algorithm, NOTHING), s.sums.get("", NOTHING)
+    if not held.shares and s.proof.decided == s.algorithm:
+        held = s.sums.get("?", NOTHING)  # jobs told the target, shares the algorithm
+    factor = algorithms.factor(s.algorithm)
+    if factor is None:
+        if s.scaled:
             return None, 0, None
-        held, factor = s.sums.get(""), of
-    elif held is None and s.proof.decided == s.algorithm:
-        held = s.sums.get("?")  # jobs told the target, shares the algorithm
-    total, counted = (0.0, 0) if held is None else (held.total * factor, held.shares)
-    return total, counted, None if s.hardest is None else s.hardest * factor
+        waiting, factor = NOTHING, 1.0
+    most = None if s.hardest is None else s.hardest * (factor if s.scaled else 1.0)
+    return held.total + waiting.total * factor, held.shares + waiting.shares, most

@@ -16,9 +16,12 @@ from collectors.kafka.sender import COLLECTED
 from collectors.kafka.sender import Metrics as SenderMetrics
 from collectors.netflow.receiving import Metrics as ReceivingMetrics
 from collectors.streams import STREAMS
+from detector import algorithms, tables
 from detector.app import Detector
 from detector.config import Config
 from detector.delivery import Metrics as DeliveryMetrics
+from detector.dialects.table import Accept, Account, Refuse, Stale
+from detector.dialects.table import load as load_dialects
 from detector.fusion import WEIGHTS
 from detector.incidents import TRANSITIONS
 from detector.reload import Metrics as ReloadMetrics
@@ -129,12 +132,76 @@ def incidents() -> Iterator[str]:
     yield "```"
 
 
+def dialects() -> Iterator[str]:
+    """What is known of mining protocols, and of algorithms."""
+    table = load_dialects()
+    yield "# Dialects\n"
+    yield "Mining protocols that are read, as `detector/tables/dialects.toml` declares them. What rests"
+    yield "on memory is marked UNVERIFIED: it weighs less and confirms nothing. Numbers in sources are"
+    yield "sections of the dialect reference, letters and numbers (A6) are its errata.\n"
+    yield from _table(
+        ("dialect", "what", "algorithm unless told", "expected hashes of a share", "status", "source"),
+        (
+            (f"`{d.id}`", d.what, d.algorithm or "", d.worth, d.status, d.source)
+            for d in table.dialects.values()
+        ),
+    )
+    yield "\n## Messages\n"
+    yield "`mining` are forms that dialects share: the session's dialect is what its jobs say."
+    yield "A weak form is no evidence alone.\n"
+    yield from _table(
+        ("form", "dialect", "kind", "side", "weak", "status", "source"),
+        (
+            (f"`{f.id}`", f.dialect, f.kind, f.side, "yes" if f.weak else "", f.status, f.source)
+            for f in table.forms
+        ),
+    )
+    yield "\n## What accepts, refuses, comes late\n"
+    yield "A result of true accepts; false, null or an error refuses. Besides:\n"
+    yield from _table(("row", "means", "where", "source"), _verdicts())
+    yield "\n## Accounts that tell the algorithm\n"
+    yield from _table(
+        ("dialect", "account begins as", "algorithm", "status", "source"),
+        ((a.dialect, f"`{a.pattern}`", a.algorithm or "not known", a.status, a.source) for a in _accounts()),
+    )
+    yield "\n## Algorithms\n"
+    yield "Joules per hash (or per what the unit says) of an efficient, a usual and a wasteful device.\n"
+    yield from _table(
+        ("algorithm", "also called", "only coin", "unit", "hashes at difficulty 1", "energy", "source"),
+        (_algorithm(a) for a in algorithms.load().values()),
+    )
+
+
+def _verdicts() -> Iterator[tuple[object, ...]]:
+    for a in tables.rows("dialects", "accept", Accept):
+        yield a.id, "accepted", f"`{a.path}` is `{a.word}`", a.source
+    for r in tables.rows("dialects", "refuse", Refuse):
+        yield r.id, "refused", f"`{r.path}` is `{r.word}`", r.source
+    for s in tables.rows("dialects", "stale", Stale):
+        told = f"code {s.code}" if s.words is None else f"words `{s.words}`"
+        where = "no reason is given" if s.silent else told
+        yield s.id, "late", f"{s.dialect}: {where}" if s.dialect else where, s.source
+
+
+def _accounts() -> tuple[Account, ...]:
+    return tables.rows("dialects", "account", Account)
+
+
+def _algorithm(a: algorithms.Algorithm) -> tuple[object, ...]:
+    e = a.energy
+    energy = "" if e is None else f"{e.low:g}, {e.typical:g}, {e.high:g} ({e.year}, {e.status})"
+    source = a.note if e is None else "; ".join(filter(None, (e.source, a.note)))
+    factor = "" if a.factor is None else f"{a.factor:g}"
+    return f"`{a.id}`", ", ".join(a.aliases), a.coin or "", a.unit, factor, energy, source
+
+
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "schema": schema,
     "configuration": configuration,
     "metrics": metrics,
     "evidence": evidence,
     "incidents": incidents,
+    "dialects": dialects,
 }
 
 

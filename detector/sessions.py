@@ -9,36 +9,19 @@ from typing import Any, Final
 
 import msgspec
 
-from detector import algorithms, ledger
-from detector.dialects import bitcoin, cryptonote, difficulty, ethereum, getwork, table
+from detector import algorithms, handing, ledger, pairing
+from detector.dialects import bitcoin, difficulty, ethereum, getwork, table
 from detector.dialects.lines import LineError
 from detector.dialects.lines import read as read_line
-from detector.dialects.messages import InForce, Job
-from detector.dialects.replies import Verdict, verdict
+from detector.dialects.replies import Verdict, key, plain, verdict
 from detector.dialects.table import Line, Reader
-from detector.ledger import DROPS, HALF, WRAP, Held, Pending, Session
+from detector.ledger import DROPS, Held, Pending, Session
+from detector.pairing import Arrival
 
 Sight = tuple[str, str, int, tuple[str, ...]]
 """Kind of evidence, rule, time (ns), and details: whose share, which job, the pool's words."""
 
 
-class Arrival(msgspec.Struct, gc=False):
-    """Where a line came: direction, time, sequence number behind it, acknowledgement beside it, and the
-    next byte expected of the other direction; None where the protocol has no such numbers."""
-
-    direction: int
-    t_ns: int
-    end: int | None
-    ack: int | None
-    reached: int | None
-
-
-_PARSERS: Final[dict[str, Callable[[dict[str, Any], InForce], Job]]] = {
-    "bitcoin": bitcoin.job,
-    "cryptonote": cryptonote.job,
-    "ethereum": ethereum.job,
-    "getwork": getwork.job,
-}
 _SHARES: Final = {"btc-v1": bitcoin.share, "getwork": getwork.share}
 
 
@@ -50,13 +33,14 @@ class Engine:
         self.sample = sample
         self.dropped: Final = dict.fromkeys(DROPS, 0)
         self.table = table.load()
+        self._base: Final = {d.id: d.extends for d in self.table.dialects.values() if d.extends}
         self._acts: Final[dict[str, Callable[..., None]]] = {
             "subscribe": self._subscribe, "authorize": self._login, "login": self._login,
             "submit": self._submit, "poll": self._poll, "hashrate": self._hashrate,
             "configure": self._ask, "talk": self._talk, "job": self._job,
-            "difficulty": self._difficulty, "target": self._talk, "extranonce": self._extranonce,
+            "difficulty": self._difficulty, "target": self._target, "extranonce": self._extranonce,
             "mask": self._mask, "reconnect": self._reconnect, "subscribed": self._extranonce,
-            "configured": self._mask,
+            "configured": self._mask, "admitted": self._admitted, "answer": self._talk,
         }  # fmt: skip
 
     # -- lines in ----------------------------------------------------------------------------------
@@ -71,10 +55,10 @@ class Engine:
             ledger.asked(s, self.dropped, *asker)
         name = self.table.name(said)
         if name is None:
-            if "result" in said or "error" in said or "reject-reason" in said:
+            if "result" in said or "error" in said or "reject-reason" in said or s.dialect in self.table.bare:
                 self._reply(s, at, said, line, out)
             return None
-        reader = self.table.called(name, said)
+        reader = self.table.called(name, said, s.dialect)
         if reader is None:
             return name
         client = at.direction if reader.row.side == "client" else 1 - at.direction
@@ -86,6 +70,9 @@ class Engine:
         if not reader.weak:
             s.mining[at.direction] = True
         self._act(s, at, reader, said, out)
+        if reader.kind == "answer":
+            reply = plain(reader.fields(said))
+            self._reply(s, at, reply, msgspec.json.encode(reply), out)
         if reader.row.side == "client":
             s.heard += 1
             if s.held:
@@ -104,10 +91,10 @@ class Engine:
         return self.table.called(name, said) is not None
 
     def _act(self, s: Session, at: Arrival, reader: Reader, said: Line, out: list[Sight]) -> None:
-        if reader.dialect != "mining" and not reader.weak:
-            s.dialect = reader.dialect
         if not reader.weak:
             s.shaped = True
+            if reader.dialect not in {"mining", s.dialect} and reader.dialect != self._base.get(s.dialect):
+                handing.turned(s, reader.dialect)
         self._acts[reader.kind](s, at, reader, reader.fields(said), said, out)
 
     # -- the client's messages -----------------------------------------------------------------------
@@ -120,10 +107,7 @@ class Engine:
         )
 
     def _wait(self, s: Session, request: Pending) -> None:
-        if len(s.pending) >= ledger.MAX_PENDING:
-            del s.pending[0]
-            self.dropped["pending"] += 1
-        s.pending.append(request)
+        pairing.wait(s, self.dropped, request)
 
     def _subscribe(
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
@@ -131,7 +115,7 @@ class Engine:
         agent = ledger.text(fields.get("agent"))
         ledger.remember(self.dropped, s.agents, agent)
         self._ask(s, at, reader, fields, said, out)
-        out.append(("mining_request", reader.id, at.t_ns, (agent,)))
+        out.append((_kind("mining_request", reader.unverified), reader.id, at.t_ns, (agent,)))
 
     def _login(
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
@@ -139,10 +123,11 @@ class Engine:
         login, worker = ledger.text(fields.get("login")), ledger.text(fields.get("worker"))
         if not reader.weak:
             ledger.named(s, self.dropped, login, worker, fields)
-            out.append(("mining_request", reader.id, at.t_ns, (worker or login,)))
-        key = ledger.key_of(said.get("id"))
+            kind = _kind("mining_request", reader.unverified)
+            out.append((kind, reader.id, at.t_ns, (worker or login,)))
+        name = ledger.key_of(said.get("id"))
         self._wait(
-            s, Pending(key, at.direction, "login", at.end, at.t_ns, s.dialect, worker or login, reader.weak)
+            s, Pending(name, at.direction, "login", at.end, at.t_ns, s.dialect, worker or login, reader.weak)
         )
 
     def _submit(
@@ -155,14 +140,20 @@ class Engine:
         else:
             worker = s.login
         job = ledger.job_id(reader, fields)
+        mute = reader.weak and s.dialect != reader.dialect
         request = Pending(
-            ledger.key_of(said.get("id")), at.direction, "submit", at.end, at.t_ns, s.dialect, worker
-        )
-        request.job, request.known = job, s.jobs.get(job)
+            ledger.key_of(said.get("id")), at.direction, "submit", at.end, at.t_ns,
+            "" if mute else s.dialect, worker, reader.unverified,
+        )  # fmt: skip
+        dialect = self.table.dialects.get(s.dialect)
+        request.job, request.known = job, handing.find(s, dialect, job)
+        if dialect is not None:
+            handing.told(s, dialect, fields, request)
         share = _SHARES.get(reader.dialect)
         if share is not None and s.proof.wants(self.sample):
             request.share = share(fields, s.force)
-        out.append(("share", reader.id, at.t_ns, (worker,)))
+        if not mute:
+            out.append((_kind("share", reader.unverified), reader.id, at.t_ns, (worker,)))
         if request.share is not None:
             self._verify(s, request, at.t_ns, out)
         self._wait(s, request)
@@ -197,13 +188,24 @@ class Engine:
         del at, reader, rest
         told = difficulty.number(fields.get("difficulty"))
         if told is not None:
-            s.force.difficulty = told
+            s.force.difficulty, s.force.hashes = told, None
+
+    def _target(self, s: Session, at: Any, reader: Any, fields: dict[str, Any], *rest: Any) -> None:
+        """A target, as hexadecimal number or (Aleo) as what a share is worth; EIP-1571 tells more with it."""
+        told = fields.get("boundary")
+        worth = difficulty.boundary(told) if type(told) is str else difficulty.number(told)
+        if worth is not None:
+            s.force.difficulty, s.force.hashes = None, worth
+        self._extranonce(s, at, reader, fields, *rest)
 
     def _extranonce(self, s: Session, at: Any, reader: Any, fields: dict[str, Any], *rest: Any) -> None:
         del at, reader, rest
         given = fields.get("extranonce1")
         if type(given) is str and len(given) <= 64:
             s.force.extranonce1 = given
+        algorithm = algorithms.canonical(fields.get("algorithm"))
+        if algorithm is not None:
+            s.force.algorithm = algorithm
 
     def _mask(self, s: Session, at: Any, reader: Any, fields: dict[str, Any], *rest: Any) -> None:
         del at, reader, rest
@@ -213,31 +215,35 @@ class Engine:
         del given
         s.reconnects += 1
 
+    def _admitted(self, s: Session, at: Arrival, reader: Any, fields: dict[str, Any], *rest: Any) -> None:
+        """The pool lets its client in by a message of its own (Iron Fish)."""
+        self._extranonce(s, at, reader, fields, *rest)
+        s.logged_in = True
+
     def _job(
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
     ) -> None:
         del said
-        fields["job"] = ledger.job_id(reader, fields)
-        if s.force.difficulty is None and s.from_start:
-            s.force.difficulty = 1.0  # cpuminer, cgminer and EthereumStratum/1.0.0 begin so
-        dialect = self.table.dialects[reader.dialect]
-        job = _PARSERS[dialect.parser](fields, s.force)
-        if job.algorithm is None:
-            job.algorithm = dialect.algorithm
-        ledger.harden(s, job)
-        s.algorithm = job.algorithm or s.algorithm
-        s.jobs.pop(job.id, None)
-        s.jobs[job.id] = job
+        if "job" in fields:
+            fields["job"] = ledger.job_id(reader, fields)
+        dialect = self.table.dialects[
+            s.dialect if self._base.get(s.dialect) == reader.dialect else reader.dialect
+        ]
+        made = handing.jobs(s, self.table, dialect, fields)
+        for job in made:
+            handing.file(s, self.dropped, job)
+            # What a share of this job is worth must be known: else its shares are not counted, nor its time.
+            if s.first_job_ns is None and (job.hashes is not None or job.difficulty is not None):
+                s.first_job_ns = at.t_ns
         ledger.bound_works(s, ledger.MAX_WORKS if s.proof.wants(self.sample) else 0)
-        if len(s.jobs) > ledger.MAX_JOBS:
-            del s.jobs[next(iter(s.jobs))]
-            self.dropped["jobs"] += 1
         s.jobs_seen += 1
-        # What a share of this job is worth must be known: else its shares are not counted, nor its time.
-        if s.first_job_ns is None and (job.hashes is not None or job.difficulty is not None):
-            s.first_job_ns = at.t_ns
-        out.append(("job", reader.id, at.t_ns, (job.id,)))
-        if s.logged_in:
+        if s.let_in and not s.logged_in:
+            s.logged_in = True
+            ledger.named(s, self.dropped, s.let_in, "", {})
+        if not made or (reader.weak and s.dialect != reader.dialect):
+            return
+        out.append((_kind("job", reader.unverified), reader.id, at.t_ns, (made[0].id,)))
+        if s.logged_in and not reader.unverified:
             out.append(("mining_session", s.dialect, at.t_ns, (s.login,)))
 
     # -- replies -------------------------------------------------------------------------------------
@@ -245,15 +251,15 @@ class Engine:
     def _reply(self, s: Session, at: Arrival, said: Line, line: bytes, out: list[Sight]) -> None:
         if s.client == at.direction and s.lead:
             return  # the client answers client.get_version and the like
-        key = ledger.key_of(said.get("id"))
-        request = self._pair(s, key, at)
+        name = ledger.key_of(key(said))
+        request = pairing.pair(s, name, at)
         result = said.get("result")
         reader = None
         if type(result) is list or type(result) is dict:
             reader = self.table.replied(said, None if request is None else request.kind)
-        ahead = request is None and self._ahead(at)
+        ahead = request is None and pairing.is_ahead(at)
         if ahead and (reader is None or type(result) is dict or reader.kind != "job"):
-            self._hold(s, Held(key, at.direction, at.ack, at.t_ns, line))
+            pairing.hold(s, self.dropped, Held(name, at.direction, at.ack, at.t_ns, line))
         if reader is not None:
             self._shaped(s, at, reader, said, request, out)
         if request is not None:
@@ -277,37 +283,12 @@ class Engine:
             return
         self._act(s, at, reader, said, out)
 
-    def _pair(self, s: Session, key: str | int | None, at: Arrival) -> Pending | None:
-        """The oldest request of that id, if the reply acknowledges it; ids are reused (reference 1.1)."""
-        for i, request in enumerate(s.pending):
-            if request.id == key and request.direction != at.direction:
-                if not ledger.acknowledges(at.ack, request.end):
-                    return None
-                del s.pending[i]
-                return request
-        return None
-
-    def _ahead(self, at: Arrival) -> bool:
-        """Whether the reply acknowledges bytes that have not come yet, so its request may still."""
-        if at.ack is None or at.reached is None:
-            return True
-        return 0 < (at.ack - at.reached) & WRAP < HALF
-
-    def _hold(self, s: Session, reply: Held) -> None:
-        if len(reply.line) > ledger.MAX_HELD_BYTES:
-            self.dropped["held"] += 1
-            return
-        if len(s.held) >= ledger.MAX_HELD:
-            del s.held[0]
-            self.dropped["held"] += 1
-        s.held.append(reply)
-
     def _release(self, s: Session, out: list[Sight]) -> None:
         """Pair what was held with the request that has just come."""
         for reply in s.held:
             if reply.direction != s.client:
                 at = Arrival(reply.direction, reply.t_ns, None, reply.ack, None)
-                request = self._pair(s, reply.id, at)
+                request = pairing.pair(s, reply.id, at)
                 if request is not None:
                     s.held.remove(reply)
                     at.t_ns = max(reply.t_ns, request.t_ns)
@@ -329,7 +310,7 @@ class Engine:
         reader: Reader | None,
         out: list[Sight],
     ) -> None:
-        told = verdict(said, self.table)
+        told = verdict(said, self.table, s.dialect)
         if request.kind == "submit":
             self._judged(s, at, request, told, out)
         elif request.kind == "login":
@@ -351,6 +332,8 @@ class Engine:
         A plain login, as any service has it, was a miner's only if the first job came with the reply.
         """
         if request.weak and not first_job:
+            if told.accepted is not False and not s.jobs_seen:
+                s.let_in = request.name  # a job may come by itself
             return
         if told.accepted is None and said.get("result") is None:
             return
@@ -368,16 +351,18 @@ class Engine:
 
     def _judged(self, s: Session, at: Arrival, request: Pending, told: Verdict, out: list[Sight]) -> None:
         if told.accepted:
-            s.mining[at.direction] = True
+            s.mining[at.direction] = s.mining[at.direction] or bool(request.dialect)
             s.shares.accepted += 1
             if request.known is None:
                 request.known = s.jobs.get(request.job)
             if request.share is not None:
                 self._verify(s, request, at.t_ns, out)
             ledger.count(s, self.dropped, request.known)
-            out.append(("share_accepted", request.dialect, at.t_ns, (request.name,)))
+            if request.dialect:
+                kind = _kind("share_accepted", request.weak)
+                out.append((kind, request.dialect, at.t_ns, (request.name,)))
         elif told.accepted is False:
-            if self.table.stale(told.code, told.words):
+            if self.table.stale(told.code, told.words, s.dialect):
                 s.shares.stale += 1
             else:
                 s.shares.rejected += 1
@@ -398,3 +383,8 @@ class Engine:
             told = job.difficulty or (job.hashes or 0.0) / (algorithms.factor(found) or 1.0)
             details = (request.name, found, f"{told:g}", str(new))
             out.append(("share_verified", request.dialect, t_ns, details))
+
+
+def _kind(kind: str, unverified: bool) -> str:
+    """The kind of evidence: a form that rests on memory weighs less, whatever it tells."""
+    return "unverified" if unverified else kind

@@ -12,11 +12,11 @@ from detector.dialects.messages import InForce, Job, Submit
 HEADER_DIGITS = 160
 
 
-def job(fields: dict[str, Any], force: InForce) -> Job:
+def jobs(fields: dict[str, Any], force: InForce) -> list[Job]:
     """A job of a reply or a long poll.  Its target is a little-endian number, whatever the algorithm."""
     del force
     target = int.from_bytes(bytes.fromhex(fields["target"]), "little")
-    return Job(fields["job"], hashes=difficulty.number(2**256 / target) if target else None)
+    return [Job(fields["job"], hashes=difficulty.number(2**256 / target) if target else None)]
 
 
 def share(fields: dict[str, Any], force: InForce) -> Submit | None:

@@ -36,11 +36,17 @@ class Job(msgspec.Struct, array_like=True, gc=False):
 
 
 class InForce(msgspec.Struct, array_like=True, gc=False):
-    """What the pool set for the jobs to come.  ``mask`` holds at once (BIP 310)."""
+    """What the pool set for the jobs to come.  ``mask`` holds at once (BIP 310).
+
+    Of ``difficulty`` and ``hashes`` (what a share of the target that was set is worth) the later one is
+    there; ``algorithm`` is the one that was told beside the jobs.
+    """
 
     difficulty: Difficulty | None = None
     extranonce1: str | None = None
     mask: Mask | None = None
+    hashes: Difficulty | None = None
+    algorithm: str | None = None
 
 
 class Submit(msgspec.Struct, array_like=True, gc=False):

@@ -1,7 +1,8 @@
 """A reply in, what it decides out.
 
 Errata A6: accepted iff the result is true, whatever ``error`` is or is absent; refused iff the result is
-false or null or an error is given.  Other accepted results ("OK") are rows ``[[accept]]``.
+false or null or an error is given.  Other results that accept ("OK") or refuse are rows ``[[accept]]`` and
+``[[refuse]]``.
 """
 
 from typing import Any, Final
@@ -39,18 +40,44 @@ def _said(error: Any) -> tuple[int | None, str]:
     return code, words[:MAX_WORDS]
 
 
-def verdict(said: Line, table: Table) -> Verdict:
-    """What the reply ``said`` decides."""
+def plain(fields: Line) -> Line:
+    """The reply that a message of kind ``answer`` is: one with a method of its own, or whose members have
+    other names.  Beam tells by a code alone: 0 lets in, 1 accepts (errata B8)."""
+    code = fields.get("code")
+    if type(code) is not int:
+        return fields
+    out: Line = {"id": fields.get("id")}
+    if code in {0, 1}:
+        return {**out, "result": True}
+    return {**out, "error": [code, fields.get("words")]}
+
+
+def key(said: Line) -> Any:
+    """The id of the request that ``said`` answers.  An error of Iron Fish carries it, beside the server's
+    own counter (errata A8)."""
+    error = said.get("error")
+    if type(error) is dict and "id" in error and "code" not in error:
+        return error["id"]
+    return said.get("id")
+
+
+def verdict(said: Line, table: Table, dialect: str = "mining") -> Verdict:
+    """What the reply ``said`` decides in a session of ``dialect``."""
     result = said.get("result", MISSING)
     if result is True:
         return ACCEPTED
     error = said.get("error")
     if not error and result is not None and result is not False and result is not MISSING:
-        return ACCEPTED if table.accepted(said) else UNKNOWN
+        if table.accepted(said):
+            return ACCEPTED
+        refused = table.refused(said)
+        return UNKNOWN if refused is None else Verdict(False, None, refused[:MAX_WORDS])
+    bare = dialect in table.bare
     if not error and result is MISSING:
-        return UNKNOWN
+        return ACCEPTED if bare else UNKNOWN
     code, words = _said(error)
     reason = said.get("reject-reason")
     if not words and type(reason) is str:
         words = reason[:MAX_WORDS]
-    return Verdict(False, code, words)
+    # EIP-1571: "2xx: request accepted and processed", 202 as stale (errata A7).
+    return Verdict(bare and code is not None and 200 <= code < 300, code, words)

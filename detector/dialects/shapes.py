@@ -1,10 +1,10 @@
 """The closed vocabulary of the table of dialects: a word in, a predicate on a JSON value out.
 
-``text hex hexN hexN+ 0xhex 0xhexN empty int number bool null object list any list_text list_hex64 list_object
-subscriptions agent account absent``; ``hexN`` has exactly N digits,
-``hexN+`` at least N; ``=text`` is that text, ``*text`` a text that contains it; ``a|b`` is
-either; a final ``?`` allows null or nothing.  A list of words is a JSON array with exactly these elements, a
-final ``...`` allows more.
+``text hex hexN hexN+ 0xhex 0xhexN decimal empty int number bool true false null object list any list_text
+list_hex64 list_object list_int list_hex u64x4 subscriptions agent account account_beam absent``; ``hexN``
+has exactly N digits, ``hexN+`` at least N; ``=text`` is that text, ``^text`` begins with it, ``*text``
+contains it; ``a|b`` is either; a final ``?`` allows null or nothing.  A list of words is a JSON array with
+exactly these elements, a final ``...`` allows more.
 """
 
 import re
@@ -21,10 +21,13 @@ _TEXTS: Final = {
     "text": r"[^\x00]*",
     "hex": r"[0-9a-fA-F]+",
     "0xhex": r"0x[0-9a-fA-F]+",
+    "decimal": r"[0-9]+",
     "empty": "",
     # An account that only a coin's address format makes: CryptoNote addresses have 95 characters and more
     # (reference section 7), with payment id, fixed difficulty or worker behind.
     "account": r"[0-9A-Za-z]{90,}(?:[.+/:][^\x00]*)?",
+    # A Beam address has 62 to 67 hex digits, of odd number too (errata C6); a worker may be behind.
+    "account_beam": r"[0-9a-fA-F]{62,67}(?:[.+/:][^\x00]*)?",
     # Reference 9.4; " libuv/" is what a renamed XMRig keeps.
     "agent": r"(?i:[^\x00]* libuv/[^\x00]*|(?:xmrig|xmr-stak|xmr-node-proxy|srbminer|ccminer|cpuminer|cgminer"
     r"|bfgminer|sgminer|claymore|lolminer|gminer|teamredminer|wildrig|nanominer|t-rex|nbminer|bzminer|rigel"
@@ -35,8 +38,13 @@ _SIZED: Final = re.compile(r"(0x)?hex(\d+)(\+?)")
 
 def _pattern(word: str) -> str | None:
     """The regular expression of a word that is about texts, else None."""
+    if "|" in word:
+        parts = [_pattern(part) for part in word.split("|")]
+        return None if None in parts else "|".join(f"(?:{part})" for part in parts)
     if word.startswith("="):
         return re.escape(word[1:])
+    if word.startswith("^"):
+        return rf"{re.escape(word[1:])}[^\x00]*"
     if word.startswith("*"):
         return rf"[^\x00]*{re.escape(word[1:])}[^\x00]*"
     sized = _SIZED.fullmatch(word)
@@ -45,6 +53,7 @@ def _pattern(word: str) -> str | None:
     return _TEXTS.get(word)
 
 
+_HEX: Final = re.compile(r"[0-9a-fA-F]+").fullmatch
 _HEX64: Final = re.compile(r"[0-9a-fA-F]{64}").fullmatch
 
 
@@ -70,6 +79,8 @@ _VALUES: Final[dict[str, Predicate]] = {
     "int": lambda v: type(v) is int,
     "number": lambda v: type(v) is int or type(v) is float,
     "bool": lambda v: type(v) is bool,
+    "true": lambda v: v is True,
+    "false": lambda v: v is False,
     "null": lambda v: v is None,
     "object": lambda v: type(v) is dict,
     "list": lambda v: type(v) is list,
@@ -77,6 +88,10 @@ _VALUES: Final[dict[str, Predicate]] = {
     "list_text": lambda v: type(v) is list and bool(v) and all(type(e) is str for e in v),
     "list_object": _list_of(lambda v: type(v) is dict),
     "list_hex64": _list_of(_hex64),
+    # The solution of a Cuckoo cycle: its length is the length of the cycle, 32 or 42 edges.
+    "list_int": lambda v: type(v) is list and len(v) >= 8 and all(type(e) is int for e in v),
+    "list_hex": lambda v: type(v) is list and len(v) >= 8 and all(type(e) is str and _HEX(e) for e in v),
+    "u64x4": lambda v: type(v) is list and len(v) == 4 and all(type(e) is int and 0 <= e < 2**64 for e in v),
     "subscriptions": _subscriptions,
     "absent": lambda v: v is MISSING,
 }
@@ -94,7 +109,7 @@ def word(given: str) -> Predicate:
     if given.endswith("?"):
         inner = word(given[:-1])
         return lambda value: value is MISSING or value is None or inner(value)
-    if "|" in given and given[0] not in "=*":
+    if "|" in given:
         return _either(*map(word, given.split("|")))
     pattern = _pattern(given)
     if pattern is not None:

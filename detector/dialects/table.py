@@ -6,7 +6,7 @@ Adding a form, an accepted reply, a stale word or a dialect is adding a row; row
 
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -18,6 +18,7 @@ from detector.dialects.shapes import MISSING, Predicate
 Kind = Literal[
     "subscribe", "authorize", "login", "submit", "poll", "hashrate", "configure", "talk",
     "job", "difficulty", "target", "extranonce", "mask", "reconnect", "subscribed", "configured",
+    "answer", "admitted",
 ]  # fmt: skip
 Side = Literal["client", "server"]
 Line = dict[str, Any]
@@ -28,16 +29,39 @@ MOST_SORTED: Final = 16
 
 
 class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One protocol.  ``parser`` names its family's module; ``accepts`` are words for an accepted result.
+    """One protocol.  ``parser`` names its family's module, ``worth`` is the formula of a share's expected
+    hashes in words.
 
-    ``algorithm`` is set where the protocol serves only one; else a job or a verified share tells it.
+    ``algorithm`` is set where the protocol serves one unless it says otherwise; else a job, a share's form,
+    an account or a verified share tells it.  ``begins`` is the difficulty that holds before any was set.
+    ``bare``: a reply with neither result nor error accepts.  ``extends`` names the dialect whose forms it
+    shares.  ``loose`` is a pattern of agents that name a wrong job in their shares: the latest counts.
     """
 
     id: str
-    parser: Literal["bitcoin", "cryptonote", "ethereum", "getwork"]
+    parser: Literal[
+        "bitcoin", "cryptonote", "ethereum", "targets", "equihash", "ergo", "alephium", "graphs", "getwork"
+    ]  # fmt: skip
     what: str
+    worth: str
     status: Literal["sourced", "UNVERIFIED"]
     source: str
+    algorithm: str | None = None
+    begins: float | None = None
+    bare: bool = False
+    extends: str | None = None
+    loose: str | None = None
+
+
+class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An account's ``pattern``, from its beginning, that tells the algorithm in a dialect that serves
+    several; without ``algorithm`` none is assumed."""
+
+    id: str
+    dialect: str
+    pattern: str
+    source: str
+    status: Literal["sourced", "UNVERIFIED"]
     algorithm: str | None = None
 
 
@@ -47,6 +71,7 @@ class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     ``key`` and ``method`` name it (a member and its text); without ``method`` it is a reply, known by its
     shape.  ``shape`` maps a path ("params", "params/login", "result/0") to a word or a list of words of
     ``shapes``; ``fields`` maps a name to the path that holds it.  ``weak`` forms are no evidence alone.
+    The dialect ``mining`` is that of forms that several have in common.
     ``answers`` is the kind of request that a reply must be paired with to be read so.  A reply with
     ``context`` has a shape that other services have too: it counts only in a session of its dialect, or
     where the client asked for work twice, or pushed with id 0.
@@ -78,13 +103,26 @@ class Accept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     source: str
 
 
+class Refuse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A result that refuses: the value at ``path`` is as ``word`` says, why stands at ``words``."""
+
+    id: str
+    path: str
+    word: str
+    words: str
+    source: str
+
+
 class Stale(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A refusal that means late, not wrong: by its code, or by a pattern over its words."""
+    """A refusal that means late, not wrong: by its code, by a pattern over its words, or, where it is
+    ``silent``, because it gives no reason.  A dialect with codes of its own has no others."""
 
     id: str
     source: str
+    dialect: str = ""
     code: int | None = None
     words: str | None = None
+    silent: bool = False
 
 
 def getter(path: str) -> Callable[[Line], Any]:
@@ -133,12 +171,15 @@ def _shape(given: str | tuple[str, ...]) -> Predicate:
 class Reader:
     """One row, compiled."""
 
-    __slots__ = ("_fields", "_from_params", "_tests", "decides", "dialect", "id", "kind", "row", "weak")
+    __slots__ = (
+        "_fields", "_from_params", "_tests", "decides", "dialect", "id", "kind", "row", "unverified", "weak",
+    )  # fmt: skip
 
     def __init__(self, row: Form) -> None:
         self.row = row
         self.id, self.kind, self.dialect, self.weak = row.id, row.kind, row.dialect, row.weak
         self.decides = not row.weak and row.kind in DECIDES
+        self.unverified = row.status == "UNVERIFIED"
         self._tests = [(getter(path), _shape(word)) for path, word in row.shape.items()]
         self._fields = [(name, getter(path)) for name, path in row.fields.items()]
         wanted = [f"params/{n}" for n in range(len(row.fields))]
@@ -186,7 +227,9 @@ class Table:
     def __init__(self) -> None:
         self.dialects: Final = {d.id: d for d in tables.rows("dialects", "dialect", Dialect)}
         self.forms: Final = tables.rows("dialects", "form", Form)
+        self.bare: Final = frozenset(d.id for d in self.dialects.values() if d.bare)
         self._called: Final[dict[str, list[Reader]]] = {}
+        self._own: Final[dict[tuple[str, str], list[Reader]]] = {}
         self._keys: Final = sorted({f.key for f in self.forms if f.method and f.key != "method"})
         self._lists: Final[list[Reader]] = []
         self._objects: Final[dict[str, list[Reader]]] = {}
@@ -200,13 +243,19 @@ class Table:
             name: [[r for r in readers if r.takes(n)] for n in range(MOST_SORTED)]
             for name, readers in self._called.items()
         }
+        for dialect in self.dialects.values():
+            self._add_own(dialect)
+        self._accounts: Final[dict[str, list[tuple[re.Pattern[str], str | None]]]] = {}
+        for a in tables.rows("dialects", "account", Account):
+            self._accounts.setdefault(a.dialect, []).append((re.compile(a.pattern), a.algorithm))
         self._accepts: Final = [
             (getter(a.path), shapes.word(a.word)) for a in tables.rows("dialects", "accept", Accept)
         ]
-        stale = tables.rows("dialects", "stale", Stale)
-        self._stale_codes: Final = {s.code for s in stale if s.code is not None}
-        words = "|".join(f"(?:{s.words})" for s in stale if s.words) or r"(?!)"
-        self._stale_words: Final = re.compile(words, re.IGNORECASE).search
+        self._refuses: Final = [
+            (getter(r.path), shapes.word(r.word), getter(r.words))
+            for r in tables.rows("dialects", "refuse", Refuse)
+        ]
+        self._stale: Final = _Late(tables.rows("dialects", "stale", Stale))
 
     def _add_reply(self, form: Form) -> None:
         """File a reply by what its result is: a list, or an object with a member."""
@@ -215,6 +264,14 @@ class Table:
             self._lists.append(Reader(form))
         else:
             self._objects.setdefault(path[1], []).append(Reader(form))
+
+    def _add_own(self, dialect: Dialect) -> None:
+        """File the forms of one dialect, its own before those of the one that it extends."""
+        for name, readers in self._called.items():
+            own = [r for r in readers if r.dialect == dialect.id]
+            own += [r for r in readers if r.dialect == dialect.extends]
+            if own:
+                self._own[name, dialect.id] = own
 
     def name(self, said: Line) -> str | None:
         """What names the message: the value of ``method``, or of another naming member."""
@@ -227,8 +284,12 @@ class Table:
                 return f"{key}\x00{value}"
         return None
 
-    def called(self, name: str, said: Line) -> Reader | None:
-        """The row of a message with a name."""
+    def called(self, name: str, said: Line, dialect: str = "mining") -> Reader | None:
+        """The row of a message with a name.  Where forms of several dialects fit, as those of a share
+        often do, the one of the session's ``dialect`` is taken, else the first."""
+        for reader in self._own.get((name, dialect), ()):
+            if reader.matches(said):
+                return reader
         readers = self._called.get(name)
         if readers is None:
             return None
@@ -259,9 +320,44 @@ class Table:
                 return True
         return False
 
-    def stale(self, code: int | None, words: str) -> bool:
+    def refused(self, said: Line) -> str | None:
+        """The pool's words, "" for none, where a declared form of refusal is there."""
+        for get, test, words in self._refuses:
+            if test(get(said)):
+                why = words(said)
+                return why if type(why) is str else ""
+        return None
+
+    def stale(self, code: int | None, words: str, dialect: str = "mining") -> bool:
         """Whether a refusal means that the share came late."""
-        return code in self._stale_codes or self._stale_words(words) is not None
+        return self._stale.is_late(code, words, dialect)
+
+    @lru_cache(maxsize=4096)  # noqa: B019  # there is one table
+    def account(self, dialect: str, login: str) -> tuple[bool, str | None]:
+        """Whether a row knows such an account, and the algorithm that it tells."""
+        for pattern, algorithm in self._accounts.get(dialect, ()):
+            if pattern.match(login):
+                return True, algorithm
+        return False, None
+
+
+class _Late:
+    """The rows ``[[stale]]``, by dialect."""
+
+    def __init__(self, rows: tuple[Stale, ...]) -> None:
+        self._codes: dict[str, set[int]] = {}
+        for row in rows:
+            if row.code is not None:
+                self._codes.setdefault(row.dialect, set()).add(row.code)
+        self._silent = {row.dialect for row in rows if row.silent}
+        words = "|".join(f"(?:{row.words})" for row in rows if row.words) or r"(?!)"
+        self._words = re.compile(words, re.IGNORECASE).search
+
+    def is_late(self, code: int | None, words: str, dialect: str) -> bool:
+        codes = self._codes.get(dialect) or self._codes.get("", set())
+        if code in codes or self._words(words) is not None:
+            return True
+        return code is None and not words and dialect in self._silent
 
 
 @cache

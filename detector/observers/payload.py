@@ -16,7 +16,8 @@ from detector.dialects.lines import LineError
 from detector.evidence import Connection, Evidence, Seen, SessionFacts, Veto
 from detector.ledger import hashes
 from detector.observers import words
-from detector.sessions import Arrival, Engine, Sight
+from detector.pairing import Arrival
+from detector.sessions import Engine, Sight
 from detector.tracks import (
     TCP,
     Book,

@@ -14,6 +14,7 @@ _WHY: Final = {
     "mining_session": "pool {server} let {client} in and sent jobs",
     "share_accepted": "pool {server} accepted a share",
     "login_refused": "pool {server} refused the login of {0}: {1}",
+    "unverified": "{client} and {server} speak as miner and pool, in a form that is not verified",
     "share_verified": "the proof of work of a share to {server} verifies as {1} at difficulty {2}",
 }
 _NAMED: Final = {"mining_request", "share", "mining_session", "share_accepted", "share_verified"}

@@ -55,7 +55,7 @@ def shares(name):
             elif reader.kind == "difficulty":
                 force.difficulty = fields["difficulty"]
             elif reader.kind == "job":
-                jobs[fields["job"]] = bitcoin.job(fields, force)
+                (jobs[fields["job"]],) = bitcoin.jobs(fields, force)
             elif reader.kind == "submit":
                 job = jobs[fields["job"]]
                 found.append((job.work, bitcoin.share(fields, force), job.difficulty))

@@ -379,7 +379,7 @@ def fields(kind, seen):
             fields(one, seen)
 
 
-FORM = "9c17c810cd2ba988"
+FORM = "0dc45bd9be9ca0dc"
 
 
 def test_the_form_changes_with_its_version_only():

@@ -29,7 +29,7 @@ def test_a_boundary_may_have_lost_its_leading_zeros(text):
 
 
 def test_nicehash_difficulty_has_the_base_ffff():
-    job = ethereum.job({"job": "a"}, InForce(difficulty=1.86264514923))
+    (job,) = ethereum.jobs({"job": "a"}, InForce(difficulty=1.86264514923))
     assert job.hashes == pytest.approx(1.86264514923 * 2**256 / (0xFFFF << 208), rel=1e-12)
     assert job.hashes == pytest.approx(8.00012e9, rel=1e-5)
 

@@ -45,10 +45,10 @@ WEAK_LOOKALIKES = {
 }  # fmt: skip
 
 
-def row_of(text, request=None):
+def row_of(text, request=None, dialect="mining"):
     said = lines.read(text.encode())
     name = TABLE.name(said)
-    found = TABLE.replied(said, request) if name is None else TABLE.called(name, said)
+    found = TABLE.replied(said, request) if name is None else TABLE.called(name, said, dialect)
     return None if found is None else found.row
 
 
@@ -58,12 +58,12 @@ def paired(form):
 
 @pytest.mark.parametrize(("form", "line"), HITS, ids=[f"{f.id}-{n}" for n, (f, _) in enumerate(HITS)])
 def test_every_hit_is_that_row(form, line):
-    assert row_of(line, paired(form)) is form
+    assert row_of(line, paired(form), form.dialect) is form
 
 
 @pytest.mark.parametrize(("form", "line"), MISSES, ids=[f"{f.id}-{n}" for n, (f, _) in enumerate(MISSES)])
 def test_every_miss_is_not_that_row(form, line):
-    assert row_of(line, paired(form)) is not form
+    assert row_of(line, paired(form), form.dialect) is not form
 
 
 @pytest.mark.parametrize("form", TABLE.forms, ids=lambda f: f.id)
@@ -83,8 +83,8 @@ def test_key_order_blanks_and_escapes_do_not_matter(form, line):
     said = json.loads(line)
     turned = json.dumps(dict(reversed(said.items())), indent=1).replace("\n", "\r ")
     escaped = turned.replace("i", "\\u0069") if "id" not in turned else turned
-    assert row_of(turned, paired(form)) is form
-    assert row_of(escaped, paired(form)) is form
+    assert row_of(turned, paired(form), form.dialect) is form
+    assert row_of(escaped, paired(form), form.dialect) is form
 
 
 @pytest.mark.parametrize("name", LOOKALIKES)

@@ -1,0 +1,58 @@
+"""Requests and replies of one session in, pairs out: by id, oldest first, as acknowledgements allow.
+
+Ids are reused and not always numbers (reference 1.1), and a reply may come before its request where each
+direction has a collector of its own.
+"""
+
+import msgspec
+
+from detector import ledger
+from detector.ledger import HALF, WRAP, Held, Pending, Session
+
+
+class Arrival(msgspec.Struct, gc=False):
+    """Where a line came: direction, time, sequence number behind it, acknowledgement beside it, and the
+    next byte expected of the other direction; None where the protocol has no such numbers."""
+
+    direction: int
+    t_ns: int
+    end: int | None
+    ack: int | None
+    reached: int | None
+
+
+def wait(s: Session, dropped: dict[str, int], request: Pending) -> None:
+    """Keep a request until its reply comes; the oldest makes room."""
+    if len(s.pending) >= ledger.MAX_PENDING:
+        del s.pending[0]
+        dropped["pending"] += 1
+    s.pending.append(request)
+
+
+def pair(s: Session, key: str | int | None, at: Arrival) -> Pending | None:
+    """Take the oldest request of that id, if the reply acknowledges it."""
+    for i, request in enumerate(s.pending):
+        if request.id == key and request.direction != at.direction:
+            if not ledger.acknowledges(at.ack, request.end):
+                return None
+            del s.pending[i]
+            return request
+    return None
+
+
+def is_ahead(at: Arrival) -> bool:
+    """Whether the reply acknowledges bytes that have not come yet, so its request may still."""
+    if at.ack is None or at.reached is None:
+        return True
+    return 0 < (at.ack - at.reached) & WRAP < HALF
+
+
+def hold(s: Session, dropped: dict[str, int], reply: Held) -> None:
+    """Keep a reply that came before its request; one that is long is dropped, the oldest makes room."""
+    if len(reply.line) > ledger.MAX_HELD_BYTES:
+        dropped["held"] += 1
+        return
+    if len(s.held) >= ledger.MAX_HELD:
+        del s.held[0]
+        dropped["held"] += 1
+    s.held.append(reply)

@@ -1,0 +1,11 @@
+"""Miners and pools of every line dialect, spoken from the specifications: no code shared with the parsers.
+
+A speaker knows the words of one dialect; ``conversing.converse`` lets it mine at a known rate.
+"""
+
+from speakers import bitcoin, cryptonote, ethereum, graphs, mining, odd
+
+SPEAKERS = (
+    *bitcoin.SPEAKERS, *cryptonote.SPEAKERS, *ethereum.SPEAKERS, *mining.SPEAKERS, *odd.SPEAKERS,
+    *graphs.SPEAKERS,
+)  # fmt: skip

@@ -1,0 +1,111 @@
+# ruff: noqa: E402, RUF100, I001  # a path first
+"""What the payload observer makes of each speaker, and the table of it.
+
+PYTHONPATH=.:tests/helpers:tests/detector/speech .venv/bin/python -m speakers.table
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "detector" / "speech"))
+
+from payload_rows import batch
+from speakers import SPEAKERS
+from speakers.conversing import converse
+from speakers.speaking import Speaker
+from spoken import Talk
+
+from detector import hashrate
+from detector.evidence import SessionFacts
+from detector.observers.payload import PayloadObserver
+
+CONFIRMING = {"mining_session", "share_accepted", "share_verified"}
+
+
+@dataclass
+class Heard:
+    """What was found, and what is true; ``worth`` is (hashes, shares)."""
+
+    true_counts: dict[str, int]
+    true_worth: tuple[float, int]
+    true_rate: float
+    dialect: str | None = None
+    algorithm: str | None = None
+    coin: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    worth: tuple[float | None, int] = (None, 0)
+    value: float | None = None
+    low: float = 0.0
+    high: float = 0.0
+    confirmed: bool = False
+    kinds: set[str] = field(default_factory=set)
+    refused: dict[str, int] = field(default_factory=dict)
+    pending: list[str] = field(default_factory=list)
+
+
+def heard(speaker: Speaker, part: float = 0.0) -> Heard:
+    """Let the speaker mine, hear it from ``part`` of its rows on."""
+    talk = Talk(begun=not part)
+    truth = converse(speaker, talk)
+    since = int(len(talk.rows) * part)
+    observer = PayloadObserver()
+    seen = observer.step(batch(talk.rows[since:]))
+    counts = truth.counts(since)
+    found = Heard(counts, truth.worth(since), truth.rate, refused=observer.stats.refused)
+    found.kinds = {e.kind for e in seen.evidence}
+    found.confirmed = bool(found.kinds & CONFIRMING)
+    for facts in seen.sessions:
+        found.dialect, found.algorithm, found.coin = facts.dialect, facts.algorithm, facts.coin
+        found.counts = {name: getattr(facts.shares, name) for name in counts}
+        found.worth = facts.hashes, facts.hashes_shares
+    for rate in hashrate.rates(seen.sessions):
+        found.value, found.low, found.high = rate.value, rate.low, rate.high
+    for _, track in observer.state(talk.client[0]).tracks:
+        found.pending += [request.kind for request in track.session.pending]
+    return found
+
+
+def sessions(speaker: Speaker) -> tuple[SessionFacts, ...]:
+    """The facts of a session from its start."""
+    talk = Talk()
+    converse(speaker, talk)
+    return PayloadObserver().step(batch(talk.rows)).sessions
+
+
+def without_reason(counts: dict[str, int]) -> dict[str, int]:
+    """The same counts with late shares among the refused."""
+    return {"accepted": counts["accepted"], "refused": counts["rejected"] + counts["stale"]}
+
+
+def _cell(found: Heard, dialect: str, algorithm: Any) -> str:
+    if found.dialect is None:
+        return "no"
+    named = "" if found.dialect == dialect else f" as {found.dialect}"
+    shares = "exact" if found.counts == found.true_counts else "late told as refused"
+    if without_reason(found.counts) != without_reason(found.true_counts):
+        shares = "WRONG"
+    if found.value is None:
+        return f"yes{named}; shares {shares}; no rate"
+    holds = "holds" if found.low <= found.true_rate <= found.high else "MISSES"
+    wrong = "" if found.algorithm == algorithm else f" ({found.algorithm})"
+    return (
+        f"yes{named}; shares {shares}; {found.value / found.true_rate:.3f} of true, interval {holds}{wrong}"
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    print("| session | dialect | algorithm | coin by it | from the start | joined in the middle |")
+    print("|---|---|---|---|---|---|")
+    for kind in SPEAKERS:
+        first, late = heard(kind()), heard(kind(), 0.4)
+        print(
+            f"| {kind.name} | {first.dialect} | {first.algorithm} | {first.coin or 'unknown'} "
+            f"| {_cell(first, kind.dialect, kind.algorithm)} | {_cell(late, kind.dialect, kind.algorithm)} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
