@@ -1,6 +1,6 @@
 """The flow path's speed: datagrams to batches of ``flows``, and to the Kafka topic, beside other collectors.
 
-    .venv/bin/python tests/bench/flows.py [--quick] [--only batch,protobuf,kafka,peers]
+    .venv/bin/python tests/bench/flows.py [--quick] [--only batch,protobuf,kafka,goflow2,peers]
         [--formats v5,v9,ipfix]
 
 The inputs are those of ``../shared/tools/gen_netflow.py``: 3 million records each of NetFlow v5, v9 (23
@@ -35,7 +35,8 @@ from processes import machine
 from prometheus_client import CollectorRegistry
 
 from collectors import subscribers, wire
-from collectors.exporting import flowmessage
+from collectors.exporting import flowmessage, laying
+from collectors.exporting.settings import Goflow2
 from collectors.kafka import clients, topics
 from collectors.kafka.config import Config as KafkaConfig
 from collectors.kafka.sender import Sender
@@ -43,6 +44,7 @@ from collectors.netflow.collector import Collector, Config, warm
 from collectors.netflow.datagrams import Block
 from collectors.netflow.metrics import Metrics
 from collectors.reading import PADDING
+from detector.goflow2 import Output
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(os.environ.get("POOLWATCH_SHARED", ROOT.parent / "shared")) / "tools"
@@ -215,22 +217,38 @@ def to_protobuf(name, seconds, share):
     return found
 
 
-def to_kafka(name, seconds, share, address, compression):
-    """As ``work``, to a broker; the sender's threads are in the account, and what waits is waited for."""
+def to_kafka(name, seconds, share, address, compression, a_value=0):
+    """As ``work``, to a broker; the sender's threads are in the account, and what waits is waited for.
+
+    With ``a_value`` to a topic of goflow2's too, so many messages a value.
+    """
     config = KafkaConfig(
         bootstrap_servers=(address,), topic_prefix=broker.prefix(), partitions=32, replication=1,
         compression=compression,
     )  # fmt: skip
+    beside = Goflow2(topic=config.topic_prefix + "goflow2" if a_value else "", messages_a_value=a_value or 1)
     with clients.admin(config) as admin:
         topics.create(admin, config)
-    with Sender(config, CollectorRegistry()) as sender:
+        if a_value:
+            admin.create_topics({beside.topic: {"num_partitions": 8, "replication_factor": 1}})
+            admin.wait_for_topics([beside.topic], timeout_ms=30_000)
+    with Sender(config, CollectorRegistry()) as sender, Output(beside, config, sender.metrics) as output:
         feed = sender.feed(blocking=True)
-        found = work(name, seconds, share, feed.publish, lambda: sender.flush(60))
-        found["lost"] += sender.lost
+        publish, _ = output.beside(feed.publish, blocking=True)
+
+        def flush():
+            sender.flush(60)
+            while a_value and (output._rows or output._laying.messages or output._sender.flush(60)):
+                time.sleep(0.01)
+
+        found = work(name, seconds, share, publish, flush)
+        found["lost"] += sender.lost + output.lost
+        found["exact"] &= not a_value or output._sender.rows == found["records"] + 2 * found["sums"][0]
         found["octets"] = sender.octets / max(1, sender.rows)
         found["messages"] = sender.delivered
     with clients.admin(config) as admin:
-        admin.delete_topics([topics.topic(config, s) for s in topics.STREAMS])
+        made = [topics.topic(config, s) for s in topics.STREAMS] + [beside.topic] * bool(a_value)
+        admin.delete_topics(made)
     return found
 
 
@@ -268,12 +286,14 @@ def ours(given, table):
             good &= row(table, "to batches, a quarter home", name, quarter)
         if "protobuf" in given.only:
             good &= row(table, PROTOBUF, name, child("to_protobuf", name, given.seconds, 1.0))
-    if "kafka" in given.only:
+    if {"kafka", "goflow2"} & set(given.only):
         with broker.Broker(options=("-Xmx2g", "-XX:TieredStopAtLevel=4")) as running:
             for name in given.formats:
                 for kind in given.compression:
-                    found = child("to_kafka", name, given.seconds, 1.0, running.address, kind)
-                    good &= row(table, f"to Kafka, {kind}", name, found)
+                    for a_value in (0, 1, 100) if "goflow2" in given.only else (0,):
+                        found = child("to_kafka", name, given.seconds, 1.0, running.address, kind, a_value)
+                        more = f" and goflow2's topic by {a_value}" if a_value else ""
+                        good &= row(table, f"to Kafka, {kind}{more}", name, found)
     return good
 
 
@@ -294,13 +314,14 @@ def main():
     )
     parser.add_argument("--seconds", type=float, default=30, help="CPU seconds of each measurement")
     parser.add_argument("--quick", action="store_true", help="5 seconds of each")
-    parser.add_argument("--only", default="batch,protobuf,kafka,peers", help="of these")
+    parser.add_argument("--only", default="batch,protobuf,kafka,goflow2,peers", help="of these")
     parser.add_argument("--formats", default="v5,v9,ipfix")
     parser.add_argument("--compression", default="zstd,lz4")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     warm()
     flowmessage.warm()
+    laying.warm()
     if given.child:
         function, *arguments = json.loads(given.child)
         roads = {"work": work, "to_protobuf": to_protobuf, "to_kafka": to_kafka}

@@ -191,6 +191,23 @@ def test_importers_that_come_and_go_read_each_record_once(site):
             process.communicate()
 
 
+def test_a_new_group_that_begins_with_what_comes_misses_nothing_that_comes_between_two_starts(site):
+    values = [as_pmacct(record) for record in records(time.time_ns())[:12]]
+    topic = other_topic(site)
+    write(site, topic, values[:6])
+    settings = importing(topic) | {"POOLWATCH_COLLECTORS__IMPORTS__START": "latest"}
+    port = fleet.free_port()
+    arguments = ("collect", "flows", "--topic", topic, "--as", "pmacct")
+    first = site.start(*arguments, "--listen", f"127.0.0.1:{port}", **settings)
+    wait(lambda: members(site, topic) == 1, first.poll)
+    assert ", 0 rows" in fleet.stop(first)
+    write(site, topic, values[6:])
+    second = site.start(*arguments, "--seconds", "3", **settings)
+    _, said = second.communicate(timeout=60)
+    assert second.returncode == 0, said
+    assert ", 6 rows" in said
+
+
 def test_a_topic_that_is_not_there_is_the_operators_mistake(site):
     process = site.start("collect", "flows", "--topic", "no-such-topic")
     _, said = process.communicate(timeout=60)
