@@ -11,7 +11,7 @@ import numpy as np
 
 from collectors.netflow import capture, recognising
 from collectors.netflow.columns import Column
-from collectors.netflow.datagrams import Block, Datagram
+from collectors.netflow.datagrams import STREAM, Block, Datagram
 from collectors.netflow.datagrams import block as columns_of
 from collectors.netflow.sflow.rows import Headers
 from collectors.packet import pcapfile
@@ -115,7 +115,8 @@ def datagrams(file: BinaryIO) -> Iterator[Datagram]:
         for i in range(len(found)):
             at, size = int(found.at[i]), int(found.size[i])
             exporter = found.addresses[int(found.exporter[i])]
-            yield Datagram(found.data[at : at + size].tobytes(), exporter, 0, int(found.t_ns[i]))
+            port = 0 if found.port is None else int(found.port[i])
+            yield Datagram(found.data[at : at + size].tobytes(), exporter, port, int(found.t_ns[i]))
 
 
 class _Again:
@@ -147,13 +148,13 @@ def _messages(file: _Again) -> Iterator[Block]:
             if len(rest) - at < size and piece:
                 break
             t_ns = int.from_bytes(rest[at + 4 : at + 8], "big") * 1_000_000_000
-            found.append(Datagram(rest[at : at + max(size, _HEADER)], bytes(16), 0, t_ns))
+            found.append(Datagram(rest[at : at + max(size, _HEADER)], bytes(16), STREAM, t_ns))
             # One that says less than its header has no end that could be found.
             broken = size < _HEADER
             at += size
         rest = rest[at:]
         if rest and not piece and not broken:
-            found.append(Datagram(rest, bytes(16), 0, 0))
+            found.append(Datagram(rest, bytes(16), STREAM, 0))
         if found:
             yield columns_of(found)
             found = []

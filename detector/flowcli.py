@@ -23,7 +23,7 @@ from collectors.bus import Publisher
 from collectors.exporting.flowmessage import encode
 from collectors.netflow import jsonlines, records, totals
 from collectors.netflow.collector import Collector, Config
-from collectors.netflow.datagrams import Block
+from collectors.netflow.datagrams import STREAM, Block
 from collectors.netflow.metrics import Metrics
 from collectors.netflow.values import rfc3339
 from collectors.wire import Batch, Header
@@ -43,6 +43,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOOK_AHEAD = 50_000
 MORE = "more"
 WITHOUT = "data sets without a template"
+UNTYPED = "vendors' elements announced that found no room"
+WITHDRAWN = "template withdrawals over UDP"
 # What a collector counts of them: those that waited or found no room to, but for those whose template came.
 _WITHOUT: tuple[tuple[int, str, dict[str, str]], ...] = (
     (1, "held", {}), (1, "dropped", {"reason": "bytes"}), (-1, "decoded_late", {}),
@@ -84,7 +86,8 @@ def read(
         with _opened(path) as file:
             for one in datagrams(file):
                 try:
-                    found = records.records(one.payload, state, one.exporter, one.t_ns)
+                    stream = bool(one.port & STREAM)
+                    found = records.records(one.payload, state, one.exporter, one.t_ns, withdraws=stream)
                 except DecodeError as error:
                     refused[error.reason] = refused.get(error.reason, 0) + 1
                     continue
@@ -92,6 +95,10 @@ def read(
         told: dict[str, int] = {str(reason): count for reason, count in state.refused.items()}
         if without := state.dropped + sum(map(len, state.waiting.values())):
             told[WITHOUT] = without
+        if state.types_dropped:
+            told[UNTYPED] = state.types_dropped
+        if state.withdrawals_ignored:
+            told[WITHDRAWN] = state.withdrawals_ignored
         for reason, count in told.items():
             refused[reason] = refused.get(reason, 0) + count
 

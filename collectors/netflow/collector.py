@@ -15,14 +15,16 @@ from prometheus_client import CollectorRegistry
 from collectors import subscribers, wire
 from collectors.bus import Publisher
 from collectors.netflow import walking
-from collectors.netflow.datagrams import Block, Datagram, block, by_port, joined
+from collectors.netflow.budget import NEWS, Purses
+from collectors.netflow.datagrams import STREAM, Block, Datagram, block, by_port, joined
 from collectors.netflow.decoding import X_HEARD, X_LONGEST, X_LONGEST_BEFORE, X_MOVED, X_NEWEST
+from collectors.netflow.domains import D_EXPORTER
 from collectors.netflow.holding import Holding
 from collectors.netflow.index import GONE
 from collectors.netflow.knowledge import Knowledge
 from collectors.netflow.metrics import Metrics, text
 from collectors.netflow.overrides import Overrides
-from collectors.netflow.rows import AHEAD_NS, Reader, Rows, Run, Spans, cut
+from collectors.netflow.rows import AHEAD_NS, Believed, Reader, Rows, Run, Spans, cut
 from collectors.netflow.sequences import EVER, N_OPTIONS, PER_PROTOCOL, WAIT_NS, expire
 from collectors.netflow.settings import Config, mapped
 from collectors.netflow.sflow import rows as sflow
@@ -71,19 +73,26 @@ class Collector:
             max(config.most_exporters, len(self._listed)),
             config.most_domains,
             config.most_domains_of_exporter,
+            config.most_ports_of_address,
         )
-        self._tables = Tables(limits, config.hash_seed, Overrides(config.sampling), self._listed)
+        self._purses = Purses(config.budget, config.held_bytes)
+        overrides = Overrides(config.sampling)
+        self._tables = Tables(limits, config.hash_seed, overrides, self._listed, self._purses)
+        believed = Believed(
+            config.clock_skew_s * _SECOND, config.most_sampling_rate, config.fastest_gigabits_per_s,
+            config.longest_record_s * _SECOND,
+        )  # fmt: skip
         every = transit is not None
-        self._reader = Reader(
-            self._tables, home, partitions, config.id, config.clock_skew_s * _SECOND, transit=every
+        self._reader = Reader(self._tables, home, partitions, config.id, believed, transit=every)
+        self._samples = sflow.Reader(
+            home, partitions, config.id, frames, config.most_domains, config.most_sampling_rate, transit=every
         )
-        self._samples = sflow.Reader(home, partitions, config.id, frames, config.most_domains, transit=every)
         bounds = Bounds(
             config.most_templates, config.most_templates_of_exporter, config.template_age_s * _SECOND,
             config.most_template_bytes, config.most_template_bytes_of_exporter,
         )  # fmt: skip
         holding = Holding(config.held_bytes, config.held_s * _SECOND)
-        self._known = Knowledge(self._tables, bounds, holding, metrics)
+        self._known = Knowledge(self._tables, bounds, holding, metrics, config.most_sampling_rate)
         self._teller = Teller(self._tables, metrics)
         self._sample_teller = SampleTeller(self._samples, metrics)
         self._cursor = np.zeros(walking.CURSOR, np.int64)
@@ -212,6 +221,7 @@ class Collector:
 
     def _read(self, given: Block) -> set[int]:
         """Walk the datagrams, read their records, publish; the partitions that were given rows."""
+        self._purses.fill(self._now_ns, len(self._tables.exporters))
         given, sampled = sflow.parted(given)
         told = self._sampled(sampled)
         self._cursor[:] = 0
@@ -229,7 +239,7 @@ class Collector:
             code = walking.walk(
                 given.data, given.at, given.size, given.exporter, given.t_ns, self._cursor, index.keys,
                 index.values, index.seed, self._tables.domains, self._tables.slots, self._tables.gaps,
-                self._spans, self._marks, _ROWS, self._counters,
+                self._spans, self._marks, _ROWS, self._counters, self._purses.each, self._purses.common,
             )  # fmt: skip
             if code == walking.DONE:
                 return told
@@ -249,7 +259,8 @@ class Collector:
         told: set[int] = set()
         body = given.data[c[walking.C_BODY] : c[walking.C_BODY_END]].tobytes()
         if code == walking.TEMPLATES:
-            self._known.templates_told(body, c, t_ns)
+            stream = given.port is not None and int(given.port[c[walking.C_DATAGRAM]]) & STREAM
+            self._known.templates_told(body, c, t_ns, withdraws=bool(stream))
             if self._tables.left > _LEFT:
                 # A flood: what it leaves behind is used again before the batch is over.
                 told = self._rows(given)
@@ -264,13 +275,14 @@ class Collector:
     def _options(self, body: bytes, given: Block) -> set[int]:
         """Take options over.  Records before them are read first: they came under the rates before."""
         c, told = self._cursor, set[int]()
-        options = self._known.options_of(body, c, self._late_template)
+        count, options = self._known.options_of(body, c, self._late_template)
         protocol = int(c[walking.C_VERSION]) - 8
-        self._counters[protocol * PER_PROTOCOL + N_OPTIONS] += len(options)
-        c[walking.C_RECORDS] += len(options)
+        self._counters[protocol * PER_PROTOCOL + N_OPTIONS] += count
+        c[walking.C_RECORDS] += count
         domain = int(c[walking.C_DOMAIN])
-        if any(self._known.is_news(domain, said) for said in options):
+        if c[walking.C_SPANS] and any(self._known.is_news(domain, said) for said in options):
             told = self._rows(given)
+            self._purses.spend(int(self._tables.domains[domain, D_EXPORTER]), NEWS)
         for said in options:
             self._known.options_told(domain, said, self._now_ns)
         return told
@@ -283,6 +295,8 @@ class Collector:
         made = block(Datagram(b, bytes(16), 0, t) for b, t in octets)
         told: set[int] = set()
         for i, (held, template, slot, domain) in enumerate(late, 1):
+            if domain not in self._tables.names:
+                continue
             filled = self._cursor[walking.FILLED].copy()
             self._cursor[:] = held.cursor
             self._cursor[walking.FILLED] = filled
@@ -313,6 +327,7 @@ class Collector:
 
     def _publish(self, rows: Rows) -> set[int]:
         self._metrics.read(rows.dropped, rows.corrected, rows.future)
+        self._metrics.doubted(*rows.doubted)
         self._clocks = self._clock()
         for run, batch in cut(rows):
             if run.partition < self._partitions:
@@ -348,6 +363,9 @@ class Collector:
         moved = self._counters - self._counted
         self._counted[:] = self._counters
         self._metrics.walked(moved)
+        self._metrics.rates_implausible.labels("sflow").inc(self._samples.unlikely)
+        self._samples.unlikely = 0
+        self._metrics.passed_over(self._purses.refused())
         self._metrics.samples.walked(*self._samples.moved())
         self._known.gauges(self._now_ns)
 

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from collectors.reading import PADDING
 
+# In a port: it came over a stream (TCP, TLS, a file), in order and with nothing lost.
+STREAM: Final = 1 << 16
+
 
 class Datagram(NamedTuple):
-    """``exporter`` 16 octets (IPv4 mapped), ``port`` the UDP port it sent from, ``t_ns`` receive time."""
+    """``exporter`` 16 octets (IPv4 mapped), ``port`` the UDP port it sent from, or STREAM and its TCP port;
+    ``t_ns`` receive time."""
 
     payload: bytes
     exporter: bytes
@@ -23,7 +27,7 @@ class Block:
     """Datagram i is ``data[at[i] : at[i] + size[i]]``, from ``addresses[exporter[i]]``.
 
     ``data`` u1, readable for PADDING octets past the last; ``at``, ``size``, ``exporter``, ``t_ns`` (n,) i8;
-    ``port`` (n,) i8, the UDP or TCP port each was sent from, or None where nobody kept it.
+    ``port`` (n,) i8, the UDP port each was sent from, or STREAM and a TCP port; None where nobody kept it.
     """
 
     data: np.ndarray

@@ -166,21 +166,25 @@ def _times(kind, data, base, f, e, at, shift, place, start, a8, export, uptime):
 
 
 @kernel
-def _rates(op, data, base, f, e, place, start, a4, span, keys, values, seed):
-    """Rates that the records tell themselves, where they do; else what is there stays."""
+def _rates(op, data, base, f, e, place, start, a4, span, keys, values, seed, most):
+    """Rates that the records tell themselves, where they do; else what is there stays.
+
+    How many were beyond ``most``, and not taken: what is configured is believed whatever it is.
+    """
+    refused = np.int64(0)
     kind = op[OP_KIND]
     domain, rating = span[S_DOMAIN], span[S_RATING]
     tag = np.int64(0)
     if kind == RATE_OF_INTERFACE:
         if rating & FORCED or not rating & BY_INTERFACE:
-            return
+            return refused
         tag = np.int64(INTERFACE_TAG)
     elif kind == RATE_FORCED:
         if not rating & FORCED_BY_INTERFACE:
-            return
+            return refused
         tag = np.int64(FORCED_TAG)
     elif rating & FORCED:
-        return
+        return refused
     for k in range(f, e):
         v = big(data, base[k] + op[OP_AT]) >> np.uint64(op[OP_SHIFT])
         told = np.uint64(0)
@@ -196,19 +200,25 @@ def _rates(op, data, base, f, e, place, start, a4, span, keys, values, seed):
         elif v:
             other = big(data, base[k] + op[OP_AT2]) >> np.uint64(op[OP_SHIFT2])
             told = (v + other) // v if kind == RATE_OF_SPACE else other // v
-        if told:
+        if told > most and kind not in (RATE_OF_INTERFACE, RATE_FORCED):
+            refused += 1
+        elif told:
             a4[start + place[k]] = np.uint32(min(told, _MAX_RATE))
+    return refused
 
 
 @kernel
 def run(data, spans, n, slots, ops, rest, marks, row, place, base, entry, start, cell, a1, a2, a4, a8,
-        keys, values, seed):  # fmt: skip
+        keys, values, seed, most_rate):  # fmt: skip
     """Run the first (``rest`` 0) or second pass of each span's program over the records in ``row``.
 
     ``row`` (m,) i8, ascending, counts records over all spans; ``place`` (m,) i8 is where each is written;
     ``base`` (m,) i8 and ``entry`` (n + 1,) i8 are scratch.  ``data`` is readable for PADDING octets past any
-    record.  Spans of one program are taken together, for a span alone is 13 to 30 records.
+    record.  Spans of one program are taken together, for a span alone is 13 to 30 records.  How many rates of
+    records were beyond ``most_rate``, and not taken.
     """
+    refused = np.int64(0)
+    most = np.uint64(most_rate)
     e = 0
     for s in range(n):
         entry[s] = e
@@ -243,13 +253,14 @@ def run(data, spans, n, slots, ops, rest, marks, row, place, base, entry, start,
                 _addresses(kind, data, base, f, e, at, place, first, a8)
             elif kind >= RATE:
                 for g in range(s, t):
-                    _rates(op, data, base, entry[g], entry[g + 1], place, first, a4, spans[g], keys, values,
-                           seed)  # fmt: skip
+                    refused += _rates(op, data, base, entry[g], entry[g + 1], place, first, a4, spans[g],
+                                      keys, values, seed, most)  # fmt: skip
             else:
                 for g in range(s, t):
                     _times(kind, data, base, entry[g], entry[g + 1], at, shift, place, first, a8,
                            spans[g, S_EXPORT], spans[g, S_UPTIME])  # fmt: skip
         s = t
+    return refused
 
 
 @kernel

@@ -29,4 +29,8 @@ NONE: Final = 2
 D_LOST, D_GAPS, D_GAP = 18, 19, 20
 GAPS: Final = 8
 GAP: Final = 3
-DOMAIN: Final = D_GAP + GAPS * GAP
+# When it last told a record whose template is known, and data sets dropped for want of a template and not yet
+# told.
+D_DATA: Final = D_GAP + GAPS * GAP
+D_DROPPED: Final = D_DATA + 1
+DOMAIN: Final = D_DATA + 2

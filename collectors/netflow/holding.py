@@ -8,7 +8,7 @@ import numpy as np
 
 from collectors.netflow.templates import Key
 
-DROPS: Final = ("bytes", "age")
+DROPS: Final = ("bytes", "age", "budget")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,10 @@ class Holding:
         self._sets.setdefault(key, deque()).append(held)
         self._count(key, size)
         return True
+
+    def room(self, exporter: bytes) -> tuple[int, int]:
+        """Octets that may still be held of one exporter, and of all."""
+        return self._most_bytes // 4 - self._bytes.get(exporter, 0), self._most_bytes - self.bytes
 
     def _count(self, key: Key, size: int) -> None:
         self.bytes += size

@@ -12,12 +12,11 @@ import msgspec
 import numpy as np
 
 from collectors.errors import DecodeError, Reason
-from collectors.netflow import walking
-from collectors.netflow.domains import D_BOOT
+from collectors.netflow import budget, options, walking
+from collectors.netflow.domains import D_BOOT, D_EXPORTER
 from collectors.netflow.holding import Held, Holding
 from collectors.netflow.index import GONE, template_key
 from collectors.netflow.metrics import Metrics, text
-from collectors.netflow.records import cut
 from collectors.netflow.sampling import MAX_RATE, Samplers, Told, told
 from collectors.netflow.tables import Domain, Tables
 from collectors.netflow.templates import (
@@ -34,8 +33,9 @@ from collectors.netflow.templates import (
 _VERSION: Final = 1
 # Template sets that are known by their octets.
 _SETS_BYTES: Final = 1 << 20
-_SET_BYTES: Final = 2048
-_TOUCH_NS: Final = 1_000_000_000
+# What options sets said is kept up to so many octets; what one record said takes so many.
+_SAID_BYTES: Final = 4 << 20
+_TOLD_BYTES: Final = 150
 
 
 _Version = Annotated[int, msgspec.Meta(ge=1, le=15)]
@@ -94,14 +94,20 @@ class _State(msgspec.Struct, frozen=True):
 class Knowledge:
     """What is known of all exporters.  ``late`` are data sets whose template has come since."""
 
-    def __init__(self, tables: Tables, bounds: Bounds, holding: Holding, metrics: Metrics) -> None:
+    def __init__(
+        self, tables: Tables, bounds: Bounds, holding: Holding, metrics: Metrics, most_rate: int = MAX_RATE
+    ) -> None:
         self.tables = tables
+        self._most_rate = most_rate
+        self._age_ns = bounds.age_ns
         self.holding = holding
         self.late: list[Late] = []
-        self._templates = Templates(bounds)
+        self._templates = Templates(bounds, self._touch)
         self._sets: dict[tuple[Domain, int, bytes], list[tuple[Key, Template]]] = {}
         self._sets_bytes = 0
-        self._touched_ns = 0
+        # What records of options sets said, by domain, template and octets: exporters repeat them too.
+        self._said: dict[tuple[Domain, Template, bytes], tuple[int, tuple[Told, ...]]] = {}
+        self._said_bytes = 0
         tables.leaving = self._domain_leaves
         self._metrics = metrics
         # Goes up when there is something new to be saved.
@@ -111,30 +117,45 @@ class Knowledge:
         name = self.tables.names[int(c[walking.C_DOMAIN])]
         return Key(name.exporter, name.version, name.id, template)
 
-    def templates_told(self, body: bytes, c: np.ndarray, t_ns: int) -> None:
-        """Take a template set.  What is malformed is counted; what stands before it is kept."""
+    def templates_told(self, body: bytes, c: np.ndarray, t_ns: int, *, withdraws: bool) -> None:
+        """Take a template set.  What is malformed is counted; what stands before it is kept.
+
+        ``withdraws``: it came over a transport on which templates may be withdrawn.  Over UDP that MUST NOT
+        be sent and MUST be ignored (RFC 7011 section 8.4): a forged datagram would blind us.
+        """
         version, set_id = int(c[walking.C_VERSION]), int(c[walking.C_SET])
         domain = int(c[walking.C_DOMAIN])
         if self._repeated(domain, set_id, body, t_ns, c):
             return
         heard: list[tuple[Key, Template]] = []
+        withdrawn: set[int] = set()
         try:
             for one in read(version, set_id, body):
-                if isinstance(one, Withdrawal):
-                    self._withdraw(one, c)
-                else:
+                if isinstance(one, Template):
                     heard.append((self._key(c, one.id), one))
                     self._hear(*heard[-1], domain, t_ns)
-            if heard and len(body) <= _SET_BYTES:
-                if self._sets_bytes > _SETS_BYTES:
-                    self._sets.clear()
-                    self._sets_bytes = 0
-                self._sets_bytes += len(body)
-                self._sets[self.tables.names[domain], set_id, body] = heard
+                    withdrawn.clear()
+                elif not withdraws:
+                    self._metrics.template_events.labels("withdrawal_ignored").inc()
+                elif one.id not in withdrawn:
+                    withdrawn.add(one.id)
+                    self._withdraw(one, c)
+            if heard and not withdrawn:
+                self._remember(domain, set_id, body, heard)
         except DecodeError as error:
             self._metrics.refused.labels(error.reason).inc()
             self._metrics.template_events.labels("malformed").inc()
         c[walking.C_TEMPLATES] += len(heard)
+
+    def _remember(self, domain: int, set_id: int, body: bytes, heard: list[tuple[Key, Template]]) -> None:
+        if self._sets_bytes + len(body) > _SETS_BYTES:
+            self._sets.clear()
+            self._sets_bytes = 0
+        self._sets_bytes += len(body)
+        self._sets[self.tables.names[domain], set_id, body] = heard
+
+    def _spend(self, domain: int, words: int) -> None:
+        self.tables.purses.spend(int(self.tables.domains[domain, D_EXPORTER]), words)
 
     def _repeated(self, domain: int, set_id: int, body: bytes, t_ns: int, c: np.ndarray) -> bool:
         """Whether a set says what it said before, and all of it still holds: exporters repeat themselves.
@@ -149,11 +170,14 @@ class Knowledge:
             if not here or not self._templates.refresh(key, template, t_ns):
                 return False
         c[walking.C_TEMPLATES] += len(heard)
+        # Its words were paid, and need not be read again.
+        self._spend(domain, len(heard) - len(body) // 4)
         return True
 
     def _withdraw(self, told: Withdrawal, c: np.ndarray) -> None:
         name = self.tables.names[int(c[walking.C_DOMAIN])]
         gone = self._templates.withdraw(name.exporter, name.id, told)
+        self._spend(int(c[walking.C_DOMAIN]), budget.TEMPLATE * (1 + len(gone)))
         self._metrics.template_events.labels("withdrawn").inc(len(gone))
         self._forget(gone)
 
@@ -170,10 +194,6 @@ class Knowledge:
             self._templates.forget(Key(name.exporter, name.version, name.id, template))
 
     def _hear(self, key: Key, told: Template, domain: int, t_ns: int) -> None:
-        if t_ns - self._touched_ns > _TOUCH_NS and self._templates.is_full(key.exporter, len(told.raw)):
-            # Somebody has to go: not those that data use.
-            self._touched_ns = t_ns
-            self._touch()
         before = self._templates.find(key)
         changed, gone = self._templates.hear(key, told, t_ns)
         self._metrics.template_events.labels("evicted").inc(len(gone))
@@ -181,10 +201,15 @@ class Knowledge:
         if changed:
             self.revision += 1
             self._metrics.template_events.labels("changed" if before else "new").inc()
+            self._spend(domain, budget.TEMPLATE)
+        elif before != told:
+            self._metrics.template_events.labels("refused").inc()
+            return
         if changed or self.tables.index.find(template_key(domain, key.id)) == GONE:
             self.tables.learn(domain, told)
             slot = self.tables.index.find(template_key(domain, key.id))
             self.late += [Late(held, told, slot, domain) for held in self.holding.take(key)]
+            self._room(key.exporter)
 
     def unknown(self, body: bytes, c: np.ndarray, t_ns: int) -> None:
         """Hold a data set whose template has not come yet."""
@@ -195,18 +220,52 @@ class Knowledge:
             self._metrics.held.inc()
         else:
             self._drop(key, "bytes")
+        self._room(key.exporter)
+
+    def _room(self, exporter: bytes) -> None:
+        """Tell the walk what may still be held: it drops and counts what finds no room by itself."""
+        purses, number = self.tables.purses, self.tables.exporters.get(exporter)
+        mine, purses.common[budget.A_ROOM] = self.holding.room(exporter)
+        if number is not None:
+            purses.each[number, budget.P_ROOM] = mine
 
     def _drop(self, key: Key, why: str) -> None:
         self._metrics.dropped.labels(why).inc()
         self._metrics.dropped_of.inc((text(key.exporter), str(key.domain)))
 
-    def options_of(self, body: bytes, c: np.ndarray, late: Template | None) -> list[Told]:
-        """What each record of an options set says; ``late`` is a held one's template."""
+    def options_of(self, body: bytes, c: np.ndarray, late: Template | None) -> tuple[int, tuple[Told, ...]]:
+        """How many records an options set has, and what each of those says that differ."""
         template = late or self._templates.find(self._key(c, int(c[walking.C_SET])))
         if template is None:
-            return []
+            return 0, ()
         domain = self.tables.names[int(c[walking.C_DOMAIN])]
-        return [told(fields, domain.version, domain.id) for fields in self.numbers(template, body)]
+        key = domain, template, body
+        known = self._said.get(key)
+        if known is None:
+            count, records = options.read(template, body)
+            last: dict[tuple[object, ...], Told] = {}
+            for fields in records:
+                # Of those that speak of the same the last holds.
+                said = self._told(fields, domain)
+                whose = (*said[1:5], said.rate > 0, said.start_ms > 0)
+                last.pop(whose, None)
+                last[whose] = said
+            known = count, tuple(last.values())
+            octets = len(body) + _TOLD_BYTES * (1 + len(last))
+            if self._said_bytes + octets > _SAID_BYTES:
+                self._said.clear()
+                self._said_bytes = 0
+            if octets <= _SAID_BYTES:
+                self._said_bytes += octets
+                self._said[key] = known
+        return known
+
+    def _told(self, fields: dict[int, int], domain: Domain) -> Told:
+        said = told(fields, domain.version, domain.id)
+        if said.rate <= self._most_rate:
+            return said
+        self._metrics.rates_implausible.labels("options").inc()
+        return said._replace(rate=0)
 
     def is_news(self, domain: int, said: Told) -> bool:
         """Whether an options record gives somebody another rate than it had."""
@@ -219,20 +278,7 @@ class Knowledge:
             domain = self.tables.domain(name.exporter, name.version, said.domain, now_ns)
         if domain != GONE:
             self.revision += self.is_news(domain, said)
-            self.tables.rates.told(domain, self.tables.domains, said)
-
-    @staticmethod
-    def numbers(template: Template, body: bytes) -> list[dict[int, int]]:
-        """IANA elements of up to 8 octets as numbers; v9's scopes are no elements, and negative here."""
-        numbers = [
-            (i, -f.number if template.version == 9 and i < template.scopes and f.number <= 5 else f.number)
-            for i, f in enumerate(template.fields)
-            if f.width and not f.enterprise
-        ]
-        return [
-            {number: int.from_bytes(found[i], "big") for i, number in numbers if 0 < len(found[i]) <= 8}
-            for found in cut(template, body)
-        ]
+            self.tables.rates.told(domain, self.tables.domains, said, now_ns)
 
     def age(self, now_ns: int) -> None:
         """Let go what is too old; what data used lately is not."""
@@ -240,16 +286,15 @@ class Knowledge:
         gone = self._templates.age(now_ns)
         self._metrics.template_events.labels("aged").inc(len(gone))
         self._forget(gone)
+        self.tables.rates.age(self.tables.domains, self._age_ns)
         for key in self.holding.age(now_ns):
             self._drop(key, "age")
+            self._room(key.exporter)
 
     def _touch(self) -> None:
         """Note which templates data used, and when: kernels write it in their slots."""
-        for key, _ in list(self._templates):
-            domain = self.tables.known(key.exporter, key.version, key.domain)
-            used = self.tables.used_ns(domain, key.id) if domain != GONE else 0
-            if used:
-                self._templates.touch(key, used)
+        for name, template, used in self.tables.used():
+            self._templates.touch(Key(name.exporter, name.version, name.id, template), used)
 
     def gauges(self, now_ns: int) -> None:
         """Show how much is known."""
@@ -301,7 +346,8 @@ class Knowledge:
             domain = self.tables.remembered(each.exporter, each.version, each.domain, newest)
             if domain != GONE:
                 for said in each.told():
-                    self.tables.rates.told(domain, self.tables.domains, said)
+                    believed = said if said.rate <= self._most_rate else said._replace(rate=0)
+                    self.tables.rates.told(domain, self.tables.domains, believed, newest)
 
 
 def _templates_of(one: _Saved) -> list[Template]:

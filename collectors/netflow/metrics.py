@@ -1,6 +1,6 @@
 """The metrics of the flow collector, and the counters of the compiled walk under their names."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final
@@ -9,7 +9,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from collectors.errors import Reason
-from collectors.netflow import holding, sequences, walking
+from collectors.netflow import budget, holding, sequences, walking
 from collectors.netflow.clocks import ClockMetrics
 from collectors.netflow.series import NamedCounter, RateGauge
 from collectors.netflow.sflow.metrics import SampleMetrics
@@ -24,7 +24,13 @@ KINDS: Final = {
     "other": sequences.N_OTHER,
     "options": sequences.N_OPTIONS,
 }
-TEMPLATE_EVENTS: Final = ("new", "changed", "withdrawn", "evicted", "aged", "malformed")
+TEMPLATE_EVENTS: Final = (
+    "new", "changed", "withdrawn", "withdrawal_ignored", "evicted", "refused", "aged", "malformed",
+)  # fmt: skip
+# Why a record is not plausible: fewer octets than its packets have headers, more than they can have, or more
+# than any interface carries in its time.
+IMPLAUSIBLE: Final = ("few_octets", "many_octets", "line_rate")
+RATES_FROM: Final = ("options", "record", "sflow")
 FILE_EVENTS: Final = ("read", "refused", "written", "failed")
 NEWCOMERS: Final = ("not_listed", "no_room")
 _PREFIX: Final = "poolwatch_collector_netflow"
@@ -71,6 +77,11 @@ class Metrics:
         self.rows = counter("rows", "Rows published.")
         self.batches = counter("batches", "Batches published.")
         self.not_home = counter("not_home", "Records dropped: no home end.")
+        self.implausible = counter(
+            "implausible",
+            "Records kept whose octets do not go with their packets, or were cut to what a line carries.",
+            "reason",
+        )
         self.socket_drops = counter("socket_drops", "Datagrams that found the socket's buffer full.")
         self.clocks = ClockMetrics(registry, _PREFIX)
         self.samples = SampleMetrics(
@@ -98,6 +109,20 @@ class Metrics:
         self.held_oldest = gauge("held_oldest_seconds", "Age of the oldest data set that waits.")
         self.file_events = counter("templates_file", "What became of the file that keeps templates.", "event")
         self.rates_refused = counter("sampling_rates_refused", "Sampling rates told that found no room.")
+        self.rates_implausible = counter(
+            "sampling_rates_implausible", "Sampling rates beyond most_sampling_rate, not taken.", "by"
+        )
+        self.over_budget = counter(
+            "over_budget",
+            "Sets (or datagrams of new domains) passed over because collectors.netflow.budget was spent.",
+            "kind",
+        )
+        self.over_budget_of = NamedCounter(
+            registry,
+            f"{_PREFIX}_exporter_over_budget",
+            "The same by exporter; 512 by name, the others summed.",
+            ("exporter",),
+        )
         self.lost_of = NamedCounter(
             registry,
             f"{_PREFIX}_domain_lost",
@@ -131,6 +156,12 @@ class Metrics:
             self.dropped.labels(why)
         for event in FILE_EVENTS:
             self.file_events.labels(event)
+        for kind in budget.REFUSED:
+            self.over_budget.labels(kind)
+        for doubt in IMPLAUSIBLE:
+            self.implausible.labels(doubt)
+        for source in RATES_FROM:
+            self.rates_implausible.labels(source)
         for how in COUNTINGS:
             self.counting.labels(how)
         for protocol in PROTOCOLS:
@@ -145,6 +176,21 @@ class Metrics:
         """Count records without a home end, and those whose times were corrected."""
         self.not_home.inc(dropped)
         self.clocks.count(corrected, future)
+
+    def passed_over(self, told: Mapping[str, int]) -> None:
+        """Count what ``budget.Purses.refused`` tells."""
+        for kind in budget.REFUSED:
+            self.over_budget.labels(kind).inc(told[kind])
+        self.dropped.labels("bytes").inc(told["dropped"])
+        self.dropped.labels("budget").inc(told["unknown"])
+        # Datagrams of domains that were not let in.
+        self.strangers.labels("no_room").inc(told["domains"])
+
+    def doubted(self, few: int, many: int, beyond: int, rates: int) -> None:
+        """Count records that are not plausible, and rates that records told."""
+        for reason, count in zip(IMPLAUSIBLE, (few, many, beyond), strict=True):
+            self.implausible.labels(reason).inc(count)
+        self.rates_implausible.labels("record").inc(rates)
 
     def walked(self, moved: np.ndarray) -> None:
         """Count what the walk's counters moved by."""

@@ -180,6 +180,7 @@ def _first(places: dict[Ie, _Place], wanted: Iterable[Ie], widths: Sequence[int]
 
 
 _NUMBER: Final = range(1, 9)
+_NO_OPS: Final = np.zeros((0, OP_FIELDS), np.int32)
 
 
 def _addresses(places: dict[Ie, _Place]) -> Iterator[tuple[int, ...]]:
@@ -241,6 +242,9 @@ def _rates(places: dict[Ie, _Place]) -> Iterator[tuple[int, ...]]:
 def compile_template(template: Template) -> Program:
     """Compile a template, once.  Fields that fill no column cost nothing."""
     places, gaps, tail = _places(template)
+    if template.options or not all((0, a) in places or (0, b) in places for a, b in ADDRESSES.values()):
+        # It makes no rows: only where its records end matters.
+        return Program(_NO_OPS, 0, template.least, tuple(gaps), tail, 0, flow=False)
     keys = [*_addresses(places), *_times(places)]
     rest: list[tuple[int, ...]] = []
     present = 0
@@ -255,7 +259,7 @@ def compile_template(template: Template) -> Program:
             present |= 1 << REST_NAMES.index(name)
     rest += _rates(places)
     columns = {op[OP_COLUMN] for op in keys}
-    flow = not template.options and {KEY_NAMES.index(n) for n in ADDRESSES} <= columns
+    flow = {KEY_NAMES.index(n) for n in ADDRESSES} <= columns
     return Program(
         np.array([*keys, *rest], np.int32).reshape(-1, OP_FIELDS),
         len(keys),

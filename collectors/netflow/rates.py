@@ -7,7 +7,7 @@ Bounded: what finds no room is counted, and not taken.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Final
 
 import numpy as np
@@ -87,6 +87,10 @@ class Rates:
             self._members.pop(exporter, None)
             self._wide.pop(exporter, None)
 
+    def members(self, exporter: int) -> Set[int]:
+        """The domains of an exporter."""
+        return self._members.get(exporter, frozenset())
+
     def _keys(self, domain: int) -> Iterator[int]:
         told = self._own.get(domain)
         if told:
@@ -104,27 +108,28 @@ class Rates:
         known = self._own.get(domain)
         return bool(said.rate) and (known is None or known.find(said) != said.rate)
 
-    def told(self, domain: int, domains: np.ndarray, said: Told) -> None:
+    def told(self, domain: int, domains: np.ndarray, said: Told, now_ns: int = 0) -> None:
         """Take over what an options record says of ``domain``; ``domains`` are all rows."""
         row = domains[domain]
         if 0 < said.start_ms < _MAX_MS:
             row[D_BOOT] = said.start_ms
         exporter = int(row[D_EXPORTER])
-        if said.rate and self._learn(self._own, domain, exporter, said):
+        if said.rate and self._learn(self._own, domain, exporter, said, now_ns):
             self._moves[domain] += 1
             self._publish(domain, row, said)
             self._settle(domain, row)
         wide = self._wide.setdefault(exporter, {}) if said.rate and said.wide else None
-        if wide is not None and self._learn(wide, domain, exporter, said):
+        if wide is not None and self._learn(wide, domain, exporter, said, now_ns):
             if said.sampler is not None:
                 self._index.put(sampler_key(exporter | EXPORTER_TAG, said.sampler), said.rate)
             for other in self._members.get(exporter, ()):
                 self._settle(other, domains[other])
 
-    def _learn(self, where: dict[int, Samplers], domain: int, exporter: int, said: Told) -> bool:
+    def _learn(self, where: dict[int, Samplers], domain: int, exporter: int, said: Told, now_ns: int) -> bool:
         """Whether it is news, and has room."""
         known = where.setdefault(domain, Samplers())
         if known.find(said) == said.rate:
+            known.hear(said, now_ns)
             return False
         before = known.size
         newcomer = known.find(said) is None and (said.sampler, said.interface) != (None, None)
@@ -132,8 +137,38 @@ class Rates:
             self.refused += 1
             return False
         known.learn(said)
+        known.hear(said, now_ns)
         self._moved(exporter, known.size - before)
         return True
+
+    def age(self, domains: np.ndarray, age_ns: int) -> None:
+        """Forget rates that were not told for so long while their domain told others: an exporter that
+        repeats its options leaves out what holds no more; one that tells them once is believed for ever."""
+        for domain, known in list(self._own.items()):
+            exporter = int(domains[domain, D_EXPORTER])
+            old = known.old(age_ns)
+            for said in old:
+                known.forget(said)
+                tag, number = (
+                    (0, said.sampler) if said.sampler is not None else (INTERFACE_TAG, said.interface)
+                )
+                if number is not None:
+                    self._index.put(sampler_key(domain | tag, number), GONE)
+                    self._moved(exporter, -1)
+            if old:
+                self._moves[domain] += 1
+                self._settle(domain, domains[domain])
+        for exporter, wide in self._wide.items():
+            for told in wide.values():
+                old = told.old(age_ns)
+                for said in old:
+                    told.forget(said)
+                    if said.sampler is not None:
+                        self._index.put(sampler_key(exporter | EXPORTER_TAG, said.sampler), GONE)
+                    self._moved(exporter, -int((said.sampler, said.interface) != (None, None)))
+                if old:
+                    for other in self._members.get(exporter, ()):
+                        self._settle(other, domains[other])
 
     def _publish(self, domain: int, row: np.ndarray, said: Told) -> None:
         if said.sampler is not None:

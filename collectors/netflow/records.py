@@ -67,6 +67,7 @@ class State:
     lines: Written | None = None
     types: dict[tuple[bytes, int, int], Element] = field(default_factory=dict)
     types_dropped: int = 0
+    withdrawals_ignored: int = 0
     readers: dict[Key, Reader] = field(default_factory=dict)
 
     def refuse(self, reason: Reason, count: int = 1) -> None:
@@ -94,12 +95,15 @@ def decode(datagram: bytes) -> Message:
     return decoder(datagram)
 
 
-def records(datagram: bytes, state: State, exporter: bytes, t_ns: int = 0) -> list[Any]:
+def records(
+    datagram: bytes, state: State, exporter: bytes, t_ns: int = 0, *, withdraws: bool = False
+) -> list[Any]:
     """Every record of the datagram, options included, and those that waited for a template in it.
 
     ``exporter`` is 16 octets.  Keys are element names; first come those that say whose record it is.  A
     field that comes twice is a list.  Among them is what ``state.lines`` wrote, octets for the records of a
-    data set.  Raises DecodeError, and nothing else, on a bad header; a set that cannot be read is counted in
+    data set.  ``withdraws``: it came over a stream, where templates may be withdrawn (RFC 7011 section 8.4).
+    Raises DecodeError, and nothing else, on a bad header; a set that cannot be read is counted in
     ``state.refused``.
     """
     if sflow.is_sflow(datagram):
@@ -118,6 +122,9 @@ def records(datagram: bytes, state: State, exporter: bytes, t_ns: int = 0) -> li
         elif one.id in (TEMPLATE_SETS[message.version], OPTIONS_SETS[message.version]):
             try:
                 for told in read(message.version, one.id, one.body):
+                    if isinstance(told, Withdrawal) and not withdraws:
+                        state.withdrawals_ignored += 1
+                        continue
                     made += _learn(told, message, state, exporter, t_ns)
             except DecodeError as error:
                 state.refuse(error.reason)

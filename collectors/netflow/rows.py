@@ -6,14 +6,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from collectors import subscribers, wire
 from collectors.netflow.decoding import straighten
 from collectors.netflow.program import KEYS, REST, REST_NAMES
-from collectors.netflow.stages import stage, used
+from collectors.netflow.stages import DOUBTS, FIRST_DOUBT, stage, used
 from collectors.netflow.staging import LARGEST, Pool, Room, arena
 from collectors.netflow.tables import Tables
 from collectors.netflow.walking import S_COUNT, S_ROW
@@ -35,6 +35,7 @@ _REST_AT: Final = np.array([_NAMES.index(name) for name in REST_NAMES])
 _RATE: Final = REST_NAMES.index("sampling_rate")
 # Columns of REST that a row cannot be without: zero where the template has none.
 _NEEDED: Final = ("bytes", "packets", "protocol")
+_MEASURES: Final = ("bytes", "packets", "reverse_bytes", "reverse_packets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class Rows:
 
     Where one did not hold them all, ``more`` has those that follow: a run's ``batch`` counts them from 1.
     Rows that no run names hold anything.  ``corrected`` records came under a wrong time of export, ``future``
-    ones said to end well after it.
+    ones said to end well after it; ``doubted`` have too few octets for their packets, too many, more than a
+    line carries, or tell a rate that is not believed.
     """
 
     batch: wire.Batch
@@ -78,6 +80,21 @@ class Rows:
     more: tuple[wire.Batch, ...] = ()
     corrected: int = 0
     future: int = 0
+    doubted: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+class Believed(NamedTuple):
+    """What is believed of a record.
+
+    A clock is wrong that differs from ours by more than ``skew_ns``, 0: none is; a rate is at most
+    ``most_rate``; octets are what ``gigabits_per_s`` carry in the record's duration, which is a minute at
+    least and ``longest_ns`` at most.
+    """
+
+    skew_ns: int = 0
+    most_rate: int = 2**32 - 1
+    gigabits_per_s: int = 1_000_000
+    longest_ns: int = 3600 * 1_000_000_000
 
 
 def _words(addresses: np.ndarray) -> np.ndarray:
@@ -112,7 +129,7 @@ class _Filled:
             room.rows, np.zeros(n, np.int64), np.full(partitions, -1), np.zeros(partitions, np.int64),
             np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64),
         )  # fmt: skip
-        self.state = np.zeros(5, np.int64)
+        self.state = np.zeros(FIRST_DOUBT + DOUBTS, np.int64)
         made = [room.arena.column(i) for i in _OWN_AT.tolist()]
         self.own = tuple(
             _words(c) if c.ndim == 2 else c.view(np.int64) if c.dtype == np.uint64 else c for c in made
@@ -129,11 +146,13 @@ class _Filled:
         )
 
 
+_ALL_BELIEVED: Final = Believed()
+
+
 class Reader:
     """Reads spans by the programs of ``tables`` for one collector.
 
-    A clock is wrong that differs from ours by more than ``bound_ns``; 0: none is.  With ``transit`` records
-    without a home end are read too, into runs of partition number ``partitions``.
+    With ``transit`` records without a home end are read too, into runs of partition number ``partitions``.
     """
 
     def __init__(
@@ -142,7 +161,7 @@ class Reader:
         home: subscribers.Home,
         partitions: int,
         collector: str,
-        bound_ns: int = 0,
+        believed: Believed = _ALL_BELIEVED,
         *,
         transit: bool = False,
     ) -> None:
@@ -151,7 +170,7 @@ class Reader:
         self._partitions = partitions
         self._filled = partitions + transit
         self._collector = collector
-        self._bound_ns = bound_ns
+        self._believed = believed
         self._pool = Pool(_COLUMNS, self._filled)
         self._scratch = _Scratch()
 
@@ -164,8 +183,9 @@ class Reader:
         batches: list[wire.Batch] = []
         runs: list[Run] = []
         at, dropped, future = 0, 0, 0
+        doubted = np.zeros(DOUBTS, np.int64)
         t = self._tables
-        corrected = straighten(held.spans, len(held.spans), t.slots, t.ops, self._bound_ns, t.clocks)
+        corrected = straighten(held.spans, len(held.spans), t.slots, t.ops, self._believed.skew_ns, t.clocks)
         always, ever = used(held.spans, len(held.spans), self._tables.slots)
         left = held.rows
         while at < len(held.spans):
@@ -174,19 +194,26 @@ class Reader:
             left = max(1, int(held.spans[at:, S_COUNT].sum()))
             dropped += int(filled.state[1])
             future += int(filled.state[4])
+            doubted += filled.state[FIRST_DOUBT:]
             if filled.state[0]:
                 runs += filled.runs(len(batches))
                 batches.append(self._batch(filled, always, ever, valid))
+        few, many, beyond, rates = doubted.tolist()
+        told = few, many, beyond, rates
         if not batches:
-            return Rows(wire.empty("flows"), (), dropped, (), corrected, future)
-        return Rows(batches[0], tuple(runs), dropped, tuple(batches[1:]), corrected, future)
+            return Rows(wire.empty("flows"), (), dropped, (), corrected, future, told)
+        return Rows(batches[0], tuple(runs), dropped, tuple(batches[1:]), corrected, future, told)
 
     def _stage(
         self, held: Spans, at: int, filled: _Filled, always: int, ever: int
     ) -> tuple[int, dict[int, np.ndarray]]:
         """Fill the room from span ``at`` on; the span to go on from, and where columns hold a value."""
         t, a, s = self._tables, filled.room.arena, self._scratch
-        names = [i for i, name in enumerate(REST_NAMES) if not always >> i & 1 and name in _NEEDED]
+        measures = [i for i, name in enumerate(REST_NAMES) if name in _MEASURES and ever >> i & 1]
+        names = [
+            i for i, name in enumerate(REST_NAMES)
+            if not always >> i & 1 and (name in _NEEDED or i in measures)
+        ]  # fmt: skip
         some = [
             i for i, name in enumerate(REST_NAMES)
             if ever >> i & 1 and not always >> i & 1 and name not in (*_NEEDED, "sampling_rate")
@@ -218,7 +245,8 @@ class Reader:
             np.array(some, np.int64),
             valid,
             AHEAD_NS,
-            self._bound_ns,
+            tuple(self._believed),
+            np.array(measures, np.int64),
             filled.state,
         )
         return at, dict(zip(some, valid, strict=True))

@@ -29,11 +29,14 @@ _INTERFACES: Final = (INTERFACE_SCOPE, 10, 252, 14, 253)
 # Elements that stand for the exporter itself: its addresses, the exporting process.
 _EXPORTER: Final = (130, 131, 144)
 _DOMAIN: Final = 149
-# An options template with any of these has something to say to us.
+# An options template with any of these, in as many octets as a number may have, has something to say to us.
 TELLING: Final = frozenset(
     {INTERVAL, RANDOM_INTERVAL, PACKET_INTERVAL, TIME_INTERVAL, SIZE, PROBABILITY, SYSTEM_INIT}
 )
 MAX_RATE: Final = 2**32 - 1
+# All that ``told`` looks at.
+READ: Final = TELLING | {SAMPLER, SELECTOR, PACKET_SPACE, TIME_SPACE, POPULATION, SYSTEM_SCOPE, _DOMAIN,
+                         *_INTERFACES, *_EXPORTER}  # fmt: skip
 
 
 def rate(fields: Mapping[int, int]) -> int:
@@ -94,6 +97,11 @@ def told(fields: Mapping[int, int], version: int, domain: int) -> Told:
     return Told(rate(fields), sampler(fields), interface, whose, wide, fields.get(SYSTEM_INIT, 0))
 
 
+def _whose(said: Told) -> tuple[int | None, int | None]:
+    """A record that names a sampler is of that, whatever interface it names."""
+    return said.sampler, None if said.sampler is not None else said.interface
+
+
 class Samplers:
     """The rates of one domain, or of one exporter as a whole: its own, by sampler, and by interface."""
 
@@ -102,6 +110,8 @@ class Samplers:
         self.wide = False
         self.by_id: dict[int, int] = {}
         self.by_interface: dict[int, int] = {}
+        # When each was last told, by sampler and interface.
+        self._heard: dict[tuple[int | None, int | None], int] = {}
 
     @property
     def size(self) -> int:
@@ -125,6 +135,29 @@ class Samplers:
             self.by_interface[said.interface] = said.rate
         else:
             self.own = said.rate
+
+    def hear(self, said: Told, now_ns: int) -> None:
+        """Note that it was told again."""
+        self._heard[_whose(said)] = now_ns
+
+    def old(self, age_ns: int) -> list[Told]:
+        """What was not told again for so long before the newest was."""
+        newest = max(self._heard.values(), default=0)
+        return [
+            Told(0, sampler, interface, 0, False, 0)
+            for (sampler, interface), t_ns in self._heard.items()
+            if newest - t_ns > age_ns
+        ]
+
+    def forget(self, said: Told) -> None:
+        """Remove a rate."""
+        del self._heard[_whose(said)]
+        if said.sampler is not None:
+            self.by_id.pop(said.sampler, None)
+        elif said.interface is not None:
+            self.by_interface.pop(said.interface, None)
+        else:
+            self.own = 0
 
     @property
     def default(self) -> int:

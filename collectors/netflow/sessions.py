@@ -6,6 +6,7 @@ belong to the exporter's address, as they do over UDP, and outlive a session: RF
 but an exporter sends them again at the head of each session anyway, and those then hold.
 """
 
+import errno
 import selectors
 import socket
 import ssl
@@ -19,7 +20,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry
 
 from collectors.netflow.certificates import Certificates
-from collectors.netflow.datagrams import Block
+from collectors.netflow.datagrams import STREAM, Block
 from collectors.netflow.framing import Framer
 from collectors.netflow.listening import Tcp
 from collectors.netflow.udp import address_of
@@ -29,6 +30,9 @@ _CHUNK: Final = 65536
 _CHUNKS: Final = 16
 _ACCEPTS: Final = 16
 _BACKLOG: Final = 128
+# Accepting fails for want of means: of descriptors (ours, the system's), buffers, memory.
+_NONE_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_REST_S: Final = 1.0
 TRANSPORTS: Final = ("tcp", "tls")
 # Why a session ended: the exporter closed it, or died in the middle of a message; it sent what is no IPFIX,
 # or nothing, or a message too slowly; no TLS came about; an error of the network; it was not let in; we end.
@@ -51,9 +55,17 @@ class Metrics:
         self.closed = prometheus_client.Counter(
             f"{name}_closed", "Connections that ended, by reason.", ["transport", "reason"], registry=registry
         )
+        self.exhausted = prometheus_client.Counter(
+            f"{name}_exhausted",
+            "Times that no connection could be accepted for want of descriptors or memory; it is tried again"
+            " after a second.",
+            ["transport"],
+            registry=registry,
+        )
         for transport in TRANSPORTS:  # a series exists, at zero, before its first event
             self.now.labels(transport)
             self.accepted.labels(transport)
+            self.exhausted.labels(transport)
             for reason in CLOSED:
                 self.closed.labels(transport, reason)
 
@@ -108,6 +120,8 @@ class Sessions:
         self._of_address: Tally[bytes] = Tally()
         # Sessions that have more to give, though the selector may not know: TLS holds it already.
         self._more: dict[_Session, None] = {}
+        # Listeners that are let be for a while, and until when.
+        self._resting: list[tuple[socket.socket, str, float]] = []
 
     @property
     def waiting(self) -> bool:
@@ -122,8 +136,10 @@ class Sessions:
         for _ in range(_ACCEPTS):
             try:
                 made, (text, port, *_) = listener.accept()
-            except OSError:
-                # Nobody there, gone again, or no descriptor left.
+            except OSError as error:
+                # Nobody there, or gone again.
+                if error.errno in _NONE_LEFT:
+                    self._rest(listener, transport)
                 return
             self._metrics.accepted.labels(transport).inc()
             address = address_of(text)
@@ -141,6 +157,12 @@ class Sessions:
             else:
                 self._begin(made, address, port, transport)
         yield from ()
+
+    def _rest(self, listener: socket.socket, transport: str) -> None:
+        """No descriptor or memory is left: who waits there would be offered again and again."""
+        self._metrics.exhausted.labels(transport).inc()
+        self._selector.unregister(listener)
+        self._resting.append((listener, transport, self._now_s() + _REST_S))
 
     def _begin(self, made: socket.socket, address: bytes, port: int, transport: str) -> None:
         context = self._certificates.context
@@ -234,12 +256,16 @@ class Sessions:
         n = size.size
         return Block(
             data, np.cumsum(size) - size, size, np.zeros(n, np.int64),
-            np.full(n, self._now_ns(), np.int64), [session.address], np.full(n, session.port, np.int64),
+            np.full(n, self._now_ns(), np.int64), [session.address],
+            np.full(n, STREAM | session.port, np.int64),
         )  # fmt: skip
 
     def sweep(self) -> None:
-        """Close what takes too long."""
+        """Close what takes too long, and listen again where we had no means to accept."""
         now = self._now_s()
+        for resting in [one for one in self._resting if now >= one[2]]:
+            self._resting.remove(resting)
+            self.listen(resting[0], resting[1])
         for session in list(self._sessions):
             if late := session.late(self._config, now):
                 self._close(session, late)

@@ -7,6 +7,7 @@ import msgspec
 
 from collectors.errors import ConfigError
 from collectors.exporting.settings import Goflow2
+from collectors.netflow.budget import Budget
 from collectors.netflow.listening import Tcp, Tls
 from collectors.netflow.overrides import SamplingRate
 
@@ -37,11 +38,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     most_exporters: Count = 4096
     most_domains: Count = 16384
     most_domains_of_exporter: Count = 256
+    # With port_is_identity: exporters at one address.
+    most_ports_of_address: Count = 64
     most_templates: Count = 65536
     most_templates_of_exporter: Count = 1024
     # Octets of their definitions.
     most_template_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 16 << 20
     most_template_bytes_of_exporter: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 1 << 20
+    # What exporters may have answered by other than compiled code.
+    budget: Budget = Budget()
     # Templates and rates are kept there across restarts; empty: they are not.
     templates_file: str = ""
     templates_file_every_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 60
@@ -49,6 +54,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     port_is_identity: bool = False
     # Sampling rates that exporters do not tell, or tell wrong.
     sampling: tuple[SamplingRate, ...] = ()
+    # A rate beyond is not believed; the largest that a router can be given is 16,777,215 (Arista).
+    most_sampling_rate: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] = 1 << 24
+    # What a record counts is cut to what an interface of so many Gbit/s carries in the record's duration.
+    fastest_gigabits_per_s: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1600
     # Neither heard nor used for so long: long, for data without its template are lost.
     template_age_s: Seconds = 86400
     held_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 8 << 20

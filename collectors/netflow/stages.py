@@ -4,11 +4,14 @@ A block is some thousand records, so that what one pass leaves the next finds ne
 where the datagrams are, and written once, where the batch is.
 """
 
+from typing import Final
+
 import numpy as np
 
 from collectors.jit import bare as kernel
 from collectors.netflow.decoding import rates, run, settle
 from collectors.netflow.domains import D_ID
+from collectors.netflow.program import REST_NAMES
 from collectors.netflow.staging import BLOCK
 from collectors.netflow.walking import (
     S_COUNT,
@@ -22,6 +25,17 @@ from collectors.netflow.walking import (
     T_VERSION,
 )
 from collectors.subscribers import give
+
+# Where ``stage``'s state counts what is doubted, and how many counts these are.
+FIRST_DOUBT: Final = 5
+DOUBTS: Final = 4
+_FEW, _MANY, _BEYOND, _RATES = range(FIRST_DOUBT, FIRST_DOUBT + DOUBTS)
+# An IPv4 header, and the longest packet (RFC 791).
+_LEAST_PACKET: Final = np.uint64(20)
+_LONGEST_PACKET: Final = np.uint64(65535)
+_MINUTE_NS: Final = 60 * 1_000_000_000
+_BYTES: Final = REST_NAMES.index("bytes")
+_PACKETS: Final = REST_NAMES.index("packets")
 
 
 @kernel
@@ -133,6 +147,31 @@ def _block(spans, s, n):
 
 
 @kernel
+def _doubt(row, place, copy, t_first, t_last, r_start, r8, measures, gigabits_per_s, longest_ns, state):
+    """Cut what records count to what a line carries in their time, and count those whose octets do not go
+    with their packets; a row's copy is not counted.
+
+    Octets are of layer 3, some exporters' of layer 2: neither bound is near.  What is 0 was not told.
+    """
+    for j in range(row.size):
+        p = place[j]
+        length = min(max(t_last[row[j]] - t_first[row[j]], _MINUTE_NS), max(longest_ns, _MINUTE_NS))
+        most = np.uint64(length // 1_000_000) * np.uint64(gigabits_per_s * 125_000)
+        beyond = False
+        for c in measures:
+            if r8[r_start[c] + p] > most:
+                r8[r_start[c] + p] = most
+                beyond = True
+        octets = r8[r_start[_BYTES] + p]
+        packets = r8[r_start[_PACKETS] + p]
+        if beyond:
+            state[_BEYOND] += copy[j] == 0
+        elif octets and packets:
+            state[_FEW] += copy[j] == 0 and octets < packets * _LEAST_PACKET
+            state[_MANY] += copy[j] == 0 and octets // _LONGEST_PACKET > packets
+
+
+@kernel
 def _cleared(near, start, cell, u1, u8):
     """Zero a column at the places in ``near``."""
     if cell == 8:
@@ -145,13 +184,16 @@ def _cleared(near, start, cell, u1, u8):
 
 @kernel
 def stage(held, s, tables, scratch, keys, key_cells, home, room, cells, own, rate, absent, partly,
-           valid, ahead_ns, bound_ns, state):  # fmt: skip
+           valid, ahead_ns, believed, measures, state):  # fmt: skip
     """Take spans from ``s`` on through all passes, until they are over or the room is: the next span.
 
-    ``state`` (5,) i8: slots in use, records without a home end, rows with a rate and without one, records
-    that would end in the future.  A room for one partition more takes what is nobody's there.  ``absent``
-    and ``partly`` number the columns that are zero, or marked in ``valid``, where a template has them not.
+    ``state`` (9,) i8: slots in use, records without a home end, rows with a rate and without one, records
+    that would end in the future, then what is doubted (see ``_doubt``; rates).  A room for one partition more
+    takes what is nobody's there.  ``absent`` and ``partly`` number the columns that are zero, or marked in
+    ``valid``, where a template has them not; ``measures`` those of octets and packets that some have.
+    ``believed`` as ``rows.Believed``.
     """
+    bound_ns, most_rate, gigabits_per_s, longest_ns = believed
     data, spans, marks = held
     slots, ops, domains, addresses, clocks, index_keys, index_values, seed = tables
     near, base, entry, row, part, place, sub, copy = scratch
@@ -169,7 +211,7 @@ def stage(held, s, tables, scratch, keys, key_cells, home, room, cells, own, rat
             k_first[i] = k_last[i] = k_duration[i] = k_boot[i] = 0
             k_sport[i] = k_dport[i] = 0
         run(data, some, t - s, slots, ops, 0, marks, near[:count], near[:count], base, entry, k_start, k_cell,
-            k1, k2, k4, k8, index_keys, index_values, seed)  # fmt: skip
+            k1, k2, k4, k8, index_keys, index_values, seed, most_rate)  # fmt: skip
         future = settle(some, t - s, k_first, k_last, k_duration, k_boot, ahead_ns, bound_ns, clocks)
         m, owned = give(
             k1[16 * k_start[0] :], k1[16 * k_start[1] :], k_sport[:count], k_dport[:count], h_first, h_last,
@@ -188,8 +230,10 @@ def stage(held, s, tables, scratch, keys, key_cells, home, room, cells, own, rat
         rates(some, t - s, mine, at, rate)
         for c in absent:
             _cleared(at, r_start[c], r_cell[c], r1, r8)
-        run(data, some, t - s, slots, ops, 1, marks, mine, at, base, entry, r_start, r_cell, r1, r2, r4, r8,
-            index_keys, index_values, seed)  # fmt: skip
+        refused = run(data, some, t - s, slots, ops, 1, marks, mine, at, base, entry, r_start, r_cell, r1, r2,
+                      r4, r8, index_keys, index_values, seed, most_rate)  # fmt: skip
+        state[_RATES] += refused
+        _doubt(mine, at, copy, k_first, k_last, r_start, r8, measures, gigabits_per_s, longest_ns, state)
         for c in range(partly.size):
             _present(some, t - s, slots, mine, at, partly[c], valid[c])
         for p in at:

@@ -1,19 +1,22 @@
 """What is known of exporters, in the form that kernels search: numbers for exporters, domains and templates.
 
 Bounded: a newcomer that finds no room is refused, unless somebody has been silent for long enough to give
-way; so a spray of forged addresses cannot push out those that were there.
+way; so a spray of forged addresses cannot push out those that were there.  Within one address (its ports) and
+one exporter (its domains) the longest silent gives way at once, but nobody who sent data lately.
 """
 
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from collectors.netflow import v1, v5, v7, walking
+from collectors.netflow import options, v1, v5, v7, walking
+from collectors.netflow.budget import Budget, Purses
 from collectors.netflow.decoding import CLOCK, X_HEARD, X_NEWEST
 from collectors.netflow.domains import (
+    D_DATA,
     D_EXPORTER,
     D_FIXED,
     D_ID,
@@ -28,12 +31,13 @@ from collectors.netflow.index import GONE, Index, domain_key, template_key
 from collectors.netflow.overrides import Overrides
 from collectors.netflow.program import MAX_GAPS, MAX_OPS, OP_FIELDS, Program, compile_template
 from collectors.netflow.rates import Rates
-from collectors.netflow.sampling import TELLING
-from collectors.netflow.templates import Template
+from collectors.netflow.templates import KEEP_NS, Template
 from collectors.netflow.walking import SLOT
 
 _IDLE_NS: Final = 3600 * 1_000_000_000
 _RECLAIM_NS: Final = 60 * 1_000_000_000
+# Who was heard so lately does not give way: neither to what is being read nor faster than this to a flood.
+_LATELY_NS: Final = 10 * 1_000_000_000
 # By slot, from 0: what is laid out without a template.
 _FIXED: Final = (v5.LAYOUT, v1.LAYOUT, v7.LAYOUT)
 _FIXED_SLOT: Final = {layout.version: slot for slot, layout in enumerate(_FIXED)}
@@ -58,6 +62,7 @@ class Limits(NamedTuple):
     exporters: int
     domains: int
     domains_of_exporter: int
+    ports_of_address: int = 64
 
 
 class Tables:
@@ -69,15 +74,19 @@ class Tables:
         seed: int = 0,
         overrides: Overrides | None = None,
         kept: frozenset[bytes] = frozenset(),
+        purses: Purses | None = None,
     ) -> None:
         """Exporters at the addresses ``kept`` never give way."""
         self._limits = limits
         self._kept = kept
+        self.purses = purses or Purses(Budget())
         self.index = Index(seed)
         self.exporters: dict[bytes, int] = {}
         self.identities: dict[int, bytes] = {}
         # When each was last let in: nobody gives way whose datagrams are being read.
         self._spoke: dict[int, int] = {}
+        # Numbers by address, where ports tell exporters of one address apart.
+        self._ports: dict[bytes, set[int]] = {}
         # Told of domains before they are forgotten.
         self.leaving: Callable[[int, Domain], None] = lambda number, domain: None
         self.addresses = np.zeros((16, 16), np.uint8)
@@ -101,6 +110,9 @@ class Tables:
         self._exporters_made = 0
         self._reclaimed_ns = 0
         self._templates: dict[int, set[int]] = {}
+        # By slot: of which domain, and when it had been used when that was last asked.
+        self._holders: dict[int, int] = {}
+        self._used_before = np.zeros(0, np.int64)
         self._domains_of: Counter[bytes] = Counter()
         for layout in _FIXED:
             self._enter(self._slot(), layout)
@@ -113,6 +125,9 @@ class Tables:
         if known is not None:
             self._spoke[known] = now_ns
             return known
+        ports = self._ports.get(address[:16], ())
+        if len(ports) >= self._limits.ports_of_address and not self._port_goes(ports, now_ns):
+            return GONE
         if len(self.exporters) >= self._limits.exporters:
             self._reclaim(now_ns)
             if len(self.exporters) >= self._limits.exporters:
@@ -130,7 +145,37 @@ class Tables:
         self.clocks[number] = 0
         self.clocks[number, X_HEARD] = now_ns
         self._spoke[number] = now_ns
+        self.purses.enter(number)
+        if len(address) > 16:
+            self._ports.setdefault(address[:16], set()).add(number)
         return number
+
+    def _port_goes(self, ports: Collection[int], now_ns: int) -> bool:
+        """Forget the longest silent port of an address, but none with data of late; whether there is one."""
+        heard, newest = self.clocks[:, X_HEARD], self.clocks[:, X_NEWEST]
+        silent = [
+            n
+            for n in ports
+            if now_ns - self._spoke[n] > _LATELY_NS and not (newest[n] and now_ns - heard[n] <= KEEP_NS)
+        ]
+        if not silent:
+            return False
+        number = min(silent, key=self._spoke.__getitem__)
+        for domain in list(self.rates.members(number)):
+            self._forget_domain(domain, self.names[domain])
+        self._forget_exporter(self.identities[number])
+        return True
+
+    def _forget_exporter(self, address: bytes) -> None:
+        number = self.exporters.pop(address)
+        del self.identities[number], self._spoke[number]
+        self.clocks[number] = 0
+        self._free_exporters.append(number)
+        if len(address) > 16:
+            ports = self._ports[address[:16]]
+            ports.discard(number)
+            if not ports:
+                del self._ports[address[:16]]
 
     def known(self, exporter: bytes, version: int, number: int) -> int:
         """The number of a domain that was seen; GONE for any other."""
@@ -150,7 +195,7 @@ class Tables:
             return known
         if self._full(exporter):
             self._reclaim(now_ns)
-            if self._full(exporter):
+            if self._full(exporter) and not self._domain_goes(exporter_number, now_ns):
                 return GONE
         if self._free_domains:
             made = self._free_domains.pop()
@@ -178,11 +223,24 @@ class Tables:
             # It had told of flows, or its templates would not have been kept: see ``_reclaim``.
             clock[X_NEWEST] = max(clock[X_NEWEST], 1)
             clock[X_HEARD] = max(clock[X_HEARD], heard_ns)
+            self.domains[made, D_DATA] = max(self.domains[made, D_DATA], heard_ns)
         return made
 
     def _full(self, exporter: bytes) -> bool:
         limits = self._limits
         return len(self.names) >= limits.domains or self._domains_of[exporter] >= limits.domains_of_exporter
+
+    def _domain_goes(self, exporter: int, now_ns: int) -> bool:
+        """Forget the longest silent of an exporter's domains, but none with data of late; whether there is
+        one."""
+        mine = np.fromiter(self.rates.members(exporter), np.int64)
+        seen, data = self.domains[mine, D_SEEN], self.domains[mine, D_DATA]
+        silent = mine[(now_ns - seen > _LATELY_NS) & (now_ns - data > KEEP_NS)]
+        if not silent.size:
+            return False
+        number = int(silent[np.argmin(self.domains[silent, D_SEEN])])
+        self._forget_domain(number, self.names[number])
+        return True
 
     def _reclaim(self, now_ns: int) -> None:
         """Let go what has been silent for an hour, and exporters that never told of a flow after a minute;
@@ -204,10 +262,7 @@ class Tables:
             if name.exporter in silent or idle:
                 self._forget_domain(number, name)
         for address in silent:
-            number = self.exporters.pop(address)
-            del self.identities[number], self._spoke[number]
-            self.clocks[number] = 0
-            self._free_exporters.append(number)
+            self._forget_exporter(address)
 
     def _forget_domain(self, number: int, name: Domain) -> None:
         self.leaving(number, name)
@@ -233,6 +288,7 @@ class Tables:
         slot = self._slot()
         self._enter(slot, template)
         self._templates.setdefault(domain, set()).add(template.id)
+        self._holders[slot] = domain
         self.index.put(template_key(domain, template.id), slot)
 
     def forget(self, domain: int, template: int) -> None:
@@ -245,12 +301,20 @@ class Tables:
             mine.discard(template)
             if not mine:
                 del self._templates[domain]
+            del self._holders[slot]
             self._left.append(slot)
 
-    def used_ns(self, domain: int, template: int) -> int:
-        """When data last used a template; 0 for never."""
-        slot = self.index.find(template_key(domain, template))
-        return int(self.slots[slot, walking.T_USED]) if slot != GONE else 0
+    def used(self) -> Iterator[tuple[Domain, int, int]]:
+        """Templates that data used since this was last asked: of which domain, id, when (ns)."""
+        now = self.slots[:, walking.T_USED].copy()
+        before = self._used_before
+        changed = np.ones(now.size, bool)
+        changed[: before.size] = now[: before.size] != before
+        self._used_before = now
+        for slot in np.flatnonzero(changed & (now > 0)).tolist():
+            domain = self._holders.get(slot)
+            if domain is not None:
+                yield self.names[domain], int(self.slots[slot, walking.T_ID]), int(now[slot])
 
     @property
     def left(self) -> int:
@@ -294,8 +358,7 @@ class Tables:
         slot[walking.T_VERSION] = template.version
         slot[walking.T_PROGRAM] = self._program(program)
         if template.options:
-            telling = any(f.number in TELLING and not f.enterprise for f in template.fields)
-            slot[walking.T_KIND] = walking.TELLING if telling else walking.IGNORED
+            slot[walking.T_KIND] = walking.TELLING if options.tells(template) else walking.IGNORED
         else:
             slot[walking.T_KIND] = walking.FLOW if program.flow else walking.OTHER
         self.gaps[number, : min(len(program.gaps), MAX_GAPS)] = program.gaps[:MAX_GAPS]

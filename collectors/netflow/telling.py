@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from collectors.netflow.domains import D_COUNTING, D_LOST, D_RATE
+from collectors.netflow.domains import D_COUNTING, D_DROPPED, D_LOST, D_RATE
 from collectors.netflow.metrics import COUNTINGS, PROTOCOL_OF, Metrics, text
 from collectors.netflow.tables import Domain, Tables
 
@@ -34,6 +34,14 @@ class Teller:
             if number in self._names:
                 metrics.lost_of.inc(_labels(self._names[number]), int(tables.domains[number, D_LOST]))
         tables.domains[:, D_LOST] = 0
+        for number in np.flatnonzero(tables.domains[:, D_DROPPED]).tolist():
+            if number in self._names:
+                exporter, domain, _ = _labels(self._names[number])
+                metrics.dropped_of.inc((exporter, domain), int(tables.domains[number, D_DROPPED]))
+        tables.domains[:, D_DROPPED] = 0
+        for number, count in tables.purses.refused_of().items():
+            if number in tables.identities:
+                metrics.over_budget_of.inc((text(tables.identities[number]),), count)
         metrics.rates_refused.inc(tables.rates.refused - self._refused)
         self._refused = tables.rates.refused
         known = list(self._names)

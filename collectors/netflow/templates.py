@@ -4,8 +4,9 @@ A template belongs to an exporter's address, protocol version, observation domai
 left out: options and data of one exporter come from different ports (cloudflare/goflow #87, nfdump #237).
 """
 
+import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from collectors.errors import DecodeError, Reason
@@ -17,6 +18,10 @@ TEMPLATE_SETS: Final = {9: 0, 10: 2}
 OPTIONS_SETS: Final = {9: 1, 10: 3}
 # What a record may at most be made of: 16 bits of length hold no more useful fields than this.
 MAX_FIELDS: Final = 2048
+# What was used so lately does not give way to what is new, whoever sends it.
+KEEP_NS: Final = 1800 * 1_000_000_000
+# Where all were used lately, it is looked again after so long who may go.
+_AGAIN_NS: Final = 1_000_000_000
 
 
 class Field(NamedTuple):
@@ -39,6 +44,10 @@ class Template(NamedTuple):
     options: bool = False
     scopes: int = 0
     raw: bytes = b""
+
+    def __hash__(self) -> int:
+        # Of thousands of fields each would be hashed, at every look-up.
+        return hash((self.version, self.id, self.raw))
 
     @property
     def least(self) -> int:
@@ -87,12 +96,23 @@ def _one(version: int, options: bool, body: bytes, at: int) -> tuple[Template | 
             count, scopes = (count + scopes) // 4, count // 4
     if count > MAX_FIELDS or scopes > count:
         raise DecodeError(Reason.FORMAT, f"template {number}: {count} fields, {scopes} of them scopes")
+    fields, at = _fields(version, body, at, number, count)
+    made = Template(version, number, fields, options, scopes, body[start:at])
+    return made, at
+
+
+def _fields(version: int, body: bytes, at: int, number: int, count: int) -> tuple[tuple[Field, ...], int]:
+    end = at + 4 * count
+    if end <= len(body):
+        told = struct.unpack_from(f">{2 * count}H", body, at)
+        # Without enterprise numbers, as most are, all fields are four octets.
+        if version == 9 or max(told[::2], default=0) < 0x8000:
+            return tuple(map(Field, told[::2], told[1::2])), end
     fields = []
     for _ in range(count):
         field, at = _field(version, body, at, number)
         fields.append(field)
-    made = Template(version, number, tuple(fields), options, scopes, body[start:at])
-    return made, at
+    return tuple(fields), at
 
 
 def _field(version: int, body: bytes, at: int, number: int) -> tuple[Field, int]:
@@ -121,17 +141,23 @@ class Key(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A template in the table: when it was last heard or used (ns), and whether data came for it."""
+    """A template in the table: when it was last heard or used (ns), and when data last came for it."""
 
     template: Template
     t_ns: int
-    used: bool
+    used_ns: int  # 0: none did
+
+    @property
+    def used(self) -> bool:
+        """Whether data came for it."""
+        return self.used_ns > 0
 
 
 class Bounds(NamedTuple):
     """How many templates may be kept, in all and of one exporter, and how long without a word.
 
-    Octets are those of definitions: read, one of 2,048 fields takes twenty times its 8 KiB.
+    Octets are those of definitions: read, one of 2,048 fields takes twenty times its 8 KiB.  One for which
+    data came in the last ``keep_ns`` is never removed for another.
     """
 
     most: int = 65536
@@ -139,20 +165,27 @@ class Bounds(NamedTuple):
     age_ns: int = 24 * 3600 * 1_000_000_000
     most_octets: int = 16 << 20
     most_octets_of_exporter: int = 1 << 20
+    keep_ns: int = KEEP_NS
 
 
 class Templates:
-    """The bounded table.  Who must go when it is full: the longest silent of those that no data used."""
+    """The bounded table.  Who must go when it is full: the longest silent of those that no data used lately;
+    where data used all of them, the newcomer is refused."""
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
+    def __init__(self, bounds: Bounds | None = None, touch: Callable[[], None] = lambda: None) -> None:
+        """``touch`` is called before somebody must go: it notes which templates data used."""
         self._bounds = bounds or Bounds()
+        self._touch = touch
         self._kept: dict[bytes, dict[Key, Kept]] = {}
         self._count = 0
         self._octets = 0
         self._octets_of: dict[bytes, int] = {}
         self._unused: Counter[bytes] = Counter()
+        # When it was last found that nobody may go: of an exporter's, and (b"") of all.
+        self._none_ns: dict[bytes, int] = {}
         self.evicted = 0
         self.aged = 0
+        self.refused = 0
 
     def __len__(self) -> int:
         return self._count
@@ -170,51 +203,67 @@ class Templates:
         """Data used it."""
         kept = self._kept.get(key.exporter, {}).get(key)
         if kept:
-            self._unused[key.exporter] -= not kept.used
-            self._kept[key.exporter][key] = Kept(kept.template, max(kept.t_ns, t_ns), True)
+            self._unused[key.exporter] -= not kept.used_ns
+            used = max(kept.used_ns, t_ns, 1)
+            self._kept[key.exporter][key] = Kept(kept.template, max(kept.t_ns, t_ns), used)
 
     def refresh(self, key: Key, told: Template, t_ns: int) -> bool:
         """Note that a template was heard again; False where it is not the one that is kept."""
         kept = self._kept.get(key.exporter, {}).get(key)
         if kept is None or kept.template != told:
             return False
-        self._kept[key.exporter][key] = Kept(kept.template, t_ns, kept.used)
+        self._kept[key.exporter][key] = Kept(kept.template, t_ns, kept.used_ns)
         return True
 
     def hear(self, key: Key, template: Template, t_ns: int) -> tuple[bool, list[Key]]:
-        """Enter or refresh one.  (whether it is new or changed, the keys that had to go for it)."""
-        mine = self._kept.setdefault(key.exporter, {})
-        before = mine.get(key)
-        same = before is not None and before.template == template
-        gone: list[Key] = []
-        if not same:
-            if before is not None:
-                self.forget(key)
-            gone = self._room(key, len(template.raw))
-            mine = self._kept.setdefault(key.exporter, {})
-            self._count += 1
-            self._weigh(key.exporter, len(template.raw))
-            self._unused[key.exporter] += 1
-        mine[key] = Kept(template, t_ns, before.used if before is not None and same else False)
-        return not same, gone
+        """Enter or refresh one.  (whether it is new or changed, the keys that had to go for it); where it
+        finds no room it is not entered, and what it would have replaced is gone."""
+        if self.refresh(key, template, t_ns):
+            return False, []
+        changed = self.forget(key)
+        gone = self._room(key, len(template.raw), t_ns)
+        if self.is_full(key.exporter, len(template.raw)):
+            self.refused += 1
+            return False, [*gone, key] if changed else gone
+        self._kept.setdefault(key.exporter, {})[key] = Kept(template, t_ns, 0)
+        self._count += 1
+        self._weigh(key.exporter, len(template.raw))
+        self._unused[key.exporter] += 1
+        return True, gone
 
-    def _room(self, key: Key, octets: int) -> list[Key]:
-        """Make room for a template of so many octets; the keys that had to go."""
+    def _room(self, key: Key, octets: int, t_ns: int) -> list[Key]:
+        """Make room for a template of so many octets, where there are others that may go: their keys."""
         bounds = self._bounds
         gone: list[Key] = []
         while True:
             mine = self._kept.get(key.exporter, {})
             ours = self._octets_of.get(key.exporter, 0) + octets
             if mine and (len(mine) >= bounds.most_of_exporter or ours > bounds.most_octets_of_exporter):
-                least = self._least(mine)
+                least = self._least(key.exporter, t_ns, mine.items(), len(mine))
             elif self._kept and (self._count >= bounds.most or self._octets + octets > bounds.most_octets):
-                least = self._least_of_all()
+                least = self._least(b"", t_ns, self, self._count)
             else:
+                return gone
+            if not least:
                 return gone
             for victim in least:
                 self.forget(victim)
                 self.evicted += 1
             gone += least
+
+    def _least(self, whose: bytes, t_ns: int, these: Iterable[tuple[Key, Kept]], count: int) -> list[Key]:
+        """An eighth at once of those that data did not use lately: to look for one among thousands at each
+        new one would be a way to stop us.  First those that none used, of exporters that have most of them,
+        so that a flood pays for itself."""
+        if 0 <= t_ns - self._none_ns.get(whose, -_AGAIN_NS) < _AGAIN_NS:
+            return []
+        self._touch()
+        old = t_ns - self._bounds.keep_ns
+        found = [(k, kept) for k, kept in these if not kept.used_ns or kept.used_ns < old]
+        if not found:
+            self._none_ns[whose] = t_ns
+        found.sort(key=lambda one: (one[1].used_ns > 0, -self._unused[one[0].exporter], one[1].t_ns))
+        return [k for k, _ in found[: max(1, count // 8)]]
 
     def _weigh(self, exporter: bytes, octets: int) -> None:
         self._octets += octets
@@ -234,23 +283,6 @@ class Templates:
             or self._octets_of.get(exporter, 0) + octets > bounds.most_octets_of_exporter
         )
 
-    def _least_of_all(self) -> list[Key]:
-        """An eighth of all: those that no data used, of exporters that have most of them, so that a flood
-        pays for itself; where data used all, those of exporters that have most."""
-        found = [key for key, kept in self if not kept.used]
-        share = self._unused.__getitem__
-        if not found:
-            found = [key for key, _ in self]
-            share = lambda exporter: len(self._kept[exporter])  # noqa: E731
-        found.sort(key=lambda k: (-share(k.exporter), self._kept[k.exporter][k].t_ns))
-        return found[: max(1, self._count // 8)]
-
-    @staticmethod
-    def _least(kept: dict[Key, Kept]) -> list[Key]:
-        """An eighth at once: to look for one among thousands at each new one would be a way to stop us."""
-        order = sorted(kept, key=lambda k: (kept[k].used, kept[k].t_ns))
-        return order[: max(1, len(order) // 8)]
-
     def forget(self, key: Key) -> bool:
         """Remove one; False where it was not known."""
         mine = self._kept.get(key.exporter, {})
@@ -259,10 +291,11 @@ class Templates:
             return False
         self._count -= 1
         self._weigh(key.exporter, -len(kept.template.raw))
-        self._unused[key.exporter] -= not kept.used
+        self._unused[key.exporter] -= not kept.used_ns
         if not mine:
             del self._kept[key.exporter]
             del self._unused[key.exporter]
+            self._none_ns.pop(key.exporter, None)
         return True
 
     def withdraw(self, exporter: bytes, domain: int, what: Withdrawal) -> list[Key]:

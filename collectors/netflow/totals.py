@@ -12,7 +12,7 @@ import numpy as np
 from collectors import wire
 from collectors.errors import DecodeError
 from collectors.netflow import passing, records
-from collectors.netflow.datagrams import Block
+from collectors.netflow.datagrams import STREAM, Block
 from collectors.netflow.program import compile_template
 from collectors.netflow.readers import cut
 from collectors.netflow.sflow import layout as sflow
@@ -128,11 +128,12 @@ class Totals:
             at, exporter, t_ns = int(given.at[i]), int(given.exporter[i]), int(given.t_ns[i])
             datagram = given.data[at : at + int(given.size[i])].tobytes()
             exporters = given.addresses
+            stream = given.port is not None and int(given.port[i]) & STREAM
             try:
                 if sflow.is_sflow(datagram):
                     self._samples(datagram, exporters[exporter], t_ns)
                 elif datagram[:1] == b"\0" and datagram[1:2] in (b"\x09", b"\x0a"):
-                    self._sets(datagram, exporters[exporter], t_ns)
+                    self._sets(datagram, exporters[exporter], t_ns, withdraws=bool(stream))
             except DecodeError:
                 continue
 
@@ -152,13 +153,13 @@ class Totals:
         if others:
             self._group(exporter, SFLOW, told.sub_agent, 0, "counter").add(others, 0, 0, t_ns, t_ns)
 
-    def _sets(self, datagram: bytes, exporter: bytes, t_ns: int) -> None:
+    def _sets(self, datagram: bytes, exporter: bytes, t_ns: int, *, withdraws: bool) -> None:
         message = records.decode(datagram)
         told = TEMPLATE_SETS[message.version], OPTIONS_SETS[message.version]
         for one in message.sets:
             key = Key(exporter, message.version, message.domain, one.id)
             if one.id in told:
-                self._learn(message.version, one.id, one.body, key, t_ns)
+                self._learn(message.version, one.id, one.body, key, t_ns, withdraws=withdraws)
             elif one.id >= MIN_DATA_ID:
                 template = self.templates.find(key)
                 if template is None:
@@ -173,11 +174,12 @@ class Totals:
         self._held_bytes += len(body)
         self.held.setdefault(key, []).append((body, t_ns))
 
-    def _learn(self, version: int, set_id: int, body: bytes, key: Key, t_ns: int) -> None:
+    def _learn(self, version: int, set_id: int, body: bytes, key: Key, t_ns: int, *, withdraws: bool) -> None:
         for told in read(version, set_id, body):
             if isinstance(told, Withdrawal):
-                self.templates.withdraw(key.exporter, key.domain, told)
-                self._known.forget()
+                if withdraws:
+                    self.templates.withdraw(key.exporter, key.domain, told)
+                    self._known.forget()
                 continue
             own = key._replace(id=told.id)
             if self.templates.find(own) != told:

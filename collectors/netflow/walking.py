@@ -11,7 +11,33 @@ import numpy as np
 
 from collectors.errors import Reason
 from collectors.jit import bare as kernel
-from collectors.netflow.domains import D_BOOT, D_EXPORTER, D_FILL, D_FIXED, D_RATE, D_RATING, D_SEEN, FORCED
+from collectors.netflow.budget import (
+    A_DOMAINS,
+    A_DROPPED,
+    A_OPTIONS,
+    A_ROOM,
+    A_TEMPLATES,
+    A_UNKNOWN,
+    EACH,
+    HELD,
+    HELD_BYTES,
+    P_ROOM,
+    RECORD,
+    paid,
+)
+from collectors.netflow.budget import DOMAIN as NEW
+from collectors.netflow.domains import (
+    D_BOOT,
+    D_DATA,
+    D_DROPPED,
+    D_EXPORTER,
+    D_FILL,
+    D_FIXED,
+    D_RATE,
+    D_RATING,
+    D_SEEN,
+    FORCED,
+)
 from collectors.netflow.index import find
 from collectors.netflow.program import MAX_GAPS
 from collectors.netflow.sequences import (
@@ -221,6 +247,7 @@ def _fixed(data, start, c, spans, slots, domain, received, count):
         told = u2(data, start + 22) & 0x3FFF
         domain[D_RATE] = told if told else domain[D_FILL]
     # v1 counts nothing: its uptime still tells of a restart.
+    domain[D_DATA] = max(domain[D_DATA], received if c[C_RECORDS] else np.int64(0))
     units = np.int64(-1) if version == 3 else c[C_RECORDS]
     sequence(domain, c[C_SEQUENCE], units, np.int64(1), np.int64(0), c[C_UPTIME], c[C_EXPORT], received,
              FAR_RECORDS, count)  # fmt: skip
@@ -233,11 +260,12 @@ def _fixed(data, start, c, spans, slots, domain, received, count):
 
 @kernel
 def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slots, gaps, spans, marks,
-         most_rows, counters):  # fmt: skip
+         most_rows, counters, purses, common):  # fmt: skip
     """Go on from the cursor until the datagrams are at their end, or something stops us: the codes above.
 
     ``data`` u1, padded; ``at``, ``size``, ``received``, ``exporter`` (a number) (n,) i8.  A domain has
-    the number of its slot where its layout is fixed.
+    the number of its slot where its layout is fixed.  Nothing stops us that its exporter's purse does not pay
+    (``budget``): it is passed over and counted.
     """
     while c[C_DATAGRAM] < at.size:
         i = c[C_DATAGRAM]
@@ -250,7 +278,10 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
             key = np.uint64(1 << 62) | np.uint64((exporter[i] << 36) | (c[C_VERSION] << 32) | c[C_ID])
             c[C_DOMAIN] = find(keys, values, seed, key)
             if c[C_DOMAIN] < 0:
-                return NEW_DOMAIN
+                if paid(purses, common, exporter[i], NEW, A_DOMAINS):
+                    return NEW_DOMAIN
+                c[C_DATAGRAM] += 1
+                continue
             domain = domains[c[C_DOMAIN]]
             count = counters[protocol * PER_PROTOCOL : (protocol + 1) * PER_PROTOCOL]
             if protocol == 0 or protocol > 2:
@@ -282,19 +313,35 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
             c[C_BODY] = head + 4
             c[C_BODY_END] = head + length
             if number < 256:
-                if number == 2 * protocol - 2 or number == 2 * protocol - 1:
+                telling = number == 2 * protocol - 2 or number == 2 * protocol - 1
+                if telling and paid(purses, common, domain[D_EXPORTER], EACH + length // 4, A_TEMPLATES):
                     return TEMPLATES
                 c[C_AT] = head + length
                 continue
             key = np.uint64(2 << 62) | np.uint64((c[C_DOMAIN] << 16) | number)
             place = c[C_LATE] - 1 if c[C_LATE] else find(keys, values, seed, key)
             if place < 0:
-                c[C_KNOWN] = 0
-                return UNKNOWN
+                # One of no octets has no records, whatever its template.
+                if length > 4:
+                    c[C_KNOWN] = 0
+                    purse = purses[domain[D_EXPORTER]]
+                    if length + HELD_BYTES > min(purse[P_ROOM], common[A_ROOM]):
+                        common[A_DROPPED] += 1
+                        domain[D_DROPPED] += 1
+                    elif paid(purses, common, domain[D_EXPORTER], HELD, A_UNKNOWN):
+                        return UNKNOWN
+                    else:
+                        domain[D_DROPPED] += 1
+                c[C_AT] = head + length
+                continue
             slot = slots[place]
             slot[T_USED] = received[i]
             if slot[T_KIND] == TELLING:
-                return OPTIONS
+                domain[D_DATA] = max(domain[D_DATA], received[i])
+                # Short records cost more than their octets.
+                words = max(length // 4, RECORD * (length // max(np.int64(1), slot[T_LENGTH])))
+                if paid(purses, common, domain[D_EXPORTER], EACH + words, A_OPTIONS):
+                    return OPTIONS
             here = head + 4
             least = max(np.int64(1), slot[T_LENGTH])
             if slot[T_GAPS] == 0:
@@ -314,6 +361,8 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
                 count[N_FLOW] += found
             else:
                 count[N_OTHER if slot[T_KIND] == OTHER else N_OPTIONS] += found
+            if found:
+                domain[D_DATA] = max(domain[D_DATA], received[i])
             c[C_RECORDS] += found
             c[C_AT] = head + length
         if not c[C_LATE]:

@@ -10,7 +10,7 @@ import pytest
 from exported import pcap, v5
 from flowmessages import NUMBERS, values_of
 
-from collectors.netflow import jsonlines
+from collectors.netflow import jsonlines, records
 from detector import cli, flowcli
 
 SENT = 1_700_000_000
@@ -258,3 +258,20 @@ def test_a_folder_is_the_captures_in_it_and_what_is_not_there_is_named_once(file
     assert len(shown(capsys, "--json", folder).splitlines()) == 5
     assert cli.main(["flows", "--count", str(tmp_path / "none.pcap")]) == 1
     assert capsys.readouterr().err.rstrip() == f"poolwatch: {tmp_path}/none.pcap: No such file or directory"
+
+
+def test_what_is_ignored_or_finds_no_room_is_told_with_the_refusals(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_TYPES", 0)
+    types = ((346, 4), (303, 2), (339, 1), (341, 4))
+    body = struct.pack(">HHH", 500, len(types), 2) + b"".join(struct.pack(">HH", *f) for f in types)
+    told = struct.pack(">HH", 3, 4 + len(body)) + body + data(500, struct.pack(">IHB", 9, 1, 3) + b"name")
+    withdrawal = data(2, struct.pack(">HH", 300, 0))
+    packets = ipfix(told, template(300, FIELDS), withdrawal, data(300, RECORD))
+    (tmp_path / "types.pcap").write_bytes(pcap([(packets, SENT)]))
+    (tmp_path / "types.ipfix").write_bytes(packets)
+    refused = {}
+    assert len(list(flowcli.read([str(tmp_path / "types.pcap")], refused))) == 2
+    assert refused == {flowcli.UNTYPED: 1, flowcli.WITHDRAWN: 1}
+    refused.clear()
+    assert len(list(flowcli.read([str(tmp_path / "types.ipfix")], refused))) == 1
+    assert refused == {flowcli.UNTYPED: 1, flowcli.WITHOUT: 1}

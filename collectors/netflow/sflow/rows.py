@@ -134,6 +134,7 @@ class Reader:
         collector: str,
         frames: Frames,
         most_agents: int,
+        most_rate: int = 2**32 - 1,
         *,
         transit: bool = False,
     ) -> None:
@@ -142,6 +143,7 @@ class Reader:
         self._partitions = partitions
         self._collector = collector
         self._frames = frames
+        self._most_rate = most_rate
         self.agents = Agents(most_agents)
         self.counters = np.zeros(walking.COUNTERS, np.int64)
         # Sources of samples: by key (agent << 34 | class << 32 | index, and the top bit), and what they told.
@@ -151,6 +153,8 @@ class Reader:
 
         self._counted = self.counters.copy()
         self._untracked = 0
+        # Samples whose rate is not believed.
+        self.unlikely = 0
 
     def rehome(self, home: subscribers.Home) -> None:
         """Give rows to the ends that are home by these networks from now on."""
@@ -226,6 +230,9 @@ class Reader:
             with_header["header_wire"].astype(np.int64),
             with_header["header_protocol"].astype(np.int64),
         )
+        unlikely = samples["rate"] > self._most_rate
+        samples["rate"][unlikely] = 0
+        self.unlikely += int(np.count_nonzero(unlikely))
         made = _columns(samples)
         read = told.read
         for name, column in told.columns.items():

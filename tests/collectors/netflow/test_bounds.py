@@ -114,6 +114,40 @@ def test_domains_of_one_exporter_are_bounded_and_the_silent_ones_give_way(make):
     assert got.moved["strangers_total", "no_room"] == 5000 - 100
 
 
+def test_forged_domains_give_way_to_a_real_one_and_not_those_that_send_data(make):
+    real = [make.v9(make.template(256, PLAIN), make.data_set(256, plain()), domain=n) for n in range(3)]
+    forged = [[make.v9(domain=100 + n, sequence=n) for n in range(i, i + 100)] for i in range(0, 1000, 100)]
+    flood = [seen(make, *some, t=START + 2 + i) for i, some in enumerate(forged)]
+    newcomer = make.v9(make.template(256, PLAIN), make.data_set(256, plain()), domain=50)
+    again = [make.v9(make.data_set(256, plain()), domain=n, sequence=1) for n in (0, 1, 2, 50)]
+    got = make.replay(
+        [seen(make, *real), *flood, seen(make, newcomer, t=START + 30), seen(make, *again, t=START + 600)],
+        most_domains_of_exporter=20,
+    )
+    assert len(got.rows) == 3 + 1 + 4
+    assert sizes(got.collector)["names"] <= 20
+
+
+def test_ports_of_one_address_are_bounded_and_the_silent_ones_give_way(make):
+    told = make.v9(make.template(256, PLAIN), make.data_set(256, plain()))
+    data = make.v9(make.data_set(256, plain()), sequence=1)
+
+    def of(port, payload, second):
+        return [d._replace(port=port) for d in seen(make, payload, t=START + second)]
+
+    flood = [of(2000 + n, make.v9(), 2 + n // 100) for n in range(3000)]
+    other = make.gathered(told, exporter=make.sixteen("192.0.2.9"), t=(START + 40) * make.SECOND)
+    got = make.replay(
+        [of(1000, told, 1), *flood, other, of(1001, told, 55), of(1000, data, 60), of(1001, data, 61)],
+        port_is_identity=True, most_ports_of_address=8, most_exporters=16,
+    )  # fmt: skip
+    assert len(got.rows) == 5
+    assert sizes(got.collector)["exporters"] <= 9
+    tables = got.collector._tables
+    assert {len(numbers) for numbers in tables._ports.values()} == {8, 1}
+    assert set(tables.identities) == set(tables.exporters.values()) == set(tables._spoke)
+
+
 def test_a_flood_of_templates_from_one_exporter_pays_for_itself(make):
     good = make.gathered(
         make.v9(make.template(256, PLAIN), make.data_set(256, plain())), exporter=make.sixteen("192.0.2.7")

@@ -7,6 +7,7 @@ import pytest
 
 from collectors.errors import ConfigError
 from collectors.netflow.collector import mapped
+from collectors.netflow.datagrams import STREAM
 
 PLAIN = ((8, 4), (12, 4), (7, 2), (11, 2), (4, 1), (1, 4), (2, 4), (22, 4), (21, 4))
 CUT = (
@@ -144,10 +145,20 @@ def test_a_template_may_change_under_its_id_in_the_middle_of_a_datagram(make):
 def test_a_withdrawn_template_is_gone(make):
     withdrawal = make.data_set(2, struct.pack(">HH", 256, 0))
     sets = make.template(256, PLAIN, 10), make.data_set(256, plain()), withdrawal, make.data_set(256, plain())
-    got = make.replay([make.gathered(make.ipfix(*sets))])
+    over_tcp = [d._replace(port=STREAM | 4739) for d in make.gathered(make.ipfix(*sets))]
+    got = make.replay([over_tcp])
     assert len(got.rows) == 1
     assert got.moved["template_events_total", "withdrawn"] == 1
     assert got.moved["held_total",] == 1
+
+
+def test_a_withdrawal_over_udp_is_ignored_and_counted(make):
+    withdrawal = make.data_set(2, struct.pack(">HHHH", 256, 0, 2, 0))
+    sets = make.template(256, PLAIN, 10), make.data_set(256, plain()), withdrawal, make.data_set(256, plain())
+    got = make.replay([make.gathered(make.ipfix(*sets))])
+    assert len(got.rows) == 2
+    assert got.moved["template_events_total", "withdrawal_ignored"] == 2
+    assert ("template_events_total", "withdrawn") not in got.moved
 
 
 def test_a_flood_of_templates_costs_only_those_that_no_data_used(make):
@@ -174,6 +185,45 @@ def test_templates_belong_to_exporter_version_and_domain(make):
     ]
     assert not make.replay([make.gathered(one), others]).rows
     assert len(make.replay([make.gathered(one, make.v9(data, domain=1))]).rows) == 1
+
+
+def test_octets_that_do_not_go_with_packets_are_kept_and_counted(make):
+    def record(packets, octets, sport):
+        return ("10.0.0.1", "192.0.2.9", sport, 2, packets, octets, UPTIME - 5000, UPTIME - 1000)
+
+    told = [record(10, 199, 1), record(10, 200, 2), record(10, 655_359, 3), record(10, 655_360 + 65535, 4),
+            record(0, 500, 5), record(5, 0, 6)]  # fmt: skip
+    got = make.replay([make.gathered(make.v5(told))], ["10.0.0.0/8", "192.0.2.0/24"], partitions=1)
+    assert [(row["packets"], row["bytes"]) for row in got.rows] == [(r[4], r[5]) for r in told]
+    assert got.moved["implausible_total", "few_octets"] == 1
+    assert got.moved["implausible_total", "many_octets"] == 1
+
+
+def test_no_record_counts_more_than_a_line_carries_in_its_time(make):
+    ends = ip_address("10.0.0.1").packed + ip_address("192.0.2.9").packed
+    most = 60_000 * 125_000
+
+    fields = ((8, 4), (12, 4), (1, 8), (2, 8), (1, 8, 29305), (152, 8), (153, 8))
+    now = 1_700_000_000_000
+
+    def timed(octets, packets, back, seconds):
+        return ends + struct.pack(">QQQQQ", octets, packets, back, now - 1000 * seconds, now)
+
+    sets = make.template(256, fields, 10), make.template(257, fields[:4], 10)
+    data = make.data_set(
+        256, timed(2**63, 2**62, 2**61, 0), timed(most, 1 + most // 1500, most, 1),
+        timed(3 * most, most, 7, 180), timed(2**64 - 1, 5, 7, 7000),
+    )  # fmt: skip
+    plainer = make.data_set(257, ends + struct.pack(">QQ", 100, 2))
+    got = make.replay(
+        [make.gathered(make.ipfix(*sets, data, plainer))], partitions=1, fastest_gigabits_per_s=1
+    )
+    assert [(row["bytes"], row["packets"], row["reverse_bytes"]) for row in got.rows] == [
+        (most, most, most), (most, 1 + most // 1500, most), (3 * most, most, 7), (60 * most, 5, 7),
+        (100, 2, None),
+    ]  # fmt: skip
+    assert got.moved["implausible_total", "line_rate"] == 2
+    assert got.moved["implausible_total", "few_octets"] == 1
 
 
 def test_exporters_are_bounded_and_may_be_listed(make):

@@ -59,6 +59,43 @@ def test_v5_tells_its_rate_beside_the_mode(make, header, rate):
     assert rate_of(make.replay([make.gathered(make.v5([one], sampling=header))])) == [rate]
 
 
+def test_a_rate_that_no_router_has_is_not_believed_whoever_says_it(make):
+    by_options = make.template(400, ((1, 4), (34, 4)), scopes=1)
+    named = make.template(257, (*PLAIN, (34, 4)))
+    sets = (
+        by_options, make.template(256, PLAIN), named,
+        make.data_set(400, struct.pack(">II", 0, 100)), make.data_set(400, struct.pack(">II", 0, 2**32 - 1)),
+        make.data_set(256, plain()), make.data_set(257, plain() + struct.pack(">I", 2**31)),
+        make.data_set(257, plain() + struct.pack(">I", 200)),
+    )  # fmt: skip
+    got = make.replay([make.gathered(make.v9(*sets))], ["10.0.0.0/8"], partitions=1)
+    assert rate_of(got) == [100, 100, 200]
+    assert got.moved["sampling_rates_implausible_total", "options"] == 1
+    assert got.moved["sampling_rates_implausible_total", "record"] == 1
+    wide = make.replay([make.gathered(make.v9(*sets))], partitions=1, most_sampling_rate=2**32 - 1)
+    assert rate_of(wide) == [2**32 - 1, 2**31, 200]
+
+
+def test_a_rate_ages_when_its_exporter_tells_others_and_not_that_one(make):
+    told = make.template(400, ((1, 4), (48, 1), (34, 4)), scopes=1), make.template(256, NAMED)
+    hour = 3600
+
+    def options(second, *rates):
+        sets = make.data_set(400, *(struct.pack(">IBI", 0, n, rate) for n, rate in rates))
+        return make.gathered(make.v9(*told, sets), t=(1_700_000_001 + second) * make.SECOND)
+
+    def data(second):
+        sets = make.data_set(256, plain() + b"\1", plain() + b"\2", plain() + b"\3")
+        return make.gathered(make.v9(sets), t=(1_700_000_001 + second) * make.SECOND)
+
+    lists = [options(0, (1, 10), (2, 20)), options(60, (3, 999)), data(61)]
+    lists += [options(h * hour, (1, 10), (2, 20)) for h in range(1, 26)]
+    got = make.replay([*lists, data(25 * hour + 120)], partitions=1)
+    assert rate_of(got) == [10, 20, 999, 10, 20, None]
+    once = make.replay([options(0, (1, 10), (2, 20)), data(25 * hour), data(26 * hour)], partitions=1)
+    assert rate_of(once) == [10, 20, None] * 2, "who tells them once is believed"
+
+
 def test_v9_scopes_say_for_whom_a_rate_holds(make):
     of_interface = make.template(400, ((2, 4), (34, 4)), scopes=1)
     of_system = make.template(401, ((1, 4), (34, 4)), scopes=1)

@@ -360,8 +360,12 @@ def test_data_before_their_template_are_read_when_it_comes_and_without_one_never
 def test_a_withdrawn_template_reads_nothing_more(make):
     state = State()
     withdrawal = struct.pack(">HHHH", 2, 8, 300, 0)
-    read_all(make, make.ipfix(make.template(300, FLOW, 10), withdrawal), state=state)
-    assert read_all(make, make.ipfix(make.data_set(300, BODY), sequence=1), state=state) == []
+    told, data = make.ipfix(make.template(300, FLOW, 10), withdrawal), make.ipfix(make.data_set(300, BODY))
+    records.records(told, state, make.EXPORTER, 0, withdraws=True)
+    assert read_all(make, data, state=state) == []
+    # Over UDP it is ignored.
+    assert len(read_all(make, told, data, state=state)) == 2
+    assert state.withdrawals_ignored == 1
 
 
 def test_numbers_in_fewer_octets_are_the_same_numbers(make):

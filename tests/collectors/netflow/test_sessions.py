@@ -1,5 +1,6 @@
 """IPFIX over TCP and TLS, over loopback: what comes out, and what ends a session."""
 
+import errno
 import shutil
 import socket
 import ssl
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from collectors.errors import ConfigError
 from collectors.netflow.certificates import Certificates
+from collectors.netflow.datagrams import STREAM
 from collectors.netflow.listening import Tcp, Tls
 from collectors.netflow.ports import Ports
 from collectors.netflow.receiving import Metrics, Receiving
@@ -67,7 +69,8 @@ class Site:
             for i in range(len(block)):
                 at, size = int(block.at[i]), int(block.size[i])
                 sent = block.data[at : at + size].tobytes()
-                self.messages.append((block.addresses[block.exporter[i]], int(block.port[i]), sent))
+                assert int(block.port[i]) & STREAM
+                self.messages.append((block.addresses[block.exporter[i]], int(block.port[i]) & 0xFFFF, sent))
 
     def until(self, holds):
         ends = time.monotonic() + 10
@@ -188,6 +191,28 @@ def test_connections_are_bounded_in_all_and_for_an_address():
             here.until(lambda: len(here.messages) == 2)
         for one in held:
             one.close()
+
+
+def test_without_descriptors_accepting_rests_a_second_and_goes_on(monkeypatch):
+    with site() as here, here.connect() as one:
+        tried = []
+
+        def none_left(listener):
+            tried.append(listener)
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(socket.socket, "accept", none_left)
+            for _ in range(20):
+                here.turn()
+        name = "poolwatch_collector_netflow_sessions_exhausted_total"
+        assert here.registry.get_sample_value(name, {"transport": "tcp"}) == len(tried) == 1
+        here.turn()
+        assert not here.standing()
+        here.now += 2
+        here.receiving._sessions.sweep()
+        one.sendall(message(1))
+        here.until(lambda: len(here.messages) == 1)
 
 
 def test_who_is_not_listed_is_not_let_in():

@@ -98,6 +98,35 @@ def test_the_table_keeps_its_bounds_whoever_speaks(heard):
         assert max(of) <= bounds.most_octets_of_exporter
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(256, 290), st.booleans(), st.integers(0, 900)),
+                max_size=100))  # fmt: skip
+def test_what_data_used_of_late_never_gives_way(heard):
+    bounds = Bounds(most=12, most_of_exporter=5)
+    kept, used, now = Templates(bounds), {}, 0
+    for exporter, number, with_data, passed_s in heard:
+        now += passed_s * 10**9
+        key = Key(bytes([exporter]) * 16, 9, 0, number)
+        kept.hear(key, Template(9, number, (Field(1, 4),), raw=struct.pack(">HHHH", number, 1, 1, 4)), now)
+        if with_data and kept.find(key):
+            kept.touch(key, now)
+            used[key] = now
+        for each, t in used.items():
+            assert kept.find(each) is not None or now - t > bounds.keep_ns
+        used = {each: t for each, t in used.items() if now - t <= bounds.keep_ns}
+
+
+def test_a_newcomer_is_refused_while_data_use_all_and_let_in_when_some_have_aged():
+    kept = Templates(Bounds(most_of_exporter=4))
+    keys = [Key(bytes(16), 9, 0, n) for n in range(256, 266)]
+    for key in keys[:4]:
+        kept.hear(key, Template(9, key.id, (Field(1, 4),), raw=b"x"), 1)
+        kept.touch(key, 1)
+    assert kept.hear(keys[5], Template(9, 261, (Field(1, 4),), raw=b"x"), 10**9) == (False, [])
+    assert kept.refused == 1
+    late = 1 + 1801 * 10**9
+    assert kept.hear(keys[5], Template(9, 261, (Field(1, 4),), raw=b"x"), late) == (True, [keys[0]])
+
+
 def test_a_file_brings_templates_and_rates_over_a_restart(make, tmp_path):
     file = str(tmp_path / "templates.json")
     options = make.template(401, ((1, 4), (34, 4)), scopes=1), make.data_set(401, struct.pack(">II", 0, 50))
