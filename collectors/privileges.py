@@ -22,6 +22,7 @@ _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _MOST: Final = 64
 
@@ -59,6 +60,17 @@ def drop(user: str, keep: frozenset[int] = frozenset({NET_RAW})) -> Left:
     return Left(_name(), _permitted(libc))
 
 
+def hand_down(kept: frozenset[int] = frozenset({NET_RAW})) -> None:
+    """Let programs that we start have those of ``kept`` that we hold: workers that are started again."""
+    libc = _libc()
+    if libc is None:
+        return
+    held = _permitted(libc) & kept
+    _set(libc, held, held)
+    for number in held:
+        _prctl(libc, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
+
+
 def _entry(user: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(user)
@@ -82,8 +94,8 @@ def _fail() -> OSError:
     return OSError(code, os.strerror(code))
 
 
-def _prctl(libc: Any, option: int, value: int) -> None:
-    if libc.prctl(option, value, 0, 0, 0) < 0:
+def _prctl(libc: Any, option: int, *values: int) -> None:
+    if libc.prctl(option, *values, *(0,) * (4 - len(values))) < 0:
         raise _fail()
 
 
@@ -103,11 +115,11 @@ def _permitted(libc: Any) -> frozenset[int]:
     return frozenset(n for n in range(_MOST) if bits >> n & 1)
 
 
-def _set(libc: Any, kept: frozenset[int]) -> None:
-    """Effective and permitted become ``kept``; nothing is inheritable."""
-    bits = sum(1 << n for n in kept)
-    low, high = bits & 0xFFFFFFFF, bits >> 32
-    data = ctypes.create_string_buffer(struct.pack("=6I", low, low, 0, high, high, 0))
+def _set(libc: Any, kept: frozenset[int], inheritable: frozenset[int] = frozenset()) -> None:
+    """Effective and permitted become ``kept``."""
+    bits, more = (sum(1 << n for n in of) for of in (kept, inheritable))
+    low, high = (bits & 0xFFFFFFFF, more & 0xFFFFFFFF), (bits >> 32, more >> 32)
+    data = ctypes.create_string_buffer(struct.pack("=6I", low[0], low[0], low[1], high[0], high[0], high[1]))
     if libc.capset(_header(), data) < 0:
         raise _fail()
 

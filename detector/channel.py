@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from collectors.packet.sources import Handed
 from detector.config import Config
 
 RELOAD: Final = b"reload"
@@ -18,13 +19,19 @@ Numbers = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What a worker is to do: the whole configuration, its sockets by their descriptors, the address and the
-    UDP ports that they are bound to."""
+    """What a worker is to do: the whole configuration; of exports its sockets by their descriptors, the
+    address and the UDP ports that they are bound to; of packets its rings."""
 
     config: Config
-    sockets: Numbers
-    address: str
-    ports: tuple[int, ...]
+    sockets: Numbers = ((), (), ())
+    address: str = ""
+    ports: tuple[int, ...] = ()
+    rings: tuple[Handed, ...] = ()
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All that it is to have."""
+        return (*(n for kind in self.sockets for n in kind), *(ring.descriptor for ring in self.rings))
 
 
 class Family(msgspec.Struct, frozen=True, array_like=True):

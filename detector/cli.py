@@ -101,6 +101,11 @@ def _collect_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.Arg
     packets.add_argument(
         "replay", nargs="*", metavar="FILE", help="captures or folders of them; - is standard input"
     )
+    packets.add_argument(
+        "--follow",
+        metavar="DIR",
+        help="captures that somebody rotates there, as they are written, as one run",
+    )
     _capture_options(packets)
     flows = what.add_parser("flows", help="NetFlow and IPFIX datagrams, over UDP or in captures")
     flows.add_argument("replay", nargs="*", metavar="FILE", help="captures instead of receiving")
@@ -122,7 +127,7 @@ def _collect_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.Arg
         )
         command.set_defaults(once=True)
     packets.set_defaults(kind="packets")
-    flows.set_defaults(kind="flows")
+    flows.set_defaults(kind="flows", follow="")
     return packets, flows
 
 

@@ -15,14 +15,13 @@ from prometheus_client import CollectorRegistry
 from collectors.importing.collector import Config as ImportConfig
 from collectors.importing.metrics import Metrics as ImportMetrics
 from collectors.kafka.sender import Sender, new_life
-from collectors.netflow.ports import Share
 from detector import app, importing, live, workers
 from detector.config import Config
 from detector.errors import ConfigError, InputError
 from detector.exporters.http import Http
 from detector.exporters.report import FileReport, ScanIncident
 from detector.goflow2 import Output
-from detector.links import WAIT_S, Inputs, Links, inputs
+from detector.links import WAIT_S, Given, Inputs, Links, inputs
 from detector.notify import Notifier
 from detector.reading import Reading, printable
 from detector.reload import Reloads
@@ -39,6 +38,7 @@ OnStop = Callable[[Callable[[], None]], None]
 def collect(config: Config, options: argparse.Namespace, say: Say, show: Show, on_stop: OnStop) -> int:
     """Do the work of ``poolwatch collect``; the exit status."""
     pace = live.pace_of(config, options)
+    follow = _following(config, options)
     imports = importing.wanted(config.collectors.imports, options) if options.kind == "flows" else None
     if imports is not None:
         if config.bus != "kafka":
@@ -49,14 +49,29 @@ def collect(config: Config, options: argparse.Namespace, say: Say, show: Show, o
             raise ConfigError('collectors.netflow.goflow2.topic: it is sent to over Kafka: set bus = "kafka"')
         if options.replay:
             return live.serve(config, options, say, show, on_stop)
+        if options.kind == "packets" and workers.count(config, options.kind) > 1:
+            say('one process captures and judges: workers are for bus = "kafka"')
         return live.collect_live(config, options, say, show, on_stop)
     wanted = None if options.replay else inputs(config, options)
-    if wanted is not None and options.kind == "flows" and workers.count(config) > 1:
+    if wanted is not None and workers.count(config, options.kind) > 1:
         return workers.serve(config, options, wanted, say, on_stop)
     station = Station(config, options, say, on_stop)
     if wanted is None:
-        return station.files(options.replay, options.kind, pace)
+        return station.files(options.replay, options.kind, pace, follow)
     return station.live(wanted, options.seconds)
+
+
+def _following(config: Config, options: argparse.Namespace) -> str | None:
+    """The file that remembers how far a folder was followed, or "", where one is to be: it stands for the
+    FILE then.  Raises ConfigError where it is not alone."""
+    named = options.replay or options.interface if options.kind == "packets" else True
+    if options.follow and named:
+        raise ConfigError("--follow reads one folder: no FILE and no --interface beside it")
+    options.follow = options.follow or ("" if named else config.collectors.capture.follow)
+    if not options.follow:
+        return None
+    options.replay = [options.follow]
+    return config.collectors.capture.follow_state
 
 
 class Station:
@@ -102,24 +117,28 @@ class Station:
         sender = self._sender
         return sender.delivered, sender.rows, sender.octets, sender.refused, sender.failed
 
-    def files(self, paths: list[str], kind: str, pace: float) -> int:
+    def files(self, paths: list[str], kind: str, pace: float, follow: str | None = None) -> int:
         """Send files, each a run of its own, as is a folder of rotated ones, as fast as the brokers take
-        them.  Metrics are served with --listen only: several that read files on one host would want the same
-        port."""
+        them; with ``follow`` see ``Reading``.  Metrics of files are served with --listen only: several that
+        read files on one host would want the same port."""
         status = 0
         with ExitStack() as stack:
             stack.enter_context(self._sender)
             if kind == "flows":
                 stack.enter_context(self._output)
-            if self._serve_files:
+            if self._serve_files or follow is not None:
                 stack.enter_context(self._http)
             app.warm_kernels(self._say)
             self._ready = True
+            if follow is not None:
+                stack.enter_context(self._notify)
+                self._notify.status = f"following {paths[0]}"
+                self._say(self._notify.status)
             for path in paths:
                 if self._stop.is_set():
                     break
                 try:
-                    errors = self._file(path, kind, pace)
+                    errors = self._file(path, kind, pace, follow)
                 except InputError as error:
                     errors = [str(error)]
                 for told in errors:
@@ -133,14 +152,20 @@ class Station:
         if kind == "flows" and (told := self._output.told()):
             self._say(told)
 
-    def _file(self, path: str, kind: str, pace: float) -> list[str]:
+    def _file(self, path: str, kind: str, pace: float, follow: str | None) -> list[str]:
         sender, site = self._sender, self._site
         life = new_life()
         name = "stdin" if path == "-" else printable(Path(path).name)[:MOST_NAME]
         feed = sender.feed(f"{name}@{life}", life, blocking=True)
         packets = site.packet_collector(sender.partitions, feed.publish)
         beside = self._output.beside(feed.publish, blocking=True) if kind == "flows" else (feed.publish, None)
-        reading = Reading(path, kind, packets, lambda: site.flow_collector(sender.partitions, *beside))
+        reading = Reading(
+            path,
+            kind,
+            packets,
+            lambda: site.flow_collector(sender.partitions, *beside),
+            follow=follow,
+        )
         before = sender.lost
 
         def stopped() -> bool:
@@ -185,13 +210,13 @@ class Station:
         self,
         wanted: Inputs,
         seconds: float | None,
-        share: Share | None = None,
+        given: Given | None = None,
         turned: Callable[[], None] = lambda: None,
     ) -> int:
         """Capture, or receive exports, until told to stop, and send what that gives; what finds no room is
-        given up.  A worker is given its ``share`` of the sockets, and has no face of its own: ``turned`` is
-        called at every turn."""
-        links = Links(wanted, self.registry, self._site.netflow.socket_drops.inc, self._say, share)
+        given up.  A worker is ``given`` its share of sockets and rings, and has no face of its own:
+        ``turned`` is called at every turn."""
+        links = Links(wanted, self.registry, self._site.netflow.socket_drops.inc, self._say, given)
         links.reloads(self.reloads)
         with ExitStack() as stack:
             stack.enter_context(self._sender)
@@ -201,7 +226,7 @@ class Station:
             stack.enter_context(links)
             links.confine()
             self._ready = True
-            if share is None:
+            if given is None:
                 stack.enter_context(self._http)
                 stack.enter_context(self._notify)
             feed = self._sender.feed()

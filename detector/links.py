@@ -28,7 +28,7 @@ from collectors.netflow.receiving import Metrics as ReceivingMetrics
 from collectors.netflow.receiving import Receiving
 from collectors.packet import tap
 from collectors.packet.pcapfile import Block
-from collectors.packet.sources import CaptureConfig
+from collectors.packet.sources import CaptureConfig, Handed
 from detector.config import Config
 from detector.errors import ConfigError, InputError
 from detector.reload import Reloads
@@ -64,6 +64,13 @@ class Inputs(NamedTuple):
             over += [f"TLS {self.netflow.tls.port}"] if self.netflow.tls.port else []
             where.append(f"{self.address} {', '.join(over)}")
         return " and ".join(where)
+
+
+class Given(NamedTuple):
+    """What somebody else has opened for this process: sockets of exports, rings of interfaces."""
+
+    share: Share | None = None
+    rings: tuple[Handed, ...] = ()
 
 
 def inputs(config: Config, options: argparse.Namespace) -> Inputs:
@@ -167,15 +174,17 @@ class Links(AbstractContextManager["Links"]):
         registry: CollectorRegistry,
         lost: Callable[[int], None],
         say: Callable[[str], None],
-        share: Share | None = None,
+        given: Given | None = None,
     ) -> None:
         """``lost`` is told of datagrams that the kernel had no room for, ``say`` why there is no capture.
-        ``share`` are sockets of exports that somebody else has opened.  Raises ConfigError."""
+        What is ``given`` is not opened here.  Raises ConfigError."""
+        given = given or Given()
         self._wanted = wanted
         self._say = say
-        self._tap = tap.Tap(wanted.capture, tap.Metrics(registry)) if wanted.capture.interface else None
+        capture = wanted.capture
+        self._tap = tap.Tap(capture, tap.Metrics(registry), handed=given.rings) if capture.interface else None
         self._lost = lost
-        self._share = share
+        self._share = given.share
         self._allowed = _allowed(wanted.netflow)
         if wanted.address:
             _may_write(wanted.netflow.templates_file)

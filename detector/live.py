@@ -77,6 +77,7 @@ def serve(
     with service:
         with Screen(service) as screen:
             turn = _Turn(service, screen, say)
+            turn.follow = config.collectors.capture.follow_state if _follows(options) else None
             files, found, status = _replay(turn, paths, pace, stop, options.kind or "any", held)
             if not options.once and not stop.is_set():
                 where = options.listen or config.http.listen
@@ -94,6 +95,10 @@ def serve(
     return status
 
 
+def _follows(options: argparse.Namespace) -> bool:
+    return options.command == "collect" and bool(options.follow)
+
+
 class _Turn:
     """What the loop does over and over: it hears live links, if any, says that it lives, and draws."""
 
@@ -103,6 +108,7 @@ class _Turn:
         self._screen = screen
         self._links = service.links
         self.live: app.Live | None = None
+        self.follow: str | None = None
         if self._links is not None and (self._links.captures or self._links.receives):
             name = str(self._links)
             self.live = app.Live(service, name, captures=self._links.captures, receives=self._links.receives)
@@ -126,7 +132,7 @@ class _Turn:
     def replay(self, path: str, kind: str, held: app.Held | None) -> app.Replay:
         """A file that is replayed beside them."""
         beside = self.live.refused if self.live is not None else None
-        return app.Replay(self._service.detector, path, self._service.sink, kind, held, beside)
+        return app.Replay(self._service.detector, path, self._service.sink, kind, held, beside, self.follow)
 
     def finish(self) -> tuple[list[FileReport], list[ScanIncident]]:
         """What came of the live links."""

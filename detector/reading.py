@@ -3,6 +3,7 @@
 A path in; calls of collectors that somebody else has wired out.
 """
 
+import logging
 import os
 import select
 import sys
@@ -16,17 +17,27 @@ from typing import IO
 import numpy as np
 
 from collectors.app import exports
-from collectors.errors import DecodeError
+from collectors.errors import DecodeError, Reason
 from collectors.netflow.collector import Collector as NetflowCollector
 from collectors.packet import pcapfile
 from collectors.packet.collector import Collector
+from collectors.packet.gunzip import Reader
+from collectors.packet.sources import nothing
 from detector.errors import InputError
+from detector.rotation import Rotation
 
 STEP_S = 0.05
 PACKETS, FLOWS = "packets", "flows"
 BLANK_BLOCKS = 8
 WAIT_S = 0.25
 MOST_HELD = 256
+# Of a silent live input what waits is sent; its time goes on so far and no further, for the next frame may
+# only have been long on its way.
+MOST_QUIET_NS = 2_000_000_000
+CUT = {
+    Reason.TRUNCATED: "it ends within a record: what was sent was cut short",
+    Reason.LENGTH: "a record has a length that cannot be: what is behind it was not read",
+}
 CAPTURE_SUFFIXES = (".pcap", ".pcapng", ".cap", ".pcap.gz", ".pcapng.gz", ".cap.gz")
 
 
@@ -105,7 +116,8 @@ class Reading:
     exports on the known ports, which are no longer looked for once ``BLANK_BLOCKS`` blocks had none.
 
     ``flow_collector`` makes the collector of exports when the first one is found: most captures have none.
-    ``held`` may have the file open already.
+    ``held`` may have the file open already.  With ``follow`` the folder is followed as somebody rotates it,
+    without an end (``rotation``); it is the file that remembers how far, or "".
     """
 
     def __init__(
@@ -115,9 +127,16 @@ class Reading:
         packets: Collector,
         flow_collector: Callable[[], NetflowCollector],
         held: Held | None = None,
+        follow: str | None = None,
     ) -> None:
         self._path = path
         self._held = held
+        self._follow = follow
+        # What comes as it is captured: its time goes on by the clock while nothing comes.
+        self._live = follow is not None or path == "-"
+        self._idle: Callable[[], None] = lambda: None
+        self._newest_ns = 0
+        self._heard_s = 0.0
         self._kind = kind
         self._packets = packets
         self._flow_collector = flow_collector
@@ -145,6 +164,12 @@ class Reading:
             progress(self._position())
             return stopped()
 
+        def idle() -> None:
+            self._go_on()
+            fed()
+            progress(self._position())
+
+        self._idle = idle
         for block in _paced(self._blocks(stopped), pace, waiting):
             self.tally.add(block)
             self._feed(block)
@@ -158,6 +183,9 @@ class Reading:
             self._exports.finish()
 
     def _blocks(self, stopped: Callable[[], bool]) -> Iterator[pcapfile.Block]:
+        if self._follow is not None:
+            yield from self._followed(self._follow, stopped)
+            return
         files = self._held.captures(self._path) if self._held else captures([self._path])
         folder = files != [self._path]
         if not files:
@@ -165,12 +193,29 @@ class Reading:
         for path in files:
             try:
                 with self._held.take(path) if self._held else _open(path) as self._file:
-                    yield from _frames(path, self._file, stopped)
+                    for block in _frames(path, _Interruptible(self._file, stopped, self._idle)):
+                        if path == "-" and not stopped():
+                            told = (CUT[why] for why in CUT if why in block.refused)
+                            self.errors += [f"{path}: {one}" for one in told]
+                        yield block
                     self._done += _position(self._file)
             except InputError as error:
                 self.errors.append(str(error))
                 if not folder or len(self.errors) == len(files):
                     raise
+
+    def _followed(self, state: str, stopped: Callable[[], bool]) -> Iterator[pcapfile.Block]:
+        rotation = Rotation(self._path, state, stopped, self._idle)
+        log = logging.getLogger("poolwatch")
+        for path, growing, self._file in rotation.files():
+            log.info("reading file=%s", printable(path))
+            try:
+                yield from _frames(path, growing)
+            except InputError as error:
+                log.warning("%s", printable(str(error)))
+            if growing.overwritten:
+                log.warning("overwritten while it was read file=%s", printable(path))
+            self._done += _position(self._file)
 
     def _position(self) -> int:
         """Octets read so far."""
@@ -180,7 +225,7 @@ class Reading:
 
     def _feed(self, block: pcapfile.Block) -> None:
         if self._kind != FLOWS:
-            self._packets.feed(block)
+            self._take(block)
         if self._kind == PACKETS or self._blank_blocks >= BLANK_BLOCKS:
             return
         found = exports(block, any_port=self._kind == FLOWS)
@@ -190,38 +235,63 @@ class Reading:
                 self._exports = self._flow_collector()
             self._exports.feed(found)
 
+    def _take(self, block: pcapfile.Block) -> None:
+        """Give frames to the packet collector; live ones as received at their own time, second by second."""
+        if not self._live:
+            self._packets.feed(block)
+            return
+        self._heard_s = time.monotonic()
+        newest = np.maximum(np.maximum.accumulate(block.t_ns), self._newest_ns)
+        edges = np.flatnonzero(np.diff(newest // 1_000_000_000)) + 1
+        for a, b in pairwise([0, *edges.tolist(), newest.size]):
+            self._newest_ns = int(newest[b - 1]) if b else self._newest_ns
+            self._packets.feed(block.part(a, b), self._newest_ns)
+
+    def _go_on(self) -> None:
+        """While nothing comes: have what waits sent."""
+        if self._live and self._kind != FLOWS and self._newest_ns:
+            quiet_ns = int((time.monotonic() - self._heard_s) * 1e9)
+            self._packets.feed(nothing(), self._newest_ns + min(quiet_ns, MOST_QUIET_NS))
+
 
 def _open(path: str) -> IO[bytes]:
     try:
         if path == "-":
-            return os.fdopen(os.dup(sys.__stdin__.fileno()), "rb")  # type: ignore[union-attr]
-        return Path(path).open("rb")
+            return os.fdopen(os.dup(sys.__stdin__.fileno()), "rb", buffering=0)  # type: ignore[union-attr]
+        # What lies in a buffer does not wake who waits for a pipe.
+        return Path(path).open("rb", buffering=0)
     except (OSError, AttributeError, ValueError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _frames(path: str, file: IO[bytes], stopped: Callable[[], bool]) -> Iterator[pcapfile.Block]:
+def _frames(path: str, file: Reader) -> Iterator[pcapfile.Block]:
     try:
-        yield from pcapfile.blocks(_Interruptible(file, stopped))
+        yield from pcapfile.blocks(file)
     except (DecodeError, OSError) as error:
         raise InputError(f"{path}: {error}") from None
 
 
 class _Interruptible:
     """A file that is read as far as it comes, and is at its end once ``stopped`` says so: a live pipe may be
-    silent for long."""
+    silent for long, and ``idle`` is called meanwhile."""
 
-    def __init__(self, file: IO[bytes], stopped: Callable[[], bool]) -> None:
+    def __init__(self, file: IO[bytes], stopped: Callable[[], bool], idle: Callable[[], None]) -> None:
         self._file = file
         self._stopped = stopped
+        self._idle = idle
         self._waits = not file.seekable()
 
     def read(self, n: int) -> bytes:
         """Up to ``n`` octets, as soon as there are any; none at the end."""
         while self._waits and not self._stopped():
             if select.select([self._file], [], [], WAIT_S)[0]:
-                return self._file.read1(n)  # type: ignore[attr-defined]
+                break
+            self._idle()
         return b"" if self._stopped() else self._file.read(n)
+
+    def ready(self) -> bool:
+        """Whether there is more now."""
+        return not self._waits or bool(select.select([self._file], [], [], 0)[0])
 
 
 def _position(file: IO[bytes]) -> int:

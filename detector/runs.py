@@ -84,7 +84,7 @@ class Line:
 
 class Replay:
     """One file through collectors, bus and engine: a run of its own.  ``reading.Reading`` says what ``kind``
-    is, and what ``held`` is; ``beside`` counts what live links beside it refuse, by reason."""
+    and what ``held`` and ``follow`` are; ``beside`` counts what live links beside it refuse, by reason."""
 
     def __init__(
         self,
@@ -94,13 +94,15 @@ class Replay:
         kind: str = "any",
         held: Held | None = None,
         beside: Mapping[str, int] | None = None,
+        follow: str | None = None,
     ) -> None:
         self._detector = detector
         self._beside = {} if beside is None else beside
         self._path = path
         self._line = Line(detector, path, sink)
         self._line.bus.spill = self._drain
-        self._reading = Reading(path, kind, self._line.packet_collector(), self._line.flow_collector, held)
+        packets = self._line.packet_collector()
+        self._reading = Reading(path, kind, packets, self._line.flow_collector, held, follow)
         self._flows = 0
         self._refused = self._refusals()
 

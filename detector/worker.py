@@ -1,4 +1,4 @@
-"""One worker of ``poolwatch collect flows``: sockets that were opened for it in, rows on Kafka out.
+"""One worker of ``poolwatch collect``: sockets and rings that were opened for it in, rows on Kafka out.
 
 ``python -m detector.worker FD`` is started by ``workers`` and by nobody else.  FD is a socket of packets to
 it: the orders come first, then wishes (``RELOAD``, ``STOP``); what we tell goes back, a packet a second, with
@@ -65,6 +65,15 @@ class _Channel:
             return
 
 
+def _given(orders: Orders) -> tuple[links.Inputs, links.Given]:
+    """What to listen to, and what was opened for that: of exports and packets one."""
+    config = orders.config.collectors
+    if orders.rings:
+        return links.Inputs(config.capture), links.Given(rings=orders.rings)
+    wanted = links.Inputs(type(config.capture)(), orders.address, orders.ports, netflow=config.netflow)
+    return wanted, links.Given(taken_over(orders.sockets))
+
+
 def main() -> int:
     """Entry point; the exit status is that of ``poolwatch collect``."""
     channel = socket.socket(fileno=int(sys.argv[1]))
@@ -81,10 +90,8 @@ def main() -> int:
     try:
         station = Station(orders.config, argparse.Namespace(listen=None), lambda _: None, stops.append)
         heard = _Channel(channel, station, stop)
-        config = orders.config.collectors
-        wanted = links.Inputs(config.capture, orders.address, orders.ports, netflow=config.netflow)
-        wanted = wanted._replace(capture=type(config.capture)())
-        status = station.live(wanted, None, taken_over(orders.sockets), heard.turn)
+        wanted, given = _given(orders)
+        status = station.live(wanted, None, given, heard.turn)
         heard.tell()
         return status
     except ConfigError as error:

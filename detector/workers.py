@@ -1,13 +1,14 @@
-"""``poolwatch collect flows`` by several processes: exporters shared among workers, one face to the outside.
+"""``poolwatch collect`` by several processes: the work shared among workers, one face to the outside.
 
-This process opens the sockets, starts the workers and looks after them; it serves the metrics of all (each
-sample with the label ``worker``), their health, systemd and signals.  It decodes nothing.  Workers are fresh
-processes, not forks: nothing is shared but sockets and compiled kernels on disk, and no lock stands between
-them.  The kernel gives each exporter to one worker by its address (``collectors.netflow.steering``).
+This process opens the sockets or rings, starts the workers and looks after them; it serves the metrics of all
+(each sample with the label ``worker``), their health, systemd and signals.  It decodes nothing.  Workers are
+fresh processes, not forks: nothing is shared but what was opened and compiled kernels on disk, and no lock
+stands between them.  What the kernel gives to which of them is told in ``shares``.
 
-A worker that dies is started again, on the same sockets: what came meanwhile waits in their buffers, and the
-exporters of the others notice nothing.  One that dies before it was ever ready, or more than ``MOST_DEATHS``
-times in ``DEATHS_S``, ends the whole with its status: then it is no accident, and systemd says the rest.
+A worker that dies is started again, on the same sockets or rings: what came meanwhile waits there, and the
+others notice nothing.  One that dies before it was ever ready, that cannot be started, or that dies more than
+``MOST_DEATHS`` times in ``DEATHS_S``, ends the whole with its status: then it is no accident, and systemd
+says the rest.
 """
 
 import argparse
@@ -25,18 +26,16 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from collectors.netflow.ports import Ports
-from detector import app
+from detector import app, shares
 from detector.channel import MOST_BYTES, RELOAD, STOP, Family, News, Orders, unpacked
 from detector.config import Config
 from detector.errors import InputError
 from detector.exporters.http import Http
-from detector.links import Inputs, Links, opened
+from detector.links import Inputs, Links
 from detector.notify import Notifier
 from detector.reload import Reloads
 from detector.site import Site
@@ -51,9 +50,11 @@ RELOAD_S: Final = 30.0
 WAIT_S: Final = 0.2
 
 
-def count(config: Config) -> int:
-    """How many workers are wanted."""
-    return config.collectors.netflow.workers or len(os.sched_getaffinity(0))
+def count(config: Config, kind: str) -> int:
+    """How many workers are wanted: of ``packets`` or of ``flows``."""
+    collectors = config.collectors
+    wanted = collectors.capture.workers if kind == "packets" else collectors.netflow.workers
+    return wanted or len(os.sched_getaffinity(0))
 
 
 class Metrics:
@@ -87,10 +88,9 @@ class Merged(Collector):
 class Worker:
     """One of them, from outside."""
 
-    def __init__(self, number: int, orders: Orders, descriptors: tuple[int, ...]) -> None:
+    def __init__(self, number: int, orders: Orders) -> None:
         self.number = number
         self._orders = orders
-        self._descriptors = descriptors
         self._process: subprocess.Popen[bytes] | None = None
         self.channel: socket.socket | None = None
         self.news: News | None = None
@@ -105,14 +105,15 @@ class Worker:
         return self._process.pid if self._process is not None else 0
 
     def start(self) -> None:
-        """Begin.  It has its own session: a signal to our group is ours to pass on."""
+        """Begin.  It has its own session: a signal to our group is ours to pass on.  Raises OSError where it
+        cannot be started."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MOST_BYTES)
         with theirs:
             command = [sys.executable, "-P", "-m", "detector.worker", str(theirs.fileno())]
             self._process = subprocess.Popen(
-                command, pass_fds=(theirs.fileno(), *self._descriptors), stdin=subprocess.DEVNULL,
+                command, pass_fds=(theirs.fileno(), *self._orders.descriptors), stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
         ours.send(msgspec.msgpack.encode(self._orders))
@@ -206,35 +207,26 @@ class Crew:
         """Until told to stop; the exit status."""
         app.warm_kernels(self._say)
         with ExitStack() as stack:
-            ports = stack.enter_context(opened(self._wanted, workers))
-            if ports.workers < workers:
-                self._say("the kernel cannot steer exporters: one worker")
-            where = str(self._wanted._replace(ports=ports.ports))
-            self._workers = [self._made(n, ports) for n in range(ports.workers)]
+            given = stack.enter_context(shares.made(self._config, self._wanted, workers, self._say))
+            self._workers = [Worker(n, given.orders(n)) for n in range(given.workers)]
             stack.callback(self._end)
             for worker in self._workers:
+                self._metrics.restarts.labels(str(worker.number))
                 self._start(worker)
+            given.confine()
             stack.enter_context(self._http)
             stack.enter_context(self._notify)
-            status = self._loop(time.monotonic() + seconds if seconds else None, where)
+            status = self._loop(time.monotonic() + seconds if seconds else None, str(given))
             self._notify.stopping()
             stopped = self._finish()
         self._say(self._told())
         return status or stopped
 
-    def _made(self, number: int, ports: Ports) -> Worker:
-        netflow = self._config.collectors.netflow
-        netflow = replace(netflow, id=f"{netflow.id[:60]}-{number}", workers=1)
-        if path := netflow.templates_file:
-            netflow = replace(netflow, templates_file=f"{path}-{number}")
-        config = replace(self._config, collectors=replace(self._config.collectors, netflow=netflow))
-        numbers = ports.share(number).numbers()
-        orders = Orders(config, numbers, self._wanted.address, ports.ports)
-        self._metrics.restarts.labels(str(number))
-        return Worker(number, orders, tuple(n for kind in numbers for n in kind))
-
     def _start(self, worker: Worker) -> None:
-        worker.start()
+        try:
+            worker.start()
+        except OSError as error:
+            raise InputError(f"worker {worker.number} cannot be started: {error}") from None
         if worker.channel is not None:
             self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         self._metrics.running.set(sum(bool(w.pid) for w in self._workers))
@@ -270,7 +262,11 @@ class Crew:
         now = time.monotonic()
         if not worker.pid:
             if now >= worker.start_at_s:
-                self._start(worker)
+                try:
+                    self._start(worker)
+                except InputError as error:
+                    self._log.error("all ends: %s", error)
+                    return 1
             return None
         channel = worker.channel
         status = worker.ended()
@@ -340,7 +336,5 @@ def serve(
     say: Callable[[str], None],
     on_stop: Callable[[Callable[[], None]], None],
 ) -> int:
-    """Do the work of ``poolwatch collect flows`` by several workers; the exit status."""
-    if not wanted.address:
-        raise InputError("workers receive exports, and nothing else")
-    return Crew(config, options, wanted, say, on_stop).run(count(config), options.seconds)
+    """Do the work of ``poolwatch collect`` by several workers; the exit status."""
+    return Crew(config, options, wanted, say, on_stop).run(count(config, options.kind), options.seconds)

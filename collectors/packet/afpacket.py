@@ -3,30 +3,37 @@
 The filter is attached before the socket is bound, and a socket that is not bound receives nothing: no frame
 gets in that it would have kept out.  What a NIC or the kernel merges (LRO, GRO, TSO on our own sending) comes
 as one frame of up to 64 KiB, and is read as such.
+
+A ring of a group is shut by a filter until it is a member: else it would get the others' frames too.  Rings
+that are opened for workers stay shut until their worker is there to read.
 """
 
 import ctypes
 import errno
 import fcntl
+import hashlib
 import mmap
 import os
+import secrets
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final
 
 import numpy as np
+from msgspec import structs
 
-from collectors.errors import InputError
-from collectors.packet import bpf, ring
+from collectors.errors import ConfigError, InputError
+from collectors.packet import bpf, ring, steering
 from collectors.packet.pcapfile import Block
-from collectors.packet.sources import CaptureConfig, Drops, nothing
+from collectors.packet.sources import CaptureConfig, Drops, Handed, nothing
 
 # asm-generic/socket.h, linux/sockios.h, linux/if.h
 _SO_ATTACH_FILTER: Final = 26
+_SO_DETACH_FILTER: Final = 27
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCGIFHWADDR: Final = 0x8927
 _IFF_UP: Final = 0x1
@@ -59,59 +66,153 @@ def _index(interface: str) -> int:
         return 0
 
 
-def _attach(opened: socket.socket, program: bytes) -> None:
-    if program:
-        held = ctypes.create_string_buffer(program, len(program))
-        fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))
-        opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+def _program(code: bytes) -> tuple[bytes, object]:
+    """struct sock_fprog of a program, and what must live as long as it is used."""
+    held = ctypes.create_string_buffer(code, len(code))
+    return struct.pack("@HP", len(code) // 8, ctypes.addressof(held)), held
+
+
+def _attach(opened: socket.socket, code: bytes) -> None:
+    told, _held = _program(code)
+    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, told)
+
+
+def admit(opened: socket.socket, code: bytes) -> None:
+    """Let in what the filter passes; without one everything."""
+    if code:
+        _attach(opened, code)
+        return
+    with suppress(FileNotFoundError):
+        opened.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+
+
+def opened(interface: str, config: CaptureConfig, *, shut: bool = False) -> tuple[socket.socket, Handed]:
+    """A bound socket with its ring, and what another process needs to take it over.  With ``shut`` nothing
+    gets in before ``admit``.  Raises OSError, InputError or ConfigError, and then holds nothing."""
+    index = _index(interface)
+    if not index:
+        told = f"there is none (but {', '.join(n for _, n in socket.if_nameindex())})"
+        raise OSError(errno.ENODEV, told)
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    try:
+        kind = _ask(made, interface, _SIOCGIFHWADDR)
+        if kind not in (*ring.ETHERNET, *ring.IP):
+            raise InputError(f"interface {interface}: neither Ethernet nor IP (ARPHRD {kind})")
+        ethernet = kind in ring.ETHERNET
+        code = bpf.program(
+            interface, ethernet=ethernet, expression=config.filter, snap_length=config.snap_length
+        )
+        made.setsockopt(ring.SOL_PACKET, ring.PACKET_VERSION, ring.TPACKET_V3)
+        made.setsockopt(ring.SOL_PACKET, ring.PACKET_RESERVE, ring.TAG)
+        wanted = ring.request(config.block_bytes, config.blocks, config.block_timeout_ms)
+        made.setsockopt(ring.SOL_PACKET, ring.PACKET_RX_RING, wanted)
+        admit(made, bpf.NOTHING if shut or config.fanout_group else code)
+        made.bind((interface, ring.ETH_P_ALL))
+        if config.promiscuous:
+            member = struct.pack("=iHH8x", index, ring.PACKET_MR_PROMISC, 0)
+            made.setsockopt(ring.SOL_PACKET, ring.PACKET_ADD_MEMBERSHIP, member)
+        if config.fanout_group:
+            _join(made, config.fanout_group, index, ethernet)
+        if not shut:
+            admit(made, code)
+    except BaseException:
+        made.close()
+        raise
+    return made, Handed(interface, index, made.fileno(), code)
+
+
+def seed_of(number: int) -> int:
+    """What steering begins with: the same for all that share the number."""
+    return int.from_bytes(hashlib.sha256(b"%d" % number).digest()[:4], "big")
+
+
+def _join(opened: socket.socket, number: int, index: int, ethernet: bool) -> None:
+    """Make the ring one of its group.  A group has one interface, which has another number once it was
+    deleted and made again: so has the group, and its old one may still be there."""
+    group = number + index & 0xFFFF
+    opened.setsockopt(ring.SOL_PACKET, ring.PACKET_FANOUT, group | ring.PACKET_FANOUT_CBPF << 16)
+    told, _held = _program(steering.program(seed_of(number), ethernet=ethernet))
+    opened.setsockopt(ring.SOL_PACKET, ring.PACKET_FANOUT_DATA, told)
+
+
+class Rings(AbstractContextManager["Rings"]):
+    """A ring on each interface for each of so many workers, opened on entering, shut until they are there.
+
+    They outlive a worker: what comes while one is started again waits in its ring.
+    """
+
+    def __init__(self, config: CaptureConfig, workers: int) -> None:
+        """``config`` is what the workers are to have.  Raises ConfigError where rings cannot be had."""
+        if config.source == "scapy" or not available():
+            raise ConfigError("collectors.capture.workers: only AF_PACKET shares an interface")
+        # Another one than those of other programs.
+        number = config.fanout_group or 1 + secrets.randbelow(0xFFFF)
+        self.config = structs.replace(config, fanout_group=number, workers=1)
+        self.workers = workers
+        self._given: list[list[Handed]] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Rings":
+        with ExitStack() as opening:
+            for _ in range(self.workers):
+                mine = []
+                for interface in dict.fromkeys(self.config.interface):
+                    with _told(interface):
+                        made, handed = opened(interface, self.config, shut=True)
+                    opening.enter_context(made)
+                    mine.append(handed)
+                self._given.append(mine)
+            self._stack = opening.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def share(self, worker: int) -> tuple[Handed, ...]:
+        """The rings of ``worker``."""
+        return tuple(self._given[worker])
+
+
+@contextmanager
+def _told(interface: str) -> Iterator[None]:
+    """What the system refuses as an InputError."""
+    try:
+        yield
+    except PermissionError as error:
+        raise InputError(f"interface {interface}: {error.strerror}; {_ADVICE}") from None
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"interface {interface}: {error.strerror}") from None
 
 
 class _Opened:
-    """A bound socket and its ring.  Raises OSError, InputError or ConfigError, and then holds nothing."""
+    """A bound socket and its ring, ours or ``handed`` to us.  Raises as ``opened`` does."""
 
-    def __init__(self, interface: str, config: CaptureConfig) -> None:
-        self.index = _index(interface)
-        if not self.index:
-            raise OSError(
-                errno.ENODEV, f"there is none (but {', '.join(n for _, n in socket.if_nameindex())})"
-            )
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    def __init__(self, interface: str, config: CaptureConfig, handed: Handed | None = None) -> None:
+        if handed is None:
+            self.socket, handed = opened(interface, config)
+        else:
+            self.socket = socket.socket(fileno=handed.descriptor)
+        self.index = handed.number
         try:
-            self._set_up(interface, config)
+            self._map(config)
+            # Now that there is somebody to read; where there was somebody before us it is open.
+            admit(self.socket, handed.program)
         except BaseException:
             self.socket.close()
             raise
 
-    def _set_up(self, interface: str, config: CaptureConfig) -> None:
-        opened = self.socket
-        kind = _ask(opened, interface, _SIOCGIFHWADDR)
-        if kind not in (*ring.ETHERNET, *ring.IP):
-            raise InputError(f"interface {interface}: neither Ethernet nor IP (ARPHRD {kind})")
-        program = bpf.program(
-            interface,
-            ethernet=kind in ring.ETHERNET,
-            expression=config.filter,
-            snap_length=config.snap_length,
-        )
-        opened.setsockopt(ring.SOL_PACKET, ring.PACKET_VERSION, ring.TPACKET_V3)
-        opened.setsockopt(ring.SOL_PACKET, ring.PACKET_RESERVE, ring.TAG)
-        wanted = ring.request(config.block_bytes, config.blocks, config.block_timeout_ms)
-        opened.setsockopt(ring.SOL_PACKET, ring.PACKET_RX_RING, wanted)
-        _attach(opened, program)
+    def _map(self, config: CaptureConfig) -> None:
         size = config.block_bytes * config.blocks
         # Unmapped, like the arrays that look into it, when the last of them is gone.
-        memory = mmap.mmap(opened.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        memory = mmap.mmap(self.socket.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._blocks = np.frombuffer(memory, np.uint8).reshape(config.blocks, config.block_bytes)
-        self._status = np.ndarray((config.blocks,), np.uint32, memory, ring.STATUS, (config.block_bytes,))
+        stride = (config.block_bytes,)
+        self._status = np.ndarray((config.blocks,), np.uint32, memory, ring.STATUS, stride)
         self._columns = ring.columns(config.block_bytes)
-        self._next = 0
-        opened.bind((interface, ring.ETH_P_ALL))
-        if config.promiscuous:
-            member = struct.pack("=iHH8x", self.index, ring.PACKET_MR_PROMISC, 0)
-            opened.setsockopt(ring.SOL_PACKET, ring.PACKET_ADD_MEMBERSHIP, member)
-        if config.fanout_group:
-            group = config.fanout_group | ring.PACKET_FANOUT_HASH << 16
-            opened.setsockopt(ring.SOL_PACKET, ring.PACKET_FANOUT, group)
+        sequence = np.ndarray((config.blocks,), np.uint64, memory, ring.SEQUENCE, stride)
+        self._next = ring.resumed(self._status.copy(), sequence)
 
     def take(self) -> Block | None:
         """The next retired block, if there is one; the kernel has it back at once."""
@@ -144,13 +245,19 @@ class Ring(AbstractContextManager["Ring"]):
     """
 
     def __init__(
-        self, interface: str, config: CaptureConfig, now: Callable[[], float] = time.monotonic
+        self,
+        interface: str,
+        config: CaptureConfig,
+        now: Callable[[], float] = time.monotonic,
+        handed: Handed | None = None,
     ) -> None:
+        """A ring that was ``handed`` to us is read first, as long as the interface is the same."""
         self.interface = interface
         self.up = False
         self.problem = ""
         self.reopened = 0
         self._config = config
+        self._handed = handed
         self._now = now
         self._opened: _Opened | None = None
         self._look_at = 0.0
@@ -158,14 +265,8 @@ class Ring(AbstractContextManager["Ring"]):
         self._sums = Drops()
 
     def __enter__(self) -> "Ring":
-        try:
-            self._opened = _Opened(self.interface, self._config)
-        except PermissionError as error:
-            raise InputError(f"interface {self.interface}: {error.strerror}; {_ADVICE}") from None
-        except InputError:
-            raise
-        except OSError as error:
-            raise InputError(f"interface {self.interface}: {error.strerror}") from None
+        with _told(self.interface):
+            self._opened = _Opened(self.interface, self._config, self._handed)
         self._look()
         return self
 

@@ -18,6 +18,8 @@ _NO_MASK: Final = 0xFFFFFFFF
 # pcap/dlt.h
 _EN10MB: Final = 1
 _RAW: Final = 12
+# BPF_RET | BPF_K: passes no frame.
+NOTHING: Final = struct.pack("=HBBI", 6, 0, 0, 0)
 
 
 class _Program(ctypes.Structure):

@@ -78,6 +78,8 @@ class _Window:
     def __init__(self, file: Reader, head: bytes, size: int) -> None:
         self._file = file
         self._into = getattr(file, "readinto", None)
+        # A live input tells whether there is more without waiting for it.
+        self._ready = getattr(file, "ready", lambda: True)
         self._size = size
         self.data = np.zeros(size + PADDING, np.uint8)
         self.data[: len(head)] = np.frombuffer(head, np.uint8)
@@ -93,7 +95,7 @@ class _Window:
         self.data, self.at, self.end = fresh, 0, left
         got = 0
         # A pipe gives little at a time, and a live one must not wait for much.
-        while self.end < self._size and not self.over and got < _ENOUGH:
+        while self.end < self._size and not self.over and got < _ENOUGH and (not got or self._ready()):
             n = self._fill(fresh[self.end : self._size])
             self.over = n == 0
             self.end += n

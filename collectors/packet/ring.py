@@ -22,7 +22,8 @@ PACKET_VERSION: Final = 10
 TPACKET_V3: Final = 2
 PACKET_RESERVE: Final = 12
 PACKET_FANOUT: Final = 18
-PACKET_FANOUT_HASH: Final = 0  # the kernel's flow hash, the same for both directions
+PACKET_FANOUT_DATA: Final = 22
+PACKET_FANOUT_CBPF: Final = 6  # as a program chooses
 ETH_P_ALL: Final = 0x0003
 
 TP_STATUS_KERNEL: Final = 0
@@ -36,6 +37,7 @@ STATUS: Final = 8
 _COUNT: Final = 12
 _FIRST: Final = 16
 LENGTH: Final = 20
+SEQUENCE: Final = 24
 _DESCRIPTION: Final = 48
 # struct tpacket3_hdr, 48 octets, and the struct sockaddr_ll behind it, 20.
 _HEADER: Final = 68
@@ -150,6 +152,16 @@ def frames(block: np.ndarray, out: Columns) -> Block:
     n, refused = walk_block(data, data.view(np.uint16), data.view(np.uint32), used, out)
     offset, captured, length, t_ns, link = (column[:n].copy() for column in out)
     return Block(data, offset, captured, length, t_ns, link, {Reason.LENGTH: refused} if refused else {})
+
+
+def resumed(status: np.ndarray, sequence: np.ndarray) -> int:
+    """The block to read next of a ring that somebody else has read from, by the blocks' status and numbers.
+
+    The kernel numbers a block, from 1, when it opens it.  The oldest that is ours comes next; where none is,
+    the one that is being filled, which is the newest.
+    """
+    ours = np.flatnonzero(status & TP_STATUS_USER)
+    return int(ours[np.argmin(sequence[ours])] if ours.size else np.argmax(sequence))
 
 
 def warm() -> None:

@@ -14,7 +14,12 @@ WHOLE: Final = 262144
 
 
 class CaptureConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Live capture.  The ring of each interface is ``block_bytes * blocks`` of memory."""
+    """Live capture.  The ring of each interface, and of each worker, is ``block_bytes * blocks`` of memory.
+
+    64 MiB hold half a second of a full link of 1 Gbit/s, 50 ms of one of 10 Gbit/s: what a reader that was
+    away may have missed.  A block of 1 MiB is 2,200 frames of mean size, so that what is done once a block
+    costs nothing, and is still in the processor's cache when it is read.
+    """
 
     interface: Annotated[tuple[Name, ...], msgspec.Meta(max_length=16)] = ()
     # AF_PACKET's ring where there is one, else scapy.
@@ -27,10 +32,26 @@ class CaptureConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     # As pcap-filter(7).  The kernel has taken the outermost VLAN tag off when it looks.
     filter: Annotated[str, msgspec.Meta(max_length=4096)] = ""
     snap_length: Annotated[int, msgspec.Meta(ge=64, le=WHOLE)] = WHOLE
-    # Rings of several processes that share this number share an interface by symmetric hash.  0: alone.
+    # Processes with a ring each on every interface, which share its connections.  0: one a core.
+    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
+    # Rings of processes that share this number share their interfaces by ``steering``.  0: alone.
     fanout_group: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    # A folder into which somebody rotates captures, to be followed instead; and the file that remembers over
+    # a restart how far that went.  Empty: none.
+    follow: str = ""
+    follow_state: str = ""
     # Who to be once all is open, where we are root.  Empty: stay.
     user: Annotated[str, msgspec.Meta(max_length=64)] = "nobody"
+
+
+class Handed(NamedTuple):
+    """A bound socket with its ring that another process has opened for this one: the interface and its
+    number, the descriptor, and the filter that lets frames in (none: all)."""
+
+    interface: str
+    number: int
+    descriptor: int
+    program: bytes
 
 
 class Drops(NamedTuple):

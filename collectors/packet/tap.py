@@ -2,7 +2,7 @@
 
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Final
 
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from collectors.errors import ConfigError
 from collectors.packet import afpacket, scapysource
 from collectors.packet.pcapfile import Block
-from collectors.packet.sources import CaptureConfig, Drops, Source, nothing
+from collectors.packet.sources import CaptureConfig, Drops, Handed, Source, nothing
 
 COUNT_S: Final = 1.0
 
@@ -35,24 +35,29 @@ class Metrics:
         )
 
 
-def source(interface: str, config: CaptureConfig) -> Source:
-    """The source that the configuration asks for; nothing is opened."""
+def source(interface: str, config: CaptureConfig, handed: Handed | None = None) -> Source:
+    """The source that the configuration asks for, or what was ``handed`` to us; nothing is opened."""
     if config.source == "afpacket" and not afpacket.available():
         raise ConfigError("source = 'afpacket': this system has no AF_PACKET, try 'scapy'")
     if config.source == "scapy" or not afpacket.available():
         return scapysource.ScapySource(interface, config)
-    return afpacket.Ring(interface, config)
+    return afpacket.Ring(interface, config, handed=handed)
 
 
 class Tap(AbstractContextManager["Tap"]):
-    """The sources of a configuration, opened on entering and read in turn."""
+    """The sources of a configuration, opened on entering, or ``handed`` to us; and read in turn."""
 
     def __init__(
-        self, config: CaptureConfig, metrics: Metrics, now: Callable[[], float] = time.monotonic
+        self,
+        config: CaptureConfig,
+        metrics: Metrics,
+        now: Callable[[], float] = time.monotonic,
+        handed: Sequence[Handed] = (),
     ) -> None:
         if not config.interface:
             raise ConfigError("no interface to capture on")
-        self.sources = tuple(source(name, config) for name in dict.fromkeys(config.interface))
+        given = {one.interface: one for one in handed}
+        self.sources = tuple(source(n, config, given.get(n)) for n in dict.fromkeys(config.interface))
         self._metrics = metrics
         self._now = now
         self._stack = ExitStack()

@@ -1,17 +1,27 @@
-"""The whole live path at rising rates: ring, collector and detector in one process, as in ``poolwatch run``.
+"""Live capture at rising rates: workers that collect, then ring, collector and detector in one process.
 
-    .venv/bin/python tests/bench/live.py [--seconds 4] [--packets 500000] [--rates 50,100]
+    .venv/bin/python tests/bench/live.py [--seconds 4] [--packets 500000] [--rates 50,100] [--only workers]
 
-Root only.  In a network namespace of its own a second process sends the mixed capture of ``packets.py`` into
-a veth pair at each rate; here a loop as that of ``poolwatch run`` reads the ring, collects, judges.  Dropped
+Root only.  First tcpreplay (Debian's; left out where it is not there) sends the mixed capture of
+``packets.py`` into a veth pair, and 1 and 2 workers read it: processes with a ring each, as ``collect
+packets`` has them, whose collectors publish to nobody.  The last line has tcpreplay at its top speed.  CPU
+seconds are those of tcpreplay, which does the kernel's work of delivery too, and of the workers.
+
+Then the whole path, as in ``poolwatch run``: in a network namespace of its own a second process sends the
+same capture at each rate; here a loop as that of ``poolwatch run`` reads the ring, collects, judges.  Dropped
 is the kernel's own count.  Then, at half the highest rate without a drop, miners of ``pcaps/`` are sent
 beside it, each under an address of its own: the latency of an alert is from the sending of the last frame
 that it takes to the transition.  All processes share the machine's cores.  Report only: exit status 0.
 """
 
 import argparse
+import json
 import os
+import re
+import resource
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from ipaddress import IPv4Address
@@ -21,12 +31,13 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "helpers")]
 
 import netns  # noqa: E402
+import numpy as np  # noqa: E402
 import packets  # noqa: E402
 import ring as ringbench  # noqa: E402
 from rewrite_captures import readdress  # noqa: E402
 
 from collectors.packet import afpacket, pcapfile  # noqa: E402
-from collectors.packet.sources import CaptureConfig  # noqa: E402
+from collectors.packet.sources import CaptureConfig, Handed  # noqa: E402
 from detector import app  # noqa: E402
 from detector.config import Config  # noqa: E402
 
@@ -109,24 +120,108 @@ def latencies(config: CaptureConfig, sender, rate: int, count: int) -> None:
     )
 
 
+def working(handed: Handed, config: CaptureConfig, ready: int, told: int, seconds: float) -> None:
+    """A worker, in a process of its own: read until nothing comes any more, and say what came."""
+    feed = ringbench.collecting()
+    with afpacket.Ring(handed.interface, config, handed=handed) as source:
+        os.write(ready, b"1")
+        began, cpu, seen, last = time.monotonic(), time.process_time(), 0, time.monotonic()
+        # tcpreplay takes its time to load the capture.
+        while time.monotonic() - last < (2 if seen else 60) and time.monotonic() - began < seconds + 90:
+            block = source.read(0.1)
+            feed(block)
+            if block.offset.size:
+                seen, last = seen + block.offset.size, time.monotonic()
+        drops = source.statistics().drops
+    os.write(told, json.dumps([seen, drops, time.process_time() - cpu]).encode())
+
+
+def replay(path: Path, rate: int, seconds: float) -> tuple[int, float, float]:
+    """Have tcpreplay send it over and over; packets, seconds and CPU seconds that it took."""
+    speed = f"--pps={rate}" if rate else "--topspeed"
+    command = ["tcpreplay", "-i", "pwb0", "-K", "--loop=0", speed, f"--duration={max(1, round(seconds))}"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [*command, str(path)], capture_output=True, text=True, timeout=seconds + 120, check=False
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told = re.search(r"Actual: (\d+) packets .*? sent in ([0-9.]+) seconds", done.stdout)
+    if not told:
+        sys.exit(f"tcpreplay: {done.stdout}{done.stderr}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return int(told[1]), float(told[2]), cpu
+
+
+def workers(path: Path, mean_bits: float, count: int, rate: int, seconds: float) -> None:
+    """One line of the table."""
+    ends, told = os.pipe()
+    waits, ready = os.pipe()
+    children = []
+    with afpacket.Rings(CaptureConfig(interface=("pwb1",)), count) as rings:
+        for n in range(count):
+            pid = os.fork()
+            if pid == 0:
+                working(rings.share(n)[0], rings.config, ready, told, seconds)
+                os._exit(0)
+            children.append(pid)
+        for _ in children:
+            os.read(waits, 1)
+        sent, took, cpu = replay(path, rate, seconds)
+        for pid in children:
+            os.waitpid(pid, 0)
+    os.close(told)
+    got = [json.loads(line) for line in re.findall(r"\[.*?\]", os.read(ends, 1 << 16).decode())]
+    for end in (ends, waits, ready):
+        os.close(end)
+    seen, drops = sum(g[0] for g in got), sum(g[1] for g in got)
+    shares = " + ".join(f"{g[2]:.2f}" for g in got)
+    cells = (
+        count, rate // 1000 or "max", f"{sent / took / 1e3:.0f}", f"{sent / took * mean_bits / 1e9:.2f}",
+        f"{sent:,}", f"{seen:,}", f"{drops:,}", f"{100 * drops / max(1, sent):.2f}", f"{cpu:.2f}", shares,
+    )  # fmt: skip
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def replayed(path: Path, rates: list[int], seconds: float) -> None:
+    """The table of workers."""
+    with path.open("rb") as file:
+        lengths = np.concatenate([block.length for block in pcapfile.blocks(file)])
+    heads = ("workers", "asked k/s", "sent k/s", "Gbit/s", "sent", "seen", "dropped", "dropped %",
+             "CPU s tcpreplay", "CPU s workers")  # fmt: skip
+    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+    for count in (1, 2):
+        for thousands in rates:
+            workers(path, float(lengths.mean()) * 8, count, thousands * 1000, seconds)
+    print(flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--packets", type=int, default=500_000)
     parser.add_argument("--miners", type=int, default=100)
     parser.add_argument("--rates", default=",".join(map(str, RATES)), help="thousands a second; 0: no limit")
+    parser.add_argument("--only", choices=("workers", "whole"), help="one of the two parts")
     options = parser.parse_args()
     if netns.why_not():
         sys.exit(netns.why_not())
-    sender = ringbench.Sender(packets.capture(options.packets, 1), options.packets)
-    config = CaptureConfig()
+    path = packets.capture(options.packets, 1)
     app.warm_kernels(print)
+    rates = [int(text) for text in options.rates.split(",")]
+    if options.only != "whole" and shutil.which("tcpreplay"):
+        with netns.entered():
+            netns.veth("pwb0", "pwb1")
+            replayed(path, rates, options.seconds)
+    if options.only == "workers":
+        return
+    sender = ringbench.Sender(path, options.packets)
+    config = CaptureConfig()
     print("| asked k/s | sent k/s | Gbit/s | seen | dropped | dropped % | us CPU/pkt | core busy |")
     print("|" + "---|" * 8)
     with netns.entered():
         netns.veth("pwb0", "pwb1")
         best = 0
-        for thousands in (int(text) for text in options.rates.split(",")):
+        for thousands in rates:
             judging = Judging()
             got = ringbench.read(judging.live.frames, config, sender, thousands * 1000, options.seconds)
             print(f"| {thousands or 'max'} | " + " | ".join(got.cells()) + " |", flush=True)

@@ -1,4 +1,4 @@
-"""``poolwatch collect flows`` with several workers before a real broker: one command, one face."""
+"""``poolwatch collect`` with several workers before a real broker: one command, one face."""
 
 import os
 import re
@@ -19,12 +19,14 @@ from collectors import wire
 from collectors.kafka import clients, topics
 from collectors.kafka.config import Config
 from collectors.netflow import steering, udp
+from collectors.privileges import NET_RAW
 
 ROOT = Path(__file__).parent.parent.parent
 POOLWATCH = Path(sys.executable).parent / "poolwatch"
 T0 = 1_790_000_000
 RECORD = ("198.51.100.7", "203.0.113.3", 40000, 3333, 10, 1200, T0, T0 + 50)
 ROUTERS = [f"127.0.0.{n}" for n in range(1, 13)]
+LOGIN = b'{"id":1,"jsonrpc":"2.0","method":"login","params":{"login":"44Cb","pass":"x","agent":"XMRig"}}\n'
 PATIENCE_S = 100
 
 
@@ -82,7 +84,7 @@ class Running:
 
 
 @contextmanager
-def collecting(site, workers=2, **environment):
+def collecting(site, *arguments, workers=2, **environment):
     http, port = free_port(), free_port(socket.SOCK_DGRAM)
     given = os.environ | {
         "POOLWATCH_BUS": "kafka",
@@ -91,10 +93,11 @@ def collecting(site, workers=2, **environment):
         "POOLWATCH_KAFKA__PARTITIONS": str(site.partitions),
         "POOLWATCH_KAFKA__REPLICATION": "1",
         "POOLWATCH_COLLECTORS__NETFLOW__WORKERS": str(workers),
+        "POOLWATCH_COLLECTORS__CAPTURE__WORKERS": str(workers),
     }
-    arguments = ("flows", "--udp", "127.0.0.1", "--ports", str(port), "--listen", f"127.0.0.1:{http}")
+    arguments = arguments or ("flows", "--udp", "127.0.0.1", "--ports", str(port))
     with subprocess.Popen(
-        [POOLWATCH, "collect", *arguments],
+        [POOLWATCH, "collect", *arguments, "--listen", f"127.0.0.1:{http}"],
         cwd=ROOT, env=given | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         try:
@@ -191,3 +194,104 @@ def test_workers_end_when_who_started_them_is_gone(site):
         while any(Path(f"/proc/{pid}").exists() for pid in workers):
             assert time.monotonic() < ends
             time.sleep(0.05)
+
+
+def talk(listener, miners):
+    """Have each of these addresses say a miner's first line over the loopback."""
+    for source in miners:
+        with socket.create_connection(listener.getsockname(), source_address=(source, 0)) as miner:
+            miner.sendall(LOGIN)
+            with listener.accept()[0] as pool:
+                assert pool.recv(4096) == LOGIN
+
+
+def said(site):
+    """What was said by whom, by all rows on the topic of payloads."""
+    consumer = clients.consumer(site)
+    out = {}
+    try:
+        places = [clients.TopicPartition(topics.topic(site, "payloads"), p) for p in range(site.partitions)]
+        consumer.assign(places)
+        ends = consumer.end_offsets(places)
+        consumer.seek_to_beginning()
+        while any(consumer.position(p) < ends[p] for p in places):
+            for got in consumer.poll(timeout_ms=500).values():
+                for record in got:
+                    collector = wire.from_headers(record.headers).collector
+                    for row in wire.decode("payloads", record.value).to_pylist():
+                        key = collector, socket.inet_ntoa(bytes(row["src"])[12:])
+                        out[key] = out.get(key, b"") + row["data"]
+    finally:
+        consumer.close()
+    return out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="capture needs root or CAP_NET_RAW")
+def test_the_connections_of_an_interface_are_shared_and_a_worker_that_is_killed_is_started_again(site):
+    passed = "poolwatch_collector_packet_kernel_packets_total"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        only = f"tcp port {listener.getsockname()[1]}"
+        capture = ("packets", "--interface", "lo", "--filter", only)
+        # Nobody may not run Python from where it is on every machine.
+        with collecting(site, *capture, POOLWATCH_COLLECTORS__CAPTURE__USER="") as one:
+            one.until(ready(one))
+            talk(listener, ROUTERS[:6])
+            one.until(lambda: min(one.sum(passed, worker=w) for w in (0, 1)) > 0)
+            assert one.sum("poolwatch_collector_workers") == 2
+            before = one.children()
+            os.kill(before[0], signal.SIGKILL)
+            talk(listener, ROUTERS[6:])
+            one.until(lambda: one.sum("poolwatch_collector_worker_restarts_total") == 1)
+            one.until(ready(one))
+            assert len(set(before) & set(one.children())) == 1
+            # Told once a second.
+            one.until(lambda: one.sum("poolwatch_collector_packet_candidates_total", worker=0) > 0)
+            assert one.sum("poolwatch_collector_packet_kernel_drops_total") == 0
+            one.process.send_signal(signal.SIGTERM)
+            _, err = one.process.communicate(timeout=PATIENCE_S)
+    assert one.process.returncode == 0, err
+    assert b"receiving on lo, 2 workers\n" in err
+    got = said(site)
+    assert {collector for collector, _ in got} == {"packet-0", "packet-1"}
+    late = {source: data for (_, source), data in got.items() if source in ROUTERS[6:]}
+    assert late == dict.fromkeys(ROUTERS[6:], LOGIN)
+    # Each connection is one worker's; of the first six those of the worker that was killed may be lost.
+    assert len({source for _, source in got}) == len(got)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
+def test_workers_and_who_looks_after_them_are_nobody(site):
+    with collecting(site, "packets", "--interface", "lo", "--filter", "udp port 1") as one:
+        one.until(ready(one))
+        for pid in (one.process.pid, *one.children()):
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert "Uid:\t65534" in status
+            assert int(re.search(r"CapEff:\s+(\w+)", status).group(1), 16) == 1 << NET_RAW
+        one.process.send_signal(signal.SIGTERM)
+        _, err = one.process.communicate(timeout=PATIENCE_S)
+    assert one.process.returncode == 0, err
+
+
+def test_an_interface_that_cannot_be_had_ends_the_whole(site):
+    with collecting(site, "packets", "--interface", "nosuch") as one:
+        _, err = one.process.communicate(timeout=PATIENCE_S)
+    assert one.process.returncode == 1
+    assert b"interface nosuch" in err
+
+
+def test_a_folder_is_followed_until_it_is_told_to_stop(site, tmp_path):
+    miner = (ROOT / "pcaps" / "xmrig-plain.pcap").read_bytes()
+    (tmp_path / "tap-0.pcap").write_bytes(miner)
+    with collecting(site, "packets", "--follow", str(tmp_path)) as one:
+        one.until(lambda: one.sum("poolwatch_collector_packet_candidates_total") == 1)
+        (tmp_path / "tap-1.pcap").write_bytes((ROOT / "pcaps" / "cpuminer-sha256d.pcap").read_bytes())
+        one.until(lambda: one.sum("poolwatch_collector_packet_candidates_total") == 2)
+        assert one.get("/readyz") == "ok\n"
+        one.process.send_signal(signal.SIGTERM)
+        _, err = one.process.communicate(timeout=PATIENCE_S)
+    assert one.process.returncode == 0, err
+    assert f"following {tmp_path}".encode() in err
+    assert re.search(rb"sent [1-9]\d* messages", err), err
+    told = headers(site)
+    assert len({h.run for h in told}) == 1
+    assert any(h.ends for h in told)

@@ -297,6 +297,69 @@ def test_two_rings_of_a_group_share_connections_whole(wire, make):
     assert not set(shares[0]) & set(shares[1])
 
 
+def taken(rings, worker):
+    """What a worker makes of its ring: the descriptor is its own."""
+    (handed,) = rings.share(worker)
+    own = handed._replace(descriptor=os.dup(handed.descriptor))
+    return afpacket.Ring(handed.interface, rings.config, handed=own)
+
+
+def test_a_ring_for_a_worker_is_shut_until_the_worker_is_there(wire):
+    with afpacket.Rings(config(interface=("pw1",)), 1) as rings:
+        wire.send(PLAIN + b"early" * 20)
+        time.sleep(0.05)
+        with taken(rings, 0) as source:
+            wire.send(PLAIN + b"late" * 20)
+            assert seen(source) == [PLAIN + b"late" * 20]
+            assert source.statistics() == (1, 0, 0)
+
+
+def test_what_comes_while_a_worker_is_away_waits_and_its_ring_goes_on_where_it_was(wire):
+    sent = [PLAIN + b"%04d" % n + bytes(1000) for n in range(600)]
+    with afpacket.Rings(config(interface=("pw1",)), 1) as rings:
+        got = []
+        # Each time some of the ring's eight blocks are filled, and some of them read.
+        for part in range(6):
+            with taken(rings, 0) as source:
+                wanted = 50 if part else 0
+                got += seen(source, wanted) if wanted else []
+            for frame in sent[part * 100 : part * 100 + 100]:
+                wire.send(frame)
+        with taken(rings, 0) as source:
+            got += seen(source, len(sent) - len(got))
+            assert source.statistics().drops == 0
+    assert got == sent[len(sent) - len(got) :]
+    assert len(got) >= 500
+
+
+def test_rings_of_workers_are_opened_again_together_on_an_interface_that_comes_back(wire, often):
+    with afpacket.Rings(config(interface=("pw1",)), 2) as rings:
+        with taken(rings, 0) as one, taken(rings, 1) as other:
+            netns.delete("pw1")
+            for source in (one, other):
+                until(source, lambda source=source: source.problem == "there is none")
+            netns.veth("pw0", "pw1")
+            for source in (one, other):
+                until(source, lambda source=source: source.up)
+            with netns.sender("pw0") as again:
+                for k in range(64):
+                    again.send(PLAIN + bytes((0x45, *bytes(11), 10, 0, 0, k, 10, 0, 0, 200)) + bytes(20))
+            shares = [len(seen(source, 64, 0.3)) for source in (one, other)]
+        # Who was away meanwhile finds a ring that is nobody's any more.
+        with taken(rings, 0) as source:
+            assert source.up
+            assert source._opened.index != rings.share(0)[0].number
+    assert sum(shares) == 64
+    assert all(shares)
+
+
+def test_workers_need_rings_that_can_be_opened(wire):
+    with pytest.raises(InputError, match="pw9"):
+        afpacket.Rings(config(interface=("pw1", "pw9")), 2).__enter__()
+    with pytest.raises(ConfigError, match=r"capture\.workers"):
+        afpacket.Rings(config(interface=("pw1",), source="scapy"), 2)
+
+
 def moved(registry):
     return {
         (s.name.removeprefix("poolwatch_collector_packet_"), s.labels["interface"]): s.value

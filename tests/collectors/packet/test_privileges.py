@@ -198,3 +198,20 @@ def test_who_lacks_the_capability_is_told_which_and_how():
             assert "setcap cap_net_raw+ep" in told
             assert "AmbientCapabilities=CAP_NET_RAW" in told
             assert "CAP_NET_RAW" in hear()["told"]
+
+
+@root
+def test_what_we_start_has_net_raw_again_and_nothing_else():
+    with child(
+        """
+        import subprocess
+        privileges.drop("nobody")
+        privileges.hand_down()
+        told = subprocess.run(["/bin/cat", "/proc/self/status"], capture_output=True, text=True).stdout
+        lines = dict(line.split(":") for line in told.splitlines() if line.startswith(("Cap", "NoNewPrivs")))
+        tell(**{key: int(value, 16) for key, value in lines.items()})
+        """
+    ) as (hear, _):
+        got = hear()
+        assert got["CapEff"] == got["CapPrm"] == got["CapBnd"] == NET_RAW
+        assert got["NoNewPrivs"] == 1

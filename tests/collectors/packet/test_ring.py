@@ -3,6 +3,7 @@
 import struct
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,3 +154,18 @@ def test_a_block_outlives_the_rings():
     got = ring.frames(raw, ring.columns(raw.size))
     raw[:] = 255
     assert bytes(got.data[got.offset[0] :][:20]) == b"kept" * 5
+
+
+@pytest.mark.parametrize(
+    ("ours", "numbers", "wanted"),
+    [
+        ([0, 0, 0, 0], [1, 0, 0, 0], 0),  # fresh: the first is being filled
+        ([0, 0, 0, 0], [5, 6, 3, 4], 1),  # all given back: the newest is being filled
+        ([1, 1, 0, 0], [1, 2, 3, 0], 0),
+        ([1, 0, 1, 1], [9, 10, 7, 8], 2),  # it went round
+        ([1, 1, 1, 1], [9, 6, 7, 8], 1),  # full
+    ],
+)
+def test_a_ring_that_somebody_else_read_is_read_on_where_he_stopped(ours, numbers, wanted):
+    status = np.array(ours, np.uint32) * (ring.TP_STATUS_USER | 1 << 29)
+    assert ring.resumed(status, np.array(numbers, np.uint64)) == wanted
