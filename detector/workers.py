@@ -201,7 +201,10 @@ class Crew:
         return time.monotonic() - min(oldest, self._turned) < LIVE_S
 
     def _is_ready(self) -> bool:
-        return bool(self._workers) and all(w.news is not None and w.news.ready for w in self._workers)
+        """All run, and have said so: one that died is not, until it is back."""
+        return bool(self._workers) and all(
+            w.pid and w.news is not None and w.news.ready for w in self._workers
+        )
 
     def run(self, workers: int, seconds: float | None) -> int:
         """Until told to stop; the exit status."""

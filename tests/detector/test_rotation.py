@@ -1,5 +1,6 @@
 """A rotating folder that is followed, and captures from a pipe: one run, as they are written."""
 
+import argparse
 import gzip
 import io
 import json
@@ -14,7 +15,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from detector import app
+from detector import app, collect
 from detector.config import Config
 from detector.errors import ConfigError, InputError
 from detector.rotation import Growing, Rotation, mark_of
@@ -362,3 +363,24 @@ def test_what_is_no_capture_at_all_is_refused(piped, raw):
     with pytest.raises(InputError, match=r"^-: "):
         judged("-")
     thread.join()
+
+
+def asked(config=None, **given):
+    options = argparse.Namespace(
+        **{"kind": "packets", "follow": None, "replay": [], "interface": None, **given}
+    )
+    capture = msgspec.convert({"collectors": {"capture": config or {}}}, Config)
+    return collect._following(capture, options), options.replay
+
+
+def test_a_folder_is_followed_alone_and_where_nothing_else_was_named():
+    kept = {"follow": "tap", "follow_state": "state.json"}
+    assert asked(follow="here") == ("", ["here"])
+    assert asked(kept) == ("state.json", ["tap"])
+    assert asked(kept, follow="here") == ("state.json", ["here"])
+    assert asked(kept, replay=["x.pcap"]) == (None, ["x.pcap"])
+    assert asked(kept, interface=["lo"]) == (None, [])
+    assert asked(kept, kind="flows", follow="") == (None, [])
+    for other in ({"replay": ["x.pcap"]}, {"interface": ["lo"]}):
+        with pytest.raises(ConfigError, match="--follow reads one folder"):
+            asked(follow="here", **other)
