@@ -222,7 +222,7 @@ def said(site):
                 for record in got:
                     collector = wire.from_headers(record.headers).collector
                     rows = wire.decode("payloads", record.value).to_pylist()
-                    for row in (row for row in rows if not row["copy"]):
+                    for row in (row for row in rows if row["data"] and not row["copy"]):
                         key = collector, socket.inet_ntoa(bytes(row["src"])[12:])
                         out[key] = out.get(key, b"") + row["data"]
     finally:
