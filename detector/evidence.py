@@ -70,6 +70,17 @@ class Shares(msgspec.Struct, kw_only=True):
     verified: int = 0
 
 
+class Worked(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one connection did of an algorithm that it does no more: hashes of accepted shares, their number,
+    nanoseconds, and when it last did."""
+
+    algorithm: str
+    hashes: Hashes
+    shares: int
+    lasted_ns: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+    last_ns: int
+
+
 class SessionFacts(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     """All that one mining connection has told so far.  A later one of the same connection replaces it.
 
@@ -77,7 +88,8 @@ class SessionFacts(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     for its job, for the algorithm ``algorithm``; None where the algorithm or a difficulty is not known.
     ``hashes_shares`` is the number of accepted shares in that sum.  ``claimed`` is what the client itself
     said (H/s), kept apart from what was measured.  ``proxied`` says whether a proxy's preamble came before
-    the first line, None where the start was not seen.  ``client`` and ``server`` are (address, port).
+    the first line, None where the start was not seen.  ``others`` are algorithms that it did before; where it
+    does one again, ``first_job_ns`` is so much earlier.  ``client`` and ``server`` are (address, port).
     """
 
     subscriber: Address
@@ -101,6 +113,7 @@ class SessionFacts(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     first_job_ns: int | None = None
     first_ns: int
     last_ns: int
+    others: tuple[Worked, ...] = ()
 
 
 class Contact(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):

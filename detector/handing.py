@@ -109,8 +109,9 @@ def turned(s: Session, dialect: str) -> None:
     s.dialect = dialect
 
 
-def file(s: Session, dropped: dict[str, int], job: Job) -> None:
+def file(s: Session, dropped: dict[str, int], job: Job, t_ns: int) -> None:
     """Put a job into the session's table; the oldest makes room."""
+    ledger.change(s, dropped, job.algorithm, t_ns)
     ledger.harden(s, job)
     s.algorithm = job.algorithm or s.algorithm
     s.jobs.pop(job.id, None)

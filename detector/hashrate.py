@@ -4,12 +4,13 @@ Hashes of different algorithms are never added.  Claims of the client are not us
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import msgspec
 from scipy.special import gammaincinv
 
 from detector.algorithms import energy
-from detector.evidence import SessionFacts
+from detector.evidence import SessionFacts, Worked
 
 NS_PER_S = 1e9
 
@@ -70,12 +71,23 @@ def _rate(algorithm: str, facts: Sequence[SessionFacts]) -> HashRate | None:
     return HashRate(algorithm=algorithm, value=None, low=0.0, high=high * max(most) / seconds, shares=0)
 
 
+def _before(facts: SessionFacts, worked: Worked) -> SessionFacts:
+    """What the session did of an algorithm before, as if that were all."""
+    return msgspec.structs.replace(
+        facts, algorithm=worked.algorithm, hashes=worked.hashes, hashes_shares=worked.shares, others=(),
+        most_hashes_per_share=None, first_job_ns=worked.last_ns - worked.lasted_ns, last_ns=worked.last_ns,
+    )  # fmt: skip
+
+
 def rates(sessions: Iterable[SessionFacts]) -> tuple[HashRate, ...]:
     """One rate per algorithm that is known, over the time from first job to last record seen."""
     by: dict[str, list[SessionFacts]] = {}
     for facts in sessions:
-        if facts.algorithm is not None and facts.role != "pool":
-            by.setdefault(facts.algorithm, []).append(facts)
+        if facts.role == "pool":
+            continue
+        for one in (facts, *map(partial(_before, facts), facts.others)):
+            if one.algorithm is not None:
+                by.setdefault(one.algorithm, []).append(one)
     made = (_rate(algorithm, facts) for algorithm, facts in sorted(by.items()))
     return tuple(rate for rate in made if rate is not None)
 

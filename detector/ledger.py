@@ -10,7 +10,7 @@ import msgspec
 from detector import algorithms
 from detector.dialects.messages import Difficulty, InForce, Job, Submit
 from detector.dialects.table import Reader
-from detector.evidence import Shares
+from detector.evidence import Shares, Worked
 from detector.proof import Proof
 
 MAX_JOBS: Final = 64
@@ -28,6 +28,7 @@ FAR_BYTES: Final = 1 << 24
 WRAP: Final = 0xFFFFFFFF
 
 Side = Annotated[int, msgspec.Meta(ge=0, le=1)]
+Lasted = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 Told = Annotated[list[str], msgspec.Meta(max_length=MAX_NAMES)]
 
 
@@ -89,7 +90,8 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     ``heard`` counts the client's messages; ``mining`` tells which directions sent a mining method, or
     accepted a login or a share.  ``hardest`` is the most that a share of any job was worth, ``scaled`` where
     that is a difficulty, to be multiplied by the algorithm's factor.  ``let_in`` is the account of a login
-    such as any service has, accepted before any job."""
+    such as any service has, accepted before any job.  ``closed`` tells of each algorithm how long
+    (ns) it was done before it changed, and when that was last."""
 
     client: Side | None = None
     lead: Annotated[int, msgspec.Meta(ge=0, le=MOST_LEAD)] = 0
@@ -122,6 +124,7 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     wallets: Told = []
     agents: Told = []
     let_in: str = ""
+    closed: Annotated[dict[str, tuple[Lasted, int]], msgspec.Meta(max_length=MAX_SUMS)] = {}
 
 
 def decide(s: Session, client: int) -> None:
@@ -260,3 +263,33 @@ def hashes(s: Session) -> tuple[float | None, int, float | None]:
         waiting, factor = NOTHING, 1.0
     most = None if s.hardest is None else s.hardest * (factor if s.scaled else 1.0)
     return held.total + waiting.total * factor, held.shares + waiting.shares, most
+
+
+def change(s: Session, dropped: dict[str, int], algorithm: str | None, t_ns: int) -> None:
+    """The session's jobs are of another algorithm from now on: close the time of the one before."""
+    old = s.algorithm
+    if old is None or algorithm is None or algorithm == old:
+        return
+    if old not in s.closed and len(s.closed) >= MAX_SUMS:
+        dropped["sums"] += 1
+    elif s.first_job_ns is not None:
+        lasted, _ = s.closed.get(old, (0, 0))
+        s.closed[old] = lasted + max(0, t_ns - s.first_job_ns), t_ns
+    s.first_job_ns = t_ns
+
+
+def since_ns(s: Session) -> int | None:
+    """The time of the first job of the present algorithm, so much earlier as it was done before."""
+    if s.first_job_ns is None or s.algorithm is None:
+        return s.first_job_ns
+    return s.first_job_ns - s.closed.get(s.algorithm, (0, 0))[0]
+
+
+def others(s: Session) -> tuple[Worked, ...]:
+    """What was done of algorithms that are done no more."""
+    out = []
+    for algorithm, (lasted, last) in s.closed.items():
+        if algorithm != s.algorithm:
+            held = s.sums.get(algorithm, NOTHING)
+            out.append(Worked(algorithm, held.total, held.shares, lasted, last))
+    return tuple(out)

@@ -231,7 +231,7 @@ class Engine:
         ]
         made = handing.jobs(s, self.table, dialect, fields)
         for job in made:
-            handing.file(s, self.dropped, job)
+            handing.file(s, self.dropped, job, at.t_ns)
             # What a share of this job is worth must be known: else its shares are not counted, nor its time.
             if s.first_job_ns is None and (job.hashes is not None or job.difficulty is not None):
                 s.first_job_ns = at.t_ns

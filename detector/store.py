@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from detector.evidence import Connection, Contact, SessionFacts, Shares
+from detector.evidence import Connection, Contact, SessionFacts, Shares, Worked
 from detector.fusion import WEIGHTS, Key, Trace, Traces
 from detector.incidents import State
 from detector.measures import Both, Ends, ends_of
@@ -127,13 +127,48 @@ def _shares(a: Shares, b: Shares, sign: int) -> Shares:
     return Shares(**{f: getattr(a, f) + sign * getattr(b, f) for f in Shares.__struct_fields__})
 
 
+Done = tuple[float, int, int]
+NOTHING: Final[Done] = (0.0, 0, 0)
+
+
+def _done(facts: SessionFacts) -> dict[str | None, Done]:
+    """Hashes, shares and nanoseconds by algorithm."""
+    lasted = 0 if facts.first_job_ns is None else max(0, facts.last_ns - facts.first_job_ns)
+    out: dict[str | None, Done] = {o.algorithm: (o.hashes, o.shares, o.lasted_ns) for o in facts.others}
+    out[facts.algorithm] = facts.hashes or 0.0, facts.hashes_shares, lasted
+    return out
+
+
+def _less(worked: Worked, done: Done) -> Worked:
+    hashes, shares, lasted = done
+    return Worked(
+        worked.algorithm, worked.hashes - hashes, worked.shares - shares,
+        max(0, worked.lasted_ns - lasted), worked.last_ns,
+    )  # fmt: skip
+
+
+def _added(some: Iterable[Worked]) -> tuple[Worked, ...]:
+    """One for each algorithm."""
+    out: dict[str, Worked] = {}
+    for one in some:
+        old = out.get(one.algorithm, Worked(one.algorithm, 0.0, 0, 0, one.last_ns))
+        out[one.algorithm] = Worked(
+            one.algorithm, old.hashes + one.hashes, old.shares + one.shares,
+            old.lasted_ns + one.lasted_ns, max(old.last_ns, one.last_ns),
+        )  # fmt: skip
+    return tuple(out.values())
+
+
 def since(facts: SessionFacts, told: SessionFacts) -> SessionFacts:
     """What a session has done since ``told``, an earlier state of it."""
+    done = _done(told)
+    hashes, shares, _ = done.get(facts.algorithm, NOTHING)
     return msgspec.structs.replace(
         facts,
         shares=_shares(facts.shares, told.shares, -1),
-        hashes=None if facts.hashes is None else facts.hashes - (told.hashes or 0.0),
-        hashes_shares=facts.hashes_shares - told.hashes_shares,
+        hashes=None if facts.hashes is None else facts.hashes - hashes,
+        hashes_shares=facts.hashes_shares - shares,
+        others=tuple(_less(one, done.get(one.algorithm, NOTHING)) for one in facts.others),
         first_job_ns=None if facts.first_job_ns is None else max(facts.first_job_ns, told.last_ns),
         first_ns=max(facts.first_ns, told.last_ns),
     )
@@ -150,6 +185,7 @@ def merged(old: SessionFacts, new: SessionFacts) -> SessionFacts:
         hashes_shares=old.hashes_shares + new.hashes_shares,
         first_ns=min(old.first_ns, new.first_ns),
         last_ns=max(old.last_ns, new.last_ns),
+        others=_added((*old.others, *new.others)),
     )
     if old.hashes is not None or new.hashes is not None:
         out.hashes = (old.hashes or 0.0) + (new.hashes or 0.0)

@@ -14,7 +14,7 @@ from detector import algorithms, vetoes
 from detector.clock import MINUTE_NS, SECOND_NS
 from detector.dialects.lines import LineError
 from detector.evidence import Connection, Evidence, Seen, SessionFacts, Veto
-from detector.ledger import hashes
+from detector.ledger import hashes, others, since_ns
 from detector.observers import words
 from detector.pairing import Arrival
 from detector.sessions import Engine, Sight
@@ -385,7 +385,8 @@ def _facts(step: _Step, client: int, role: str) -> SessionFacts:
         shares=msgspec.structs.replace(s.shares),
         hashes=total, hashes_shares=counted, most_hashes_per_share=most, claimed=s.claimed,
         proxied=_proxied(track.sides[client].plain, track.sides[1 - client].plain),
-        first_job_ns=s.first_job_ns, first_ns=track.first_ns, last_ns=track.last_ns,
+        first_job_ns=since_ns(s), first_ns=track.first_ns, last_ns=track.last_ns,
+        others=others(s),
     )  # fmt: skip
 
 

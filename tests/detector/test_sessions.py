@@ -8,13 +8,16 @@ import pytest
 import spoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from payload_rows import batch
 from spoken import HASH, Talk
 
-from detector import ledger
+from detector import hashrate, ledger
 from detector.dialects import table
 from detector.dialects.lines import LineError
 from detector.ledger import Session, hashes
+from detector.observers.payload import PayloadObserver
 from detector.sessions import Arrival, Engine
+from detector.store import merged, since
 
 ENGINE = Engine()
 
@@ -276,6 +279,34 @@ def test_the_algorithm_may_change_in_mid_session_and_sums_stay_apart():
     s, _ = listen(talk)
     assert (s.algorithm, hashes(s)) == ("cn/r", (256.0, 1, 256.0))
     assert s.sums["rx/0"].shares == 2
+
+
+def test_each_algorithm_of_a_session_keeps_its_shares_and_its_time():
+    """rx/0 for 100 s, cn/r for 50 s, rx/0 again for 30 s: two rates, none of them over all the time."""
+    talk = Talk()
+
+    def mine(name, algorithm, target, shares, each_s):
+        job = {"blob": spoken.BLOB, "job_id": name, "target": target, "algo": algorithm}
+        talk.s({"method": "job", "params": job})
+        for n in range(shares):
+            talk.wait(each_s)
+            talk.c({"id": n, "method": "submit", "params": {"job_id": name, "nonce": "d0379ce3", "result": HASH}})  # fmt: skip
+            talk.s({"id": n, "result": {"status": "OK"}})
+
+    mine("a", "rx/0", "37120500", 10, 10)
+    mine("b", "cn/r", "ffffff00", 5, 10)
+    seen = PayloadObserver().step(batch(talk.rows))
+    told = {r.algorithm: (r.value, r.shares) for r in hashrate.rates(seen.sessions)}
+    assert told == {"rx/0": (pytest.approx(1292.3), 10), "cn/r": (pytest.approx(25.6), 5)}
+    mine("c", "rx/0", "37120500", 3, 10)
+    (facts,) = PayloadObserver().step(batch(talk.rows)).sessions
+    told = {r.algorithm: (r.value, r.shares) for r in hashrate.rates([facts])}
+    assert told == {"rx/0": (pytest.approx(1292.3), 13), "cn/r": (pytest.approx(25.6), 5)}
+    new = since(facts, seen.sessions[0])
+    told = {r.algorithm: (r.value, r.shares) for r in hashrate.rates([new]) if r.value}
+    assert told == {"rx/0": (pytest.approx(1292.3), 3)}
+    twice = hashrate.rates([merged(facts, facts)])
+    assert {r.algorithm: r.shares for r in twice} == {"rx/0": 26, "cn/r": 10}
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1e308, 10**400, "8", None, True])

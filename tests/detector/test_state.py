@@ -379,7 +379,7 @@ def fields(kind, seen):
             fields(one, seen)
 
 
-FORM = "0dc45bd9be9ca0dc"
+FORM = "3a86ec8840cb7d55"
 
 
 def test_the_form_changes_with_its_version_only():
