@@ -24,8 +24,8 @@ VERSION: Final = 3
 """Of both forms.  A test pins the fields: it changes when they do."""
 READ: Final = (1, 2, 3)
 """Versions that are read.  Fields that came later are the last of their struct: Link.points with 2,
-Direction.wrap, Submit.header, InForce.hashes and algorithm, Session.let_in and closed, SessionFacts.others with
-3."""
+Direction.wrap, Submit.header, InForce.hashes and algorithm, Session.let_in and closed, and
+SessionFacts.others with 3."""
 MAX_STATE_BYTES: Final = wire.MAX_MESSAGE_BYTES - 65_536
 """The room that a message leaves for a record."""
 INT64: Final = 1 << 63
