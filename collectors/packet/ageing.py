@@ -49,8 +49,8 @@ TENTATIVES: Final = 6
 PICKS: Final = 7
 WITHHELD: Final = 8  # candidate segments over their connection's budget
 SCANNED: Final = 9  # payload octets that were searched for tokens
-SKIPPED: Final = 10  # segments not searched: too many near misses on their connection
-# 11 to 14: naming.
+SKIPPED: Final = 10  # segments not searched to their end: too many near misses on their connection
+STEPS: Final = 11  # places in payload that were looked at one by one
 REFUSED: Final = 16
 COUNTERS: Final = 32
 

@@ -1,4 +1,5 @@
-"""What kernels cannot say in Python: sixty-four bytes compared at a time, and memory asked for early.
+"""What kernels cannot say in Python: sixty-four bytes compared at a time, eight read, any number copied, and
+memory asked for early.
 
 Where may a token begin?  One vector instruction a comparison.
 
@@ -59,6 +60,40 @@ def anchors(typingctx, data, at, seconds):
         return builder.bitcast(pairs, ir.IntType(WIDTH))
 
     return types.uint64(data, types.int64, seconds), generate
+
+
+@intrinsic
+def octets(typingctx, data, at):
+    """data[at : at + 8] as one number, in the machine's order of bytes."""
+
+    def generate(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        word = ir.IntType(64)
+        value = builder.load(builder.bitcast(builder.gep(array.data, [args[1]]), word.as_pointer()))
+        value.align = 1
+        return value
+
+    return types.uint64(data, types.int64), generate
+
+
+@intrinsic
+def copy_octets(typingctx, out, to, data, at, size):
+    """out[to : to + size] = data[at : at + size], of two u1 arrays that are not the same memory.
+
+    A loop that says this is compiled octet by octet, since the two might overlap: 1.1 µs for 1400 octets
+    where this takes 0.09.
+    """
+
+    def generate(context, builder, signature, args):
+        target = context.make_array(signature.args[0])(context, builder, args[0]).data
+        source = context.make_array(signature.args[2])(context, builder, args[2]).data
+        raw, word, flag = _BYTE.as_pointer(), ir.IntType(64), ir.IntType(1)
+        function = builder.module.declare_intrinsic("llvm.memcpy", [raw, raw, word])
+        places = builder.gep(target, [args[1]]), builder.gep(source, [args[3]])
+        builder.call(function, [*places, args[4], ir.Constant(flag, 0)])
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, data, types.int64, types.int64), generate
 
 
 @intrinsic

@@ -64,10 +64,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     linger_s: Seconds = 900
     # After FIN or RST: for the last acknowledgements.
     ended_linger_s: Seconds = 2
-    tentative_bytes: Octets = 16384
+    tentative_bytes: Octets = 8192
     # A mining connection does 1.2 kbit/s at most; this is 140 kbit/s, for what a proxy carries.
     candidate_bytes_a_record: Octets = 1 << 20
-    near_misses_a_record: Annotated[int, msgspec.Meta(ge=16, le=65535)] = 2048
+    near_misses_a_record: Annotated[int, msgspec.Meta(ge=16, le=65535)] = 1024
     batch_linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 200
     # 0 is a new one at every start: who knows the seed can make every lookup slow.
     hash_seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
@@ -104,8 +104,9 @@ class Metrics:
         self.withheld = _counter(registry, "withheld", "Segments over their connection's budget.")
         self.scanned = _counter(registry, "scanned_bytes", "Payload octets searched for tokens.")
         self.unscanned = _counter(
-            registry, "unscanned", "Segments not searched: too many near misses on their connection."
+            registry, "unscanned", "Segments not searched to their end: their connection is all near misses."
         )
+        self.steps = _counter(registry, "search_steps", "Places in payload that were looked at one by one.")
         self.reassembly_drops = _counter(
             registry, "reassembly_drops", "Octets, holes or connections dropped.", ("reason",)
         )
@@ -345,6 +346,7 @@ class Collector:
             (ageing.WITHHELD, m.withheld),
             (ageing.SCANNED, m.scanned),
             (ageing.SKIPPED, m.unscanned),
+            (ageing.STEPS, m.steps),
         ):
             yield counter, int(moved[place])
         yield m.evictions.labels("no"), int(moved[ageing.EVICTED] - moved[ageing.EVICTED_PICKED])

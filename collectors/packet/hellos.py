@@ -199,7 +199,7 @@ def _extension(kind: int, data: Octets, found: _Found) -> None:
                 name = names.vector(2).data
                 found.name = name if host else None
         elif kind == ALPN and found.alpn is None:
-            found.alpn = data.vector(2).vector(1).data
+            found.alpn = _protocol(data.vector(2))
         elif kind == SUPPORTED_VERSIONS:
             found.versions = data.vector(1).numbers()
         elif kind == _SIGNATURE_ALGORITHMS:
@@ -207,6 +207,16 @@ def _extension(kind: int, data: Octets, found: _Found) -> None:
     except DecodeError as error:
         # The extension is all there, so it is not the stream's end that cut it.
         raise DecodeError(Reason.LENGTH, f"extension {kind}: {error}") from None
+
+
+def _protocol(protocols: Octets) -> bytes | None:
+    """The first of a list that is not one of RFC 8701."""
+    while True:
+        protocol = protocols.vector(1).data
+        if len(protocol) != 2 or not _grease(int.from_bytes(protocol, "big")):
+            return protocol
+        if not protocols:
+            return None
 
 
 def _hash(text: str) -> str:

@@ -5,12 +5,14 @@ from prometheus_client import CollectorRegistry, Counter
 from collectors.packet.names import REFUSALS, Names
 from collectors.packet.namesets import (
     FLIGHTS,
+    FORGOTTEN,
     SEALED,
     SEEN_CERTIFICATES,
     SEEN_DNS,
     SEEN_HTTP,
     SEEN_QUIC,
     SEEN_TLS,
+    SHARES,
     STRANGERS,
     SURE,
     UNSURE,
@@ -22,7 +24,10 @@ _SEEN = {
     "dns": SEEN_DNS, "tls_server_name": SEEN_TLS, "certificate": SEEN_CERTIFICATES,
     "http_host": SEEN_HTTP, "quic_server_name": SEEN_QUIC,
 }  # fmt: skip
-_PURSES = {"wanted": SURE, "unclear": UNSURE, "certificate": FLIGHTS, "quic": SEALED}
+_WITHHELD = {
+    "wanted": WITHHELD + SURE, "unclear": WITHHELD + UNSURE, "certificate": WITHHELD + FLIGHTS,
+    "quic": WITHHELD + SEALED, "share": SHARES,
+}  # fmt: skip
 
 
 class NameMetrics:
@@ -36,7 +41,12 @@ class NameMetrics:
         self.seen = counter("names_seen", "Messages looked at for wanted names, by what may tell.", "kind")
         self.refused = counter("names_refused", "Messages that may hold a name refused, by reason.", "reason")
         self.withheld = counter(
-            "names_withheld", "Datagrams and segments over a second's budget for names, by budget.", "budget"
+            "names_withheld",
+            "Datagrams and segments over a second's budget for names or one client's share, by budget.",
+            "budget",
+        )
+        self.forgotten = counter(
+            "names_clients_forgotten", "Clients whose share of a second was forgotten for want of room.", ""
         )
         self.evicted = counter("names_evicted", "Unfinished messages pushed out by newer ones.", "")
         self.strangers = counter(
@@ -50,10 +60,11 @@ class NameMetrics:
 
         return [
             *((self.seen.labels(kind), at(place)) for kind, place in _SEEN.items()),
-            *((self.withheld.labels(name), at(WITHHELD + purse)) for name, purse in _PURSES.items()),
+            *((self.withheld.labels(name), at(place)) for name, place in _WITHHELD.items()),
             *((self.refused.labels(r), 0 if names is None else names.refused[r]) for r in REFUSALS),
             (self.evicted, 0 if names is None else names.evicted),
             (self.strangers, at(STRANGERS)),
+            (self.forgotten, at(FORGOTTEN)),
         ]
 
     def count(self, wanted: Wanted, names: Names, told: dict[Counter, int]) -> None:

@@ -2,7 +2,8 @@
 
 Names in, arrays out; and the kernels that ask them.  A hash says yes wrongly once in ages, and never no: who
 is let through is compared as text (``names.NameFilter``).  Beside them is what the pass remembers of its
-looks: what it spent of this second's budgets, and which directions it follows until a message ends.
+looks: what it spent of this second's budgets and on whom, and which directions it follows until a message
+ends.
 """
 
 from collections.abc import Iterable
@@ -37,7 +38,9 @@ SEEN_HTTP: Final = 3
 SEEN_QUIC: Final = 4
 STRANGERS: Final = 5
 WITHHELD: Final = 6  # and one place more for each of the other budgets
-COUNTS: Final = 10
+SHARES: Final = 10  # over a client's share of a budget
+FORGOTTEN: Final = 11  # clients whose share was
+COUNTS: Final = 12
 
 # One direction of which the next segments leave too; sets of WAYS.
 FOLLOWED: Final = np.dtype(
@@ -48,12 +51,18 @@ FOLLOWED: Final = np.dtype(
 )  # fmt: skip
 WAYS: Final = 4
 _SETS: Final = 1024
+# What one client has had of the second half of each budget in a second; sets of WAYS too.
+CLIENT: Final = np.dtype([("high", "u8"), ("low", "u8"), ("second", "i8"), ("spent", "u4", (len(_SHARES),))])
+_CLIENT_SETS: Final = 256
+# Of the second half of a budget one client has at most so much, but this many at least.
+_PART: Final = 32
+_LEAST: Final = 4
 
 
 class Wanted(NamedTuple):
     """``on`` 0 or 1; ``exact`` and ``suffix``, u8 hash sets; ``resolvers`` (n, 2) u8; ``purses`` (4,) i8,
     how many may leave in a second.  The pass writes: ``spent`` (5,) i8, of each purse, then the second;
-    ``followed`` (n,) FOLLOWED; ``counts`` (COUNTS,) i8."""
+    ``clients`` (m,) CLIENT; ``followed`` (n,) FOLLOWED; ``counts`` (COUNTS,) i8."""
 
     on: int
     exact: np.ndarray
@@ -61,6 +70,7 @@ class Wanted(NamedTuple):
     resolvers: np.ndarray
     purses: np.ndarray
     spent: np.ndarray
+    clients: np.ndarray
     followed: np.ndarray
     counts: np.ndarray
 
@@ -84,6 +94,7 @@ def compile_wanted(
         _addresses(resolvers),
         np.array([max(1, a_second // share) for share in _SHARES], np.int64),
         np.zeros(len(_SHARES) + 1, np.int64) if before is None else before.spent,
+        np.zeros(_CLIENT_SETS * WAYS, CLIENT) if before is None else before.clients,
         np.zeros(_SETS * WAYS, FOLLOWED) if before is None else before.followed,
         np.zeros(COUNTS, np.int64) if before is None else before.counts,
     )
@@ -202,3 +213,59 @@ def follow(conn, d, segments, octets, purse, followed):
     e.segments = np.int32(segments)
     e.octets = np.int32(octets)
     e.purse = np.uint8(purse)
+
+
+@kernel
+def allow(purse, second, high, low, wanted):
+    """Take one of a purse for a client, an IPv4 address or the /64 of another, unless there is none left in
+    this second, or in its half: whoever floods has the first half of a purse and a share of the second, which
+    is thus left to others."""
+    if wanted.spent[-1] != second:
+        wanted.spent[:] = 0
+        wanted.spent[-1] = second
+    room = wanted.purses[purse]
+    if wanted.spent[purse] >= room:
+        wanted.counts[WITHHELD + purse] += 1
+        return False
+    if 2 * wanted.spent[purse] >= room:
+        if high != np.uint64(0) or low >> np.uint64(32) != np.uint64(0xFFFF):
+            low = np.uint64(0)
+        e = wanted.clients[_client_of(high, low, second, wanted)]
+        if e.spent[purse] >= max(np.int64(_LEAST), room // _PART):
+            wanted.counts[SHARES] += 1
+            return False
+        e.spent[purse] += np.uint32(1)
+    wanted.spent[purse] += 1
+    return True
+
+
+@kernel
+def _client_of(high, low, second, wanted):
+    """The client's place, made if need be: of a full set the one goes that has had the least."""
+    clients = wanted.clients
+    h = (high * _SPREAD) ^ low
+    h = (h ^ (h >> np.uint64(32))) * _SPREAD
+    base = np.int64((h >> np.uint64(32)) & np.uint64(clients.size // WAYS - 1)) * WAYS
+    chosen = np.int64(base)
+    least = np.int64(1) << 62
+    for k in range(base, base + WAYS):
+        e = clients[k]
+        had = np.int64(-1)
+        if e.second == second:
+            if e.high == high and e.low == low:
+                return k
+            had = np.int64(0)
+            for purse in range(e.spent.size):
+                had += np.int64(e.spent[purse])
+        if had < least:
+            chosen = np.int64(k)
+            least = had
+    if least >= 0:
+        wanted.counts[FORGOTTEN] += 1
+    e = clients[chosen]
+    e.high = high
+    e.low = low
+    e.second = second
+    for k in range(e.spent.size):
+        e.spent[k] = np.uint32(0)
+    return chosen

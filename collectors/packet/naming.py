@@ -4,7 +4,8 @@ A DNS answer of a configured resolver leaves if a name in it may be a wanted one
 TLS client hello or an HTTP request if its server name may be, or if its bytes end before they tell, and then
 what follows it; that of a TLS server if it shows a certificate; the first datagrams of a QUIC client, whose
 names nobody knows before they are decrypted.  All else stays, at the cost of one look.  So many leave in a
-second of the data's time and no more: not in a block, for where blocks are cut changes nothing.
+second of the data's time and no more, and of one client a share: not in a block, for where blocks are cut
+changes nothing.
 """
 
 from typing import Final
@@ -35,7 +36,7 @@ from collectors.packet.namesets import (
     SEEN_QUIC,
     SEEN_TLS,
     STRANGERS,
-    WITHHELD,
+    allow,
     follow,
     known,
     place_of,
@@ -84,15 +85,16 @@ _SECOND: Final = 1_000_000_000
 
 @kernel
 def _send(kind, purse, f, r, d, t, first, state, wanted, out):
-    """Write a NAMED event, if the purse has room for one more in this second."""
-    second = state[CLOCK] // _SECOND
-    if wanted.spent[-1] != second:
-        wanted.spent[:] = 0
-        wanted.spent[-1] = second
-    if wanted.spent[purse] >= wanted.purses[purse]:
-        wanted.counts[WITHHELD + purse] += 1
+    """Write a NAMED event, if the purse has room for one more of its client's in this second."""
+    opener = np.int64(r.initiator) - 1 if r.initiator > 0 else np.int64(r.sender)
+    if kind in (DNS, DNS_STREAM, DNS_AHEAD):
+        opener = 1 - d  # who asked, whether or not we saw the question
+    if opener == d:
+        high, low = f.src_high, f.src_low
+    else:
+        high, low = f.dst_high, f.dst_low
+    if not allow(purse, state[CLOCK] // _SECOND, high, low, wanted):
         return False
-    wanted.spent[purse] += 1
     e = out.named[out.filled[2]]
     out.filled[2] += 1
     e.kind = np.uint8(kind)

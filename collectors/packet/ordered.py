@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from collectors.jit import bare as kernel
-from collectors.packet.anchors import prefetch
+from collectors.packet.anchors import copy_octets, prefetch
 from collectors.packet.frames import ACK, FIN, RST
 from collectors.packet.pages import CHUNKS_A_SEGMENT
 from collectors.packet.segments import WINDOW
@@ -305,9 +305,7 @@ def _take(e, r, d, data, page):
     r.ended[d] = np.uint8(ends)
     c = _write(r, d, e.t, offset, r.base[d] + offset, e.ack, flags, page)
     c.size = e.size
-    at = page.filled[1]
-    for k in range(e.size):
-        page.data[at + k] = data[e.at + k]
+    copy_octets(page.data, page.filled[1], data, e.at, e.size)
     page.filled[1] += e.size
     return True
 

@@ -4,6 +4,9 @@ A connection is *picked* once any segment of it holds a token, also one that str
 bytes of an unfinished token are kept in its row).  It is *tentative* while a direction that was seen from
 its start has sent nothing but blanks and an opening brace comes first: lines split over many segments are
 thus whole when the token shows.  A tentative connection passes on so many octets and no more.
+
+Text that is full of near misses costs its connection's budget of steps; what it has beyond that is searched
+where it is short, or by chance: mining lines are short, and come again.
 """
 
 from typing import Final
@@ -33,9 +36,17 @@ _PICKS: Final = 7
 _WITHHELD: Final = 8
 _SCANNED: Final = 9
 _SKIPPED: Final = 10
-# A connection that used up its attempts is searched in one segment of so many.
-_SPARSE: Final = 8
-_FREE: Final = 24
+_STEPS: Final = 11
+# Ordinary HTML and JSON have a place to look at in some 20 octets, and JSON-RPC a near miss in a hundred too:
+# one step in so many octets is free.
+_FREE: Final = 8
+# Of a connection that used up its steps a segment of at most so many octets is searched, for so many steps;
+# and of the others one in so many, a power of two, whole.
+_SHORT: Final = 256
+_SHORT_STEPS: Final = 48
+_ONE_IN: Final = 8
+_ALL: Final = 1 << 40
+_SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 # Out of order before the first byte is known: so far ahead it may still be the same burst.
 _WINDOW: Final = 65536
 # So much of a segment is joined to the tail of the one before.
@@ -78,33 +89,40 @@ def _keep_tail(data, end, begins, r, d, after):
 
 
 @kernel
-def _search(data, f, r, d, first, tokens, out):
-    """Does the segment, or the end of the one before and its beginning, hold a token?"""
+def _search(data, f, r, d, first, room, tokens, out):
+    """Does the segment, or the end of the one before and its beginning, hold a token?  Returns (found, steps)
+    as ``find`` does."""
     end = f.payload_at + f.payload
     after = np.uint32(first + np.uint32(f.payload))
     whole = f.payload == f.payload_wire
     size = np.int64(r.tail_size[d])
+    before = np.int64(0)
     if size > 0 and r.tail_next[d] == first:
         more = min(f.payload, np.int64(_JOIN))
         for k in range(size):
             out.joined[k] = r.tail[d, k]
         for k in range(more):
             out.joined[size + k] = data[f.payload_at + k]
-        hit, _ = find(out.joined, 0, size + more, tokens)
+        hit, before = find(out.joined, 0, size + more, tokens, np.int64(_ALL))
         if hit:
-            return True
+            return True, before
         if more == f.payload and whole:
             begins = tail_of(out.joined, 0, size + more, tokens)
             _keep_tail(out.joined, size + more, begins, r, d, after)
-            return False
-    hit, attempts = find(data, f.payload_at, end, tokens)
-    if hit:
-        return True
-    # Ordinary HTML and JSON have one place to look at in some 40 octets: that much is free.
-    attempts = max(np.int64(0), attempts - f.payload // _FREE)
-    r.attempts = np.uint16(min(np.int64(r.attempts) + attempts, np.int64(0xFFFF)))
-    _keep_tail(data, end, tail_of(data, f.payload_at, end, tokens) if whole else end, r, d, after)
-    return False
+            return False, before
+    hit, steps = find(data, f.payload_at, end, tokens, room)
+    if not hit:
+        _keep_tail(data, end, tail_of(data, f.payload_at, end, tokens) if whole else end, r, d, after)
+    return hit, steps + before
+
+
+@kernel
+def _drawn(r):
+    """One segment in _ONE_IN, and who sends them cannot know which: he does not know the connection's
+    number."""
+    x = (r.conn * _SPREAD) ^ np.uint64(r.life_packets)
+    x = (x ^ (x >> np.uint64(32))) * _SPREAD
+    return (x >> np.uint64(40)) & np.uint64(_ONE_IN - 1) == np.uint64(0)
 
 
 @kernel
@@ -117,14 +135,27 @@ def _judge(data, f, r, d, first, limits, tokens, out):
                 out.counters[_TENTATIVES] += 1
         elif r.candidate == TENTATIVE and not (r.seen[1 - d] & BRACE):
             r.candidate = np.uint8(NO)
-    if r.attempts >= limits.attempts and r.life_packets % np.uint32(_SPARSE) != 0:
-        out.counters[_SKIPPED] += 1
-        r.tail_size[d] = np.uint8(0)
-        return
+    spent = np.int64(r.attempts)
+    free = f.payload // _FREE
+    room = free + limits.attempts - spent
+    if spent >= limits.attempts:
+        room = np.int64(_ALL)
+        if not _drawn(r):
+            room = np.int64(_SHORT_STEPS)
+            if f.payload > _SHORT:
+                out.counters[_SKIPPED] += 1
+                r.tail_size[d] = np.uint8(0)
+                return
     out.counters[_SCANNED] += f.payload
-    if _search(data, f, r, d, first, tokens, out):
+    hit, steps = _search(data, f, r, d, first, room, tokens, out)
+    out.counters[_STEPS] += steps
+    if hit:
         r.candidate = np.uint8(PICKED)
         out.counters[_PICKS] += 1
+        return
+    if steps > room:
+        out.counters[_SKIPPED] += 1
+    r.attempts = np.uint16(min(spent + max(np.int64(0), steps - free), np.int64(0xFFFF)))
 
 
 @kernel

@@ -13,6 +13,7 @@ import numpy as np
 from collectors import wire
 from collectors.jit import bare as kernel
 from collectors.packet import lasting, laying
+from collectors.packet.anchors import copy_octets
 from collectors.packet.frames import NO_VLAN
 from collectors.packet.names import Sighting
 from collectors.packet.pages import Page
@@ -202,8 +203,7 @@ def chunk_run(page: Page) -> ChunkRun:
 @kernel
 def _gather(data, at, offsets, out):
     for i in range(at.size):
-        for k in range(offsets[i + 1] - offsets[i]):
-            out[offsets[i] + k] = data[at[i] + k]
+        copy_octets(out, np.int64(offsets[i]), data, at[i], np.int64(offsets[i + 1] - offsets[i]))
 
 
 def payload_batches(

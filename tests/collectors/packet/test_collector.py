@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from collectors import streams, subscribers, wire
 from collectors.packet import collector, payloads, table
 from collectors.packet.sources import nothing
+from collectors.packet.tokens import NEAR
 
 A, B = ("10.0.0.1", 40000), ("93.184.216.34", 3333)
 S = 10**9
@@ -181,6 +182,7 @@ def test_all_that_moves_in_one_replay(make):
         ("tentative_total",): 1,
         ("candidates_total",): 1,
         ("scanned_bytes_total",): len(LOGIN),
+        ("search_steps_total",): 2 + NEAR,  # "jsonrpc", and a method that is login
         ("rows_total", "flows"): 1,
         ("rows_total", "payloads"): 2,
         ("batches_total", "flows"): 4,

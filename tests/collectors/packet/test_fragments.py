@@ -231,7 +231,8 @@ def test_a_flood_of_fragments_between_two_hosts_hides_nobody_elses(make):
     mixed = [*frames[:3]]
     for i, frame in enumerate(frames[3:]):
         mixed += [frame, *noise[i * 400 : i * 400 + 400]]
-    got = run(make, mixed, step=1000, fragmented_packets=64)
+    # With another seed the two pairs of hosts may be of one set: of eight here, of 128 by default.
+    got = run(make, mixed, step=1000, fragmented_packets=64, hash_seed=1)
     assert said(got) == LINE
     assert outcomes(got)["evicted"] > 1000
 

@@ -42,9 +42,72 @@ def test_ja4_is_that_of_its_authors():
     assert hellos.read(made).ja4 == "t13d1516h2_8daaf6152771_e5627efa2ab1"
 
 
+def listed(text):
+    return tuple(int(part, 16) for part in text.split(","))
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (
+            "q13d0310h3_1301,1302,1303_000a,000d,001b,002b,002d,0033,0039,4469"
+            "_0403,0804,0401,0503,0805,0501,0806,0601,0201",
+            "q13d0310h3_55b375c5d22e_cd85d2d88918",
+        ),
+        (
+            "t13d1517h2_002f,0035,009c,009d,1301,1302,1303,c013,c014,c02b,c02c,c02f,c030,cca8,cca9"
+            "_0005,000a,000b,000d,0012,0017,001b,0023,002b,002d,0033,44cd,ca34,fe0d,ff01"
+            "_0904,0905,0906,0403,0804,0401,0503,0805,0501,0806,0601",
+            "t13d1517h2_8daaf6152771_cb7bf5808d99",
+        ),
+        (
+            "t13d1516h2_002f,0035,009c,009d,1301,1302,1303,c013,c014,c02b,c02c,c02f,c030,cca8,cca9"
+            "_0005,000a,000b,000d,0012,0015,0017,001b,0023,002b,002d,0033,4469,ff01",
+            "t13d1516h2_8daaf6152771_6d807ffa2a79",
+        ),
+    ],
+    ids=["quic", "grease-everywhere", "no-signatures"],
+)
+def test_ja4_of_published_lists(raw, told):
+    """Raw and hashed values of FoxIO's captures and page; with values of RFC 8701 wherever one may be."""
+    first, ciphers, extensions, *signatures = raw.split("_")
+    protocols = vector(1, b"\x3a\x3a") + vector(1, first[8:10].encode()) + b"\x02zz"
+    known = {
+        0x000D: vector(2, pairs((0x8A8A, *listed(signatures[0])))) if signatures else b"",
+        0x002B: vector(1, pairs((0x7A7A, 0x0303, 0x0304))),
+    }
+    made = hello(
+        extension(0xBABA),
+        *(extension(k, known.get(k, b"")) for k in reversed(listed(extensions))),
+        server_name(b"x.org"),
+        extension(16, vector(2, protocols)),
+        extension(0x0A0A, b"\0"),
+        ciphers=(0xEAEA, *reversed(listed(ciphers))),
+    )
+    assert hellos.read_message(made[5:], transport=first[0]).ja4 == told
+
+
+def test_ja4_without_anything_to_hash():
+    """Only the server's name and protocols: the list of extensions is empty, not the hash of nothing."""
+    made = hello(server_name(b"a.b"), extension(16, vector(2, b"\2\x1a\x1a")), ciphers=())
+    got = hellos.read(made)
+    assert got.ja4 == "t12d000200_000000000000_000000000000"
+    assert got.alpn is None
+
+
 @pytest.mark.parametrize(
     ("alpn", "ends"),
-    [(b"h2", "h2"), (b"h", "hh"), (b"\xab", "ab"), (b"\xab0\xcd", "ad"), (b"0\xab", "3b"), (b"", "00")],
+    [
+        (b"0\1\xab\xcd", "3d"),
+        (b"0\xab\xcd1", "01"),
+        (b"http/1.1", "h1"),
+        (b"h2", "h2"),
+        (b"h", "hh"),
+        (b"\xab", "ab"),
+        (b"\xab0\xcd", "ad"),
+        (b"0\xab", "3b"),
+        (b"", "00"),
+    ],
 )
 def test_ja4_of_odd_protocols(alpn, ends):
     assert hellos.read(hello(extension(16, vector(2, vector(1, alpn))))).ja4[8:10] == ends

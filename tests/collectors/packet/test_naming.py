@@ -3,7 +3,9 @@
 import struct
 from ipaddress import IPv6Address
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 from certmaker import certificate, chain, records, server_hello
 from hellomaker import extension, hello, server_name
@@ -12,12 +14,21 @@ from hypothesis import strategies as st
 from quicmaker import V2, crypto, seal
 from scapy.layers.dns import DNS, DNSQR, DNSRR
 
-from collectors import streams
-from collectors.packet.names import NameFilter
+from collectors import streams, subscribers
+from collectors.packet import dissect, namesets
+from collectors.packet.names import MAX_TOLD, NameFilter
 
 S = 10**9
 RESOLVER, CLIENT = ("9.9.9.9", 53), ("10.0.0.1", 40000)
 SERVER = ("93.184.216.34", 3333)
+CAPTURES = Path(__file__).parents[4] / "shared" / "captures" / "packets"
+# What our reading tells of a name, and the kind of row that it is.
+WHERE = {
+    "client_hello": [("server_name", "tls_server_name")],
+    "server_hello": [("certificate_names", "certificate")],
+    "http": [("host", "http_host")],
+    "quic": [("server_name", "quic_server_name")],
+}
 WANTED = NameFilter(["pool.example.org"], ["miners.example"])
 HELLO = hello(server_name(b"eu.Miners.example."), extension(21, bytes(300)))
 OTHER = hello(server_name(b"www.chess.example"))
@@ -268,6 +279,69 @@ def test_a_storm_of_forged_quic_costs_its_budget_and_hides_nobody_elsewhere(make
     assert got.moved["names_withheld_total", "quic"] == 896
 
 
+def test_a_storm_of_quic_from_one_client_leaves_half_to_others_on_whatever_connections(make):
+    """Of 64 a second: the first 32 go to whoever comes, then one address has a share."""
+    forged = seal(MESSAGE_FRAME)[:-1] + b"!"
+    server = ("93.0.0.1", 443)
+    storm = [(k, make.udp(("10.0.0.9", 1024 + k), server, forged)) for k in range(900)]
+    honest = [(1000 + k, make.udp((f"10.0.1.{k}", 4000), server, seal(MESSAGE_FRAME))) for k in range(28)]
+    got = replay(make, [*storm, *honest], names_a_second=256, flow_slots=2048)
+    assert brief(got) == [("quic_server_name", "eu.miners.example")] * 28
+    assert got.moved["names_refused_total", "corrupt"] == 36
+    assert got.moved["names_withheld_total", "share"] == 864
+    # It is a second's: in the next the share is new.
+    later = [(S + t, frame) for t, frame in storm]
+    got = replay(make, [*storm, *later], names_a_second=256, flow_slots=2048)
+    assert got.moved["names_refused_total", "corrupt"] == 72
+
+
+def test_an_ipv6_client_is_its_64(make):
+    server, forged = ("93.0.0.1", 443), seal(MESSAGE_FRAME)[:-1] + b"!"
+
+    def six(host, net, frame):
+        head = struct.pack(">IHBB", 0x60000000, len(frame) - 20, 17, 64)
+        src = b"\x20\x01\x0d\xb8" + bytes([0, 0, 0, net]) + host.to_bytes(8, "big")
+        return head + src + b"\x2a" + bytes(15) + frame[20:]
+
+    storm = [(k, six(k, 1, make.udp(("10.0.0.9", 1024), server, forged))) for k in range(500)]
+    other = [(1000, six(1, 2, make.udp(("10.0.0.9", 1024), server, seal(MESSAGE_FRAME))))]
+    got = replay(make, [*storm, *other], names_a_second=256, flow_slots=2048)
+    assert brief(got) == [("quic_server_name", "eu.miners.example")]
+    assert got.moved["names_withheld_total", "share"] == 500 - 36
+
+
+CLIENTS = st.tuples(
+    st.integers(0, 1), st.integers(0, 3), st.sampled_from([5, 6, (0xFFFF << 32) | 7, (0xFFFF << 32) | 8])
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), CLIENTS), max_size=200), st.integers(1, 600))
+def test_shares_agree_with_a_plain_account(asked, a_second):
+    wanted = namesets.compile_wanted(["x"], (), (), a_second)
+    second, total, had = 0, {}, {}
+    for purse, (later, high, low) in asked:
+        if later and purse == 3:
+            second, total, had = second + 1, {}, {}
+        room = max(1, a_second // (1, 4, 4, 4)[purse])
+        who = (high, low if high == 0 and low >> 32 == 0xFFFF else 0, purse)
+        plain = total.get(purse, 0) < room
+        if plain and 2 * total.get(purse, 0) >= room:
+            plain = had.get(who, 0) < max(4, room // 32)
+            had[who] = had.get(who, 0) + plain
+        total[purse] = total.get(purse, 0) + plain
+        assert namesets.allow(purse, second + 1, np.uint64(high), np.uint64(low), wanted) == plain
+
+
+def test_more_clients_than_there_is_room_for_are_counted_and_lose_nothing_of_theirs():
+    wanted = namesets.compile_wanted(["x"], (), (), 1 << 20)
+    wanted.spent[0] = 1 << 19
+    wanted.spent[-1] = 1
+    for k in range(3000):
+        assert namesets.allow(0, 1, np.uint64(0), np.uint64((0xFFFF << 32) | k), wanted)
+    assert wanted.counts[namesets.FORGOTTEN] >= 3000 - wanted.clients.size
+    assert wanted.counts[namesets.SHARES] == 0
+
+
 @given(st.lists(st.binary(min_size=1, max_size=60), max_size=8), st.sampled_from([53, 443, 3333]))
 def test_any_bytes_pass(make, parts, port):
     begins = [b"\x16\3\1\1\0\1", b"\x16\3\3\0\x40\2\0\0", b"GET / HTTP/1.1\r\nHost: ", b"CONNECT ", b"\0\x20"]
@@ -279,3 +353,46 @@ def test_any_bytes_pass(make, parts, port):
         )
         frames.append((k, make.udp((RESOLVER[0], port), CLIENT, b"\xc0\0\0\0\1\x08" + part * 40)))
     replay(make, frames, wanted=NameFilter((), [""]))
+
+
+@pytest.mark.skipif(not CAPTURES.is_dir(), reason="needs ../shared")
+def test_over_all_captures_the_pass_lets_through_what_a_plain_reading_finds(make):
+    """The twin: ``dissect`` reads every message of every connection in plain Python, and picks nothing."""
+    everywhere, counted = subscribers.home(["0.0.0.0/0", "::/0"]), {}
+    for path in sorted(CAPTURES.rglob("*.pcap*")):
+        blocks = make.read(path.read_bytes())
+        got = make.replay(
+            blocks, home=everywhere, wanted=NameFilter((), [""]), names_a_second=1 << 20, flow_slots=4096
+        )
+        told = {(streams.NAME_KINDS[r["kind"]], r["name"]) for r in got.names}
+        plain = set()
+        for found in dissect.read(blocks, lambda _: True).found:
+            for part, kind in WHERE.get(found.what, ()):
+                plain |= {(kind, name) for name in found.fields.get(part, ())[:MAX_TOLD]}
+        assert told == plain, path.name
+        for kind, _ in told:
+            counted[kind] = counted.get(kind, 0) + 1
+    assert counted["tls_server_name"] > 100
+    assert counted["http_host"] > 50
+    assert counted["certificate"] > 5
+
+
+@given(st.data())
+def test_only_names_that_are_wanted_leave(make, data):
+    """Whatever else is in the traffic, and however the wanted ones are written."""
+    host = st.sampled_from(
+        ["pool.example.org", "POOL.Example.org.", "a.MINERS.example", "chess.example", "ool.example.org"]
+    )
+    hosts = data.draw(st.lists(host, max_size=6))
+    frames = []
+    for k, name in enumerate(hosts):
+        src = ("10.0.0.1", 20000 + k)
+        frames += talk(make, hello(server_name(name.encode())), src=src, at=k * S)
+        frames += talk(
+            make, REQUEST.replace(b"Pool.Example.org", name.encode()), src=src, dst=("93.0.0.1", 80), at=k * S
+        )
+        frames.append(
+            (k * S, make.udp(src, ("93.0.0.1", 443), seal(crypto(0, hello(server_name(name.encode()))[5:]))))
+        )
+    wanted = [n.lower().removesuffix(".") for n in hosts if WANTED.match(n)]
+    assert sorted(name for _, name in brief(replay(make, frames))) == sorted(wanted * 3)

@@ -11,9 +11,13 @@ ALL = tokens.compile_tokens(ROWS)
 BLANKS = b" \t\r\n"
 
 
-def found(data, table=ALL, before=b"", after=b""):
-    padded = np.frombuffer(before + data + after + bytes(128), np.uint8)
-    return bool(tokens.find(padded, len(before), len(before) + len(data), table)[0])
+def searched(data, table=ALL, before=b"", after=b"", spare=128, room=1 << 40):
+    padded = np.frombuffer(before + data + after + bytes(spare), np.uint8)
+    return tokens.find(padded, len(before), len(before) + len(data), table, room)
+
+
+def found(*given, **options):
+    return bool(searched(*given, **options)[0])
 
 
 def stands(token, data, at):
@@ -83,6 +87,18 @@ PARTS = st.sampled_from(
 @given(st.lists(PARTS | st.binary(max_size=4), max_size=40).map(b"".join))
 def test_the_kernel_agrees_with_its_plain_twin(data):
     assert found(data) == plainly(data)
+    # At the end of what may be read it goes another way.
+    assert searched(data, spare=0) == searched(data)
+
+
+@given(st.lists(PARTS, max_size=200).map(b"".join), st.integers(0, 300))
+def test_with_little_room_it_gives_up_soon_and_says_so(data, room):
+    hit, steps = searched(data, room=room)
+    if hit or steps <= room:
+        assert hit == plainly(data)
+    # Sixty-four places are looked at before it stops.
+    assert steps <= room + tokens.WIDTH * (1 + tokens.NEAR)
+    assert steps <= searched(data)[1] or hit
 
 
 @given(st.sampled_from(ROWS), st.data())
@@ -95,7 +111,30 @@ def test_the_tail_is_kept_where_a_token_is_cut(row, data):
     assert tokens.tail_of(padded, 0, 40, ALL) == 40
 
 
-@pytest.mark.parametrize("token", ["mining.", '"', '" x', '"' + "x" * 40])
+def begun(token, data, at):
+    """The plain twin: does the token stand at ``at`` as far as the bytes go, and no further?"""
+    for byte in token:
+        if byte == 0x20:
+            while at < len(data) and data[at] in BLANKS:
+                at += 1
+        elif at >= len(data):
+            return True
+        elif data[at] != byte:
+            return False
+        else:
+            at += 1
+    return False
+
+
+@given(st.lists(PARTS | st.binary(max_size=4), max_size=12).map(b"".join))
+def test_the_tail_agrees_with_its_plain_twin(data):
+    padded = np.frombuffer(data + b'"' * 9, np.uint8)
+    places = range(max(0, len(data) - tokens.TAIL), len(data))
+    plain = [at for at in places if any(begun(r.token.encode(), data, at) for r in ROWS)]
+    assert tokens.tail_of(padded, 0, len(data), ALL) == min(plain, default=len(data))
+
+
+@pytest.mark.parametrize("token", ["mining.", '"', '" x', '"' + "x" * 40, '"short"', '"blank s"'])
 def test_a_token_that_cannot_be_looked_for_is_refused(token):
     row = tokens.Token(id="x", token=token, why="", hits=[], misses=[])
     with pytest.raises(ConfigError):
