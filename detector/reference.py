@@ -17,6 +17,7 @@ from collectors.kafka.sender import Metrics as SenderMetrics
 from collectors.netflow.receiving import Metrics as ReceivingMetrics
 from collectors.streams import STREAMS
 from detector import algorithms, tables
+from detector import wallets as wallet_table
 from detector.app import Detector
 from detector.config import Config
 from detector.delivery import Metrics as DeliveryMetrics
@@ -195,6 +196,22 @@ def _algorithm(a: algorithms.Algorithm) -> tuple[object, ...]:
     return f"`{a.id}`", ", ".join(a.aliases), a.coin or "", a.unit, factor, energy, source
 
 
+def wallets() -> Iterator[str]:
+    """Forms of wallet addresses."""
+    yield "# Wallets\n"
+    yield "Forms of addresses, as `detector/tables/wallets.toml` declares them. Where the checksum holds, the"
+    yield "address is verified; where a form has none, its shape is all there is. A text that fails the"
+    yield "checksum is no wallet, unless the row is UNVERIFIED (no published address tested it). An address"
+    yield "says who is paid, not what is mined.\n"
+    yield from _table(
+        ("form", "coins", "pattern", "checksum", "status", "source"),
+        (
+            (f"`{f.id}`", ", ".join(f.coins), f"`{f.pattern}`", f.checksum or "none", f.status, f.source)
+            for f in wallet_table.load().values()
+        ),
+    )
+
+
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "schema": schema,
     "configuration": configuration,
@@ -202,6 +219,7 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "evidence": evidence,
     "incidents": incidents,
     "dialects": dialects,
+    "wallets": wallets,
 }
 
 
