@@ -1,7 +1,7 @@
 """The closed vocabulary of the table of dialects: a word in, a predicate on a JSON value out.
 
 ``text hex hexN hexN+ 0xhex 0xhexN decimal empty int number bool true false null object list any list_text
-list_hex64 list_object list_int list_hex u64x4 subscriptions agent account account_beam absent``; ``hexN``
+list_hex64 list_object list_int list_hex u64x4 subscriptions agent account absent``; ``hexN``
 has exactly N digits, ``hexN+`` at least N; ``=text`` is that text, ``^text`` begins with it, ``*text``
 contains it; ``a|b`` is either; a final ``?`` allows null or nothing.  A list of words is a JSON array with
 exactly these elements, a final ``...`` allows more.
@@ -26,8 +26,6 @@ _TEXTS: Final = {
     # An account that only a coin's address format makes: CryptoNote addresses have 95 characters and more
     # (reference section 7), with payment id, fixed difficulty or worker behind.
     "account": r"[0-9A-Za-z]{90,}(?:[.+/:][^\x00]*)?",
-    # A Beam address has 62 to 67 hex digits, of odd number too (errata C6); a worker may be behind.
-    "account_beam": r"[0-9a-fA-F]{62,67}(?:[.+/:][^\x00]*)?",
     # Reference 9.4; " libuv/" is what a renamed XMRig keeps.
     "agent": r"(?i:[^\x00]* libuv/[^\x00]*|(?:xmrig|xmr-stak|xmr-node-proxy|srbminer|ccminer|cpuminer|cgminer"
     r"|bfgminer|sgminer|claymore|lolminer|gminer|teamredminer|wildrig|nanominer|t-rex|nbminer|bzminer|rigel"

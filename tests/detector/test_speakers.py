@@ -2,9 +2,12 @@
 middle, against the truth.  ``speakers.table`` prints the same as a table."""
 
 import pytest
+from payload_rows import batch
 from speakers import SPEAKERS, ethereum, mining, table
+from spoken import Talk
 
 from detector import fusion
+from detector.observers.payload import PayloadObserver
 
 
 @pytest.mark.parametrize("kind", SPEAKERS, ids=lambda k: k.name)
@@ -50,3 +53,22 @@ def test_claims_are_kept_apart_from_what_is_measured():
     (facts,) = table.sessions(ethereum.EthProxy())
     assert facts.claimed == 777
     assert facts.hashes > 1e9
+
+
+def test_a_service_that_refuses_an_api_key_is_no_pool():
+    talk = Talk()
+    talk.c({"id": "1", "method": "login", "api_key": "94" * 32})
+    talk.s({"id": "1", "method": "result", "code": 7, "description": "wrong key"})
+    talk.c({"id": "2", "jsonrpc": "2.0", "method": "login", "api_key": "94" * 32})
+    talk.s(
+        {
+            "id": "2",
+            "jsonrpc": "2.0",
+            "method": "login",
+            "result": None,
+            "error": {"code": 1, "message": "no"},
+        }
+    )
+    talk.c({"id": "3", "jsonrpc": "2.0", "method": "login", "api_key": "94" * 32})
+    talk.s({"id": "3", "jsonrpc": "2.0", "method": "login", "result": "ok"})
+    assert PayloadObserver().step(batch(talk.rows)).evidence == ()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.dialects import difficulty, ethereum
+from detector.dialects import difficulty, equihash, ethereum
 from detector.dialects.messages import InForce
 
 
@@ -52,3 +52,52 @@ def test_what_cannot_be_a_target_is_none(bad):
 def test_any_text_gives_a_finite_positive_number_or_none(text):
     for got in (difficulty.boundary(text), difficulty.cryptonote(text), ethereum.claimed(text)):
         assert got is None or (math.isfinite(got) and got > 0)
+
+
+def test_the_worked_examples_of_the_reference_and_its_errata():
+    assert difficulty.boundary("000003ff" + "f" * 56) == pytest.approx(4194304, rel=1e-6)
+    assert difficulty.beam(486539264) == 536870912
+    assert difficulty.alephium(None, 64) == pytest.approx(1.0995e12, rel=1e-4)
+    # A5: the reference pool strips leading zero bytes, 2^220 is difficulty 64.
+    assert difficulty.alephium(f"{2**220:056x}", None) == difficulty.alephium(None, 64)
+    b = "28948022309329048855892746252171976963209391069768726095651290785379"
+    assert difficulty.boundary_decimal(b) == pytest.approx(4.000e9, rel=1e-4)
+    assert difficulty.grin(128) == 128 * 42
+
+
+@pytest.mark.parametrize(
+    ("base", "told", "expected"),
+    [(4e9, 1, 4e9), (4e9, 4.01e9, 4e9), (1e15, 1e15 / 4.3e7, 4.3e7), (2e15, 2e6, 1e9), (None, 1, None)],
+)
+def test_ergo_divides_by_the_difficulty_unless_the_job_has_it_already(base, told, expected):  # errata A2
+    got = difficulty.autolykos(base, told)
+    assert got == (None if expected is None else pytest.approx(expected))
+    assert difficulty.autolykos(base, None) is None
+
+
+@pytest.mark.parametrize("bad", [None, -1, 2**32, "1", True, 1.5, 0xFFFFFFFF])
+def test_a_packed_difficulty_that_cannot_be_is_none(bad):
+    assert difficulty.beam(bad) is None
+
+
+@given(st.text(max_size=80) | st.from_regex("[0-9]{0,80}", fullmatch=True))
+def test_any_text_is_a_decimal_boundary_or_none(text):
+    got = difficulty.boundary_decimal(text)
+    assert got is None or (math.isfinite(got) and got > 0)
+
+
+@pytest.mark.parametrize(
+    ("digits", "algorithm"),
+    [(2694, "equihash/200,9"), (806, "equihash/192,7"), (202, "equihash/144,5"), (106, "equihash/125,4")],
+)  # fmt: skip
+def test_the_size_of_a_solution_tells_which_equihash(digits, algorithm):
+    assert equihash.told({"solution": "0" * digits}) == algorithm
+
+
+@pytest.mark.parametrize(
+    ("parameters", "algorithm"),
+    [("144_5", "equihash/144,5"), ("0" * 200, None), ("fd4005" + "07" * 90, "verushash"), (None, None)],
+)  # fmt: skip
+def test_the_ninth_member_of_an_equihash_job_tells_more(parameters, algorithm):
+    (job,) = equihash.jobs({"job": "a", "parameters": parameters}, InForce(hashes=4.0))
+    assert (job.algorithm, job.hashes) == (algorithm, 4.0)
