@@ -96,6 +96,18 @@ def _guarded(_cache: object) -> Iterator[None]:
 numba.core.caching.Cache._guard_against_spurious_io_errors = _guarded  # type: ignore[assignment]
 
 
+def _short(kind: Any) -> tuple[str, tuple[Any, ...]]:
+    """What stands for a named tuple in the names of compiled functions, as for a plain one: spelt out, every
+    field of every record in it, names are of 20,000 letters and reading them takes a fifth of compiling."""
+    return kind.instance_class.__name__, tuple(kind)
+
+
+types.BaseNamedTuple.mangling_args = property(_short)  # type: ignore[assignment, method-assign]
+
+# Nobody calls a kernel from C.
+_BARE: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False, "no_cfunc_wrapper": True}
+
+
 @contextmanager
 def _alone() -> Iterator[None]:
     """Hold the file lock: no other process compiles or loads meanwhile."""
@@ -153,15 +165,13 @@ def bare(function: Callable[..., Any]) -> Any:
 
     An atomic count up and down at every touch of an array made the packet pass three times slower.
     """
-    options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
-    return _guard(numba.njit(**options)(function))
+    return _guard(numba.njit(**_BARE)(function))
 
 
 def within(function: Callable[..., Any]) -> Any:
     """As ``bare``, and made part of whoever calls it: a call hands over seven numbers for every array, so
     some hundreds for a tuple of arrays, which costs more than a small function does."""
-    options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False, "forceinline": True}
-    return _guard(numba.njit(**options)(function))
+    return _guard(numba.njit(**_BARE, forceinline=True)(function))
 
 
 def kept(function: Any) -> bool:
