@@ -145,7 +145,7 @@ def outputs(
         np.zeros(named, NAMED),
         np.zeros(COUNTERS, np.int64),
         np.zeros(AHEAD, FRAME),
-        np.zeros(128, np.uint8),
+        np.zeros(1024, np.uint8),  # carriers.UNMASKED, and what one look reads beyond
         np.zeros(256, np.uint8),
         np.zeros(3, np.int64),
         pieces(packets),

@@ -3,7 +3,8 @@
 A connection is *picked* once any segment of it holds a token, also one that straddles two segments (the
 bytes of an unfinished token are kept in its row).  It is *tentative* while a direction that was seen from
 its start has sent nothing but blanks and an opening brace comes first: lines split over many segments are
-thus whole when the token shows.  A tentative connection passes on so many octets and no more.
+thus whole when the token shows.  A tentative connection passes on so many octets and no more.  What carries
+lines without showing them is looked at apart (``carriers``).
 
 Text that is full of near misses costs its connection's budget of steps; what it has beyond that is searched
 where it is short, or by chance: mining lines are short, and come again.
@@ -14,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from collectors.jit import bare as kernel
+from collectors.packet.carriers import judge
 from collectors.packet.frames import SYN
 from collectors.packet.table import BRACE, DECIDED, HAS_PAYLOAD, HAS_START, NO, PICKED, TENTATIVE
 from collectors.packet.tokens import find, tail_of
@@ -159,6 +161,15 @@ def _judge(data, f, r, d, first, limits, tokens, out):
 
 
 @kernel
+def _carried(data, f, r, d, limits, tokens, out):
+    """Move ``candidate`` on by what may carry lines without showing them."""
+    before = r.candidate
+    r.candidate = judge(data, f, r, d, limits, tokens, out.joined)
+    if r.candidate > before:
+        out.counters[_PICKS if r.candidate == PICKED else _TENTATIVES] += 1
+
+
+@kernel
 def pick(data, f, r, d, t, clock, limits, tokens, out):
     """Judge one TCP segment and, if its connection is a candidate, write its EVENT."""
     first = f.seq
@@ -166,6 +177,8 @@ def pick(data, f, r, d, t, clock, limits, tokens, out):
         first = np.uint32(f.seq + np.uint32(1))
     if f.payload > 0 and r.candidate != PICKED:
         _judge(data, f, r, d, first, limits, tokens, out)
+        if r.candidate != PICKED:
+            _carried(data, f, r, d, limits, tokens, out)
     if r.candidate == NO:
         return
     budget = limits.candidate_octets if r.candidate == PICKED else limits.tentative_octets

@@ -106,7 +106,7 @@ class _Feeding:
         """Of a direction that was joined, or in which something was lost, lines or nothing may be HTTP or
         frames from here on."""
         side = self.side
-        joined = side.mode == PLAIN and self.joined and not self.lines.web
+        joined = side.mode == PLAIN and self.joined
         if side.held or not (joined or side.mode == SEEKING):
             return
         if http.starts(data[:8]):

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import zlib
 
 from scapy.contrib.mpls import MPLS
 from scapy.layers.inet import IP, TCP, UDP, fragment
@@ -131,18 +132,20 @@ CONNECT = b"CONNECT pool.example.net:3333 HTTP/1.1\r\nHost: pool.example.net:333
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
-def mask(data):
+SOCKS5 = b"\5\2\0\2" + b"\1\2me\6secret" + b"\5\1\0\3\x10pool.example.net" + struct.pack(">H", 3333)
+SOCKED = b"\5\2" + b"\1\0" + b"\5\0\0\1" + bytes(6)
+
+
+def mask(data, first=b"\x81"):
     """One text frame of a WebSocket client (RFC 6455 section 5.3)."""
     key = b"\x37\xfa\x21\x3d"
     size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack(">H", len(data))
-    return b"\x81" + size + key + bytes(b ^ key[i % 4] for i, b in enumerate(data))
+    return first + size + key + bytes(b ^ key[i % 4] for i, b in enumerate(data))
 
 
-def frame(data):
+def frame(data, first=b"\x81"):
     """One text frame of a WebSocket server."""
-    return (
-        b"\x81" + (bytes([len(data)]) if len(data) < 126 else b"\x7e" + struct.pack(">H", len(data))) + data
-    )
+    return first + (bytes([len(data)]) if len(data) < 126 else b"\x7e" + struct.pack(">H", len(data))) + data
 
 
 def websocket(data, first, client):
@@ -152,6 +155,19 @@ def websocket(data, first, client):
     else:
         head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     return (head if first else b"") + (mask(data) if client else frame(data))
+
+
+def compressed():
+    """The same, compressed, each side's window kept over its messages (RFC 7692)."""
+    packers = [zlib.compressobj(9, zlib.DEFLATED, -15) for _ in range(2)]
+
+    def change(data, first, client):
+        pack = packers[client]
+        sent = (pack.compress(data) + pack.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        head = websocket(b"", first, client)[: -6 if client else -2]
+        return head + (mask(sent, b"\xc1") if client else frame(sent, b"\xc1"))
+
+    return change
 
 
 def in_tunnel(packets, kind):

@@ -151,6 +151,14 @@ def evade():
         write(f"cryptonote-after-{name}", evasions.reworded(xmrig, evasions.before(said, answer)))
     connect = evasions.before(evasions.CONNECT, evasions.CONNECTED)
     write("rpc-service-after-connect", evasions.reworded(rpc, connect))
+    socks = evasions.before(evasions.SOCKS5, evasions.SOCKED)
+    write("cryptonote-after-socks5", evasions.reworded(xmrig, socks))
+    write("rpc-service-after-socks5", evasions.reworded(rpc, socks))
+    write("btc-v1-over-websocket", evasions.reworded(read("cpuminer-sha256d"), evasions.websocket))
+    write("chat-over-websocket", evasions.reworded(read("chat"), evasions.websocket))
+    write("cryptonote-over-compressed-websocket", evasions.reworded(xmrig, evasions.compressed()))
+    write("wallet-over-compressed-websocket", evasions.reworded(wallet[:200], evasions.compressed()))
+    write("getwork-in-small-segments", in_pieces(read("cpuminer-getwork")[:120], 90))
     for kind in ("qinq", "mpls", "pseudowire", "pppoe", "gre", "ip-in-ip", "geneve", "gtp", "erspan"):
         write(f"cryptonote-in-{kind}", evasions.in_tunnel(xmrig, kind))
     for kind in ("gre", "gtp", "mpls", "pppoe"):
