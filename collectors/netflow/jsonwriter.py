@@ -13,8 +13,8 @@ from collectors.reading import big, little, put
 
 (
     SKIPPED, UNSIGNED, SIGNED, IPV4, IPV6, MAC, BOOLEAN, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS,
-    HEX, TEXT, UNTYPED,
-) = range(14)  # fmt: skip
+    HEX, TEXT, UNTYPED, TIME,
+) = range(15)  # fmt: skip
 _LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 _TEN: Final = np.uint64(10)
 _HUNDRED: Final = np.uint64(100)
@@ -199,6 +199,18 @@ def _date(kind, word, out, to):
 
 
 @kernel
+def _since(uptime, export_ms, uptime_ms, out, to):
+    """The time that an uptime is, as ``messages.Clock`` reckons, and the quote behind it; -1 before 1970."""
+    ahead = (np.int64(uptime) - uptime_ms) & 0xFFFFFFFF
+    t_ms = export_ms + (ahead - 0x100000000 if ahead >> 31 else ahead)
+    if t_ms < 0:
+        return np.int64(-1)
+    to = _time(t_ms // 1000, t_ms % 1000, 3, out, to)
+    out[to] = _QUOTE
+    return to + 1
+
+
+@kernel
 def _value(kind, data, at, width, out, to):
     """One value and the quote behind it; -1 where it cannot be said."""
     if kind in (UNSIGNED, SIGNED):
@@ -241,18 +253,26 @@ def _value(kind, data, at, width, out, to):
 
 
 @kernel
-def write(data, size, least, fields, names, head, head_size, out):
+def write(data, size, least, fields, names, head, head_size, export_ms, uptime_ms, out):
     """Write the records of ``data[:size]``, each of ``least`` octets at least; how many octets that is.
 
     ``head`` is what each line begins with, ``fields`` and ``names`` are ``jsonlines.Program``'s; ``data``,
-    ``names``, ``head`` and ``out`` u1 with PADDING octets to spare.  -1 where something cannot be said.
+    ``names``, ``head`` and ``out`` u1 with PADDING octets to spare; ``export_ms`` and ``uptime_ms`` (i8) are
+    a ``messages.Clock``.  -1 where something cannot be said.
     """
     at, to = np.int64(0), np.int64(0)
     while size - at >= least:
-        start = to
+        start, began = to, at
         to = _copy(head, 0, head_size, out, to)
         for f in range(fields.shape[0]):
             width = fields[f, 1]
+            if fields[f, 0] == TIME:
+                to = _copy(names, fields[f, 2], fields[f, 3], out, to)
+                uptime = big(data, began + width) >> np.uint64(32)
+                to = _since(uptime, export_ms, uptime_ms, out, to)
+                if to < 0:
+                    return to
+                continue
             if width < 0:
                 # RFC 7011 section 7: one octet of length, or 255 and two.
                 if at >= size:

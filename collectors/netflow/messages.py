@@ -17,6 +17,18 @@ class Set(NamedTuple):
     body: bytes
 
 
+class Clock(NamedTuple):
+    """When a datagram was exported: Unix time, and the exporter's uptime then, which wraps after 49 days."""
+
+    export_ms: int
+    uptime_ms: int
+
+    def at(self, uptime_ms: int) -> int:
+        """What time (Unix ms) another uptime is: the nearest to the export that it can be."""
+        ahead = (uptime_ms - self.uptime_ms) & 0xFFFFFFFF
+        return self.export_ms + (ahead - (1 << 32) if ahead >> 31 else ahead)
+
+
 class Message(NamedTuple):
     """``export_ns`` Unix time; ``uptime_ms`` of the exporter, -1 in IPFIX; ``domain`` is the observation
     domain, source id, or engine type and id; ``sampling`` is v5's rate, 0 where it does not say.
@@ -32,6 +44,11 @@ class Message(NamedTuple):
     sampling: int
     sets: tuple[Set, ...]
     broken: Reason | None = None
+
+    @property
+    def clock(self) -> Clock | None:
+        """What the times of its records count from; None in IPFIX."""
+        return Clock(self.export_ns // 1_000_000, self.uptime_ms) if self.uptime_ms >= 0 else None
 
 
 def u2(data: bytes, at: int) -> int:

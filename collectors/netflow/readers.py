@@ -10,11 +10,13 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from collectors.netflow.elements import Element
-from collectors.netflow.messages import u2
+from collectors.netflow.messages import Clock, u2
 from collectors.netflow.templates import VARIABLE, Template
-from collectors.netflow.values import LISTS, code, reader, value
+from collectors.netflow.values import LISTS, code, reader, rfc3339, value
 
 PADDING: Final = 210  # paddingOctets
+# Uptimes, and the elements that say the same as a time.
+TIMES: Final = {"flowStartSysUpTime": "flowStartMilliseconds", "flowEndSysUpTime": "flowEndMilliseconds"}
 # Reads a list (RFC 6313): its octets and type in, what is in it out.
 ReadList = Callable[[str, bytes], Any]
 
@@ -56,7 +58,7 @@ class Reader:
     """Reads the records of one template.  ``named`` are its fields' elements, in order.
 
     Padding and fields of no octets are left out; a field that comes twice is a list.  ``read_list`` reads
-    structured data.
+    structured data.  ``times`` are uptimes and what they are called as times, which records end with.
     """
 
     def __init__(self, template: Template, named: Sequence[Element], read_list: ReadList) -> None:
@@ -74,6 +76,12 @@ class Reader:
         fixed = all(f.width != VARIABLE for f in template.fields)
         self._struct = self._packed() if fixed and not self._again and template.least else None
         self._names = names
+        self.times = tuple(
+            (f.name, TIMES[f.name])
+            for f in self._fields
+            if f.name in TIMES and f.width == 4 and TIMES[f.name] not in names and f.name not in self._again
+            if template.version != 10 and not template.fields[f.place].enterprise
+        )
         self._later = self._conversions()
 
     def _packed(self) -> struct.Struct:
@@ -97,9 +105,20 @@ class Reader:
         return reader(field.type, field.width, False)
 
     def read(
-        self, body: bytes, context: Mapping[str, Any] = MappingProxyType({})
+        self, body: bytes, context: Mapping[str, Any] = MappingProxyType({}), clock: Clock | None = None
     ) -> Iterable[dict[str, Any]]:
-        """A row for each record in a data set's body, after what ``context`` says of all of them."""
+        """A row for each record in a data set's body, after what ``context`` says of all of them; uptimes
+        are times too where there is a ``clock``."""
+        rows = self._rows(body, context)
+        return rows if clock is None or not self.times else self._timed(rows, clock)
+
+    def _timed(self, rows: Iterable[dict[str, Any]], clock: Clock) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            for uptime, name in self.times:
+                row[name] = rfc3339(clock.at(row[uptime]) * 1_000_000, 3)
+            yield row
+
+    def _rows(self, body: bytes, context: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         if self._struct is None:
             return ({**context, **row} for row in self._slowly(body))
         size = self._struct.size

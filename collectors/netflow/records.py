@@ -13,7 +13,7 @@ from collectors.errors import DecodeError, Reason
 from collectors.netflow import elements, ipfix, v1, v5, v7, v9
 from collectors.netflow.elements import Element
 from collectors.netflow.lists import Lists, ReadList
-from collectors.netflow.messages import Message, u2
+from collectors.netflow.messages import Clock, Message, u2
 from collectors.netflow.readers import Reader, cut
 from collectors.netflow.sflow import layout as sflow
 from collectors.netflow.sflow.records import named
@@ -47,8 +47,9 @@ _DATA_TYPES: Final = (
 )  # fmt: skip
 _TYPE_INFORMATION: Final = frozenset({303, 339, 341, 346})
 
-# A data set's octets, what reads it and the keys that come first: its records as octets, None: unwritten.
-Written = Callable[[Reader, bytes, Mapping[str, Any]], bytes | None]
+# What reads a data set, its octets, the keys that come first and what uptimes count from: its records as
+# octets, None: unwritten.
+Written = Callable[[Reader, bytes, Mapping[str, Any], Clock | None], bytes | None]
 
 
 @dataclass
@@ -191,10 +192,10 @@ def _named(message: Message, template: Template, body: bytes, key: Key, state: S
     reader = _reader(template, key, state)
     # Options are few, and some must be learned from.
     if state.lines is not None and not template.options:
-        written = state.lines(reader, body, context)
+        written = state.lines(reader, body, context, message.clock)
         if written is not None:
             return [written]
-    made = list(reader.read(body, context))
+    made = list(reader.read(body, context, message.clock))
     if template.options and _TYPE_INFORMATION.issubset(f.number for f in template.fields if not f.enterprise):
         for row in made:
             _announced(row, key.exporter, state)

@@ -12,7 +12,9 @@ from scapy.layers.netflow import NetflowV910TemplateFieldTypes
 
 from collectors.app import sampled_frames
 from collectors.netflow import elements
+from collectors.netflow.readers import TIMES
 from collectors.netflow.records import DecodeError, State, decode, records
+from collectors.netflow.values import rfc3339
 
 # Names of Cisco's v9 document to element numbers; and what logstash calls otherwise.
 NUMBERS = {name.lower(): number for number, name in NetflowV910TemplateFieldTypes.items()}
@@ -76,6 +78,8 @@ def same(key, told, row, message):
         want = datetime.strptime(told, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp() * 1000
         boot = message.export_ns / 1_000_000 - message.uptime_ms
         off = (want - boot - got + 2**31) % 2**32 - 2**31
+        derived = row[TIMES[name]]
+        assert derived == rfc3339(message.clock.at(got) * 1_000_000, 3)
         # logstash forgets to borrow a second where its milliseconds go below zero, and reads v5's first time
         # of -1, which is a millisecond before the start, as one that is 49 days ahead.
         return got == 2**32 - 1 or min(abs(off - second) for second in (-1000, 0, 1000)) <= 1.01

@@ -24,9 +24,10 @@ EXPORTER = bytes(10) + b"\xff\xff\xc0\x00\x02\x01"
 FILES = sorted(
     p.relative_to(CAPTURES).as_posix() for p in CAPTURES.rglob("*.*") if p.suffix in (".pcap", ".ipfix")
 )
-# One element of each type, and those that need care: padding, one that nobody knows.
+# One element of each type, and those that need care: uptimes, padding, one that nobody knows.
 TYPES = [
-    *sorted({e.type: n for n in range(500) if (e := elements.element(0, n)).type}.values()), 210, 32000,
+    *sorted({e.type: n for n in range(500) if (e := elements.element(0, n)).type}.values()),
+    21, 22, 152, 210, 32000,
 ]  # fmt: skip
 WIDTHS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33, 65535)
 
@@ -185,9 +186,56 @@ def test_without_a_compiled_kernel_the_first_octets_are_left_to_the_reader(make,
 def test_a_kernel_that_ran_is_in_the_cache():
     unknown = SimpleNamespace(py_func=both, stats=write.stats)
     few, some = np.zeros(64, np.uint8), np.frombuffer(bytes(64), np.uint8)
-    write(some, 0, 1, np.zeros((1, 4), np.int64), some, some, 0, few)
+    write(some, 0, 1, np.zeros((1, 4), np.int64), some, some, 0, 0, 0, few)
     assert kept(write)
     assert not kept(unknown)
+
+
+def times(lines):
+    rows = [msgspec.json.decode(line) for line in lines.splitlines()]
+    return [(row.get("flowStartMilliseconds"), row.get("flowEndMilliseconds")) for row in rows]
+
+
+def test_uptimes_are_times_too_and_those_from_before_a_wrap(make):
+    fields = [(21, 4), (1, 4), (22, 4)]
+    ups = [(10_000, 7_500), (4_000, 2**32 - 1_000), (10_001, 10_000), (2**31 + 9_999, 2**31 + 10_000)]
+    body = [struct.pack(">III", last, 1, first) for last, first in ups]
+    payload = make.v9(make.template(300, fields), make.data_set(300, *body), uptime=10_000)
+    want, got, written = both([payload])
+    assert got == want
+    assert written == 4
+    assert times(got) == [
+        ("2023-11-14T22:13:17.500Z", "2023-11-14T22:13:20.000Z"),
+        ("2023-11-14T22:13:09.000Z", "2023-11-14T22:13:14.000Z"),
+        ("2023-11-14T22:13:20.000Z", "2023-11-14T22:13:20.001Z"),
+        ("2023-10-21T01:41:56.352Z", "2023-12-09T18:44:43.647Z"),
+    ]
+    five = make.v5([("192.0.2.1", "192.0.2.2", 1, 2, 3, 4, 3_599_000, 3_600_000)])
+    want, got, written = both([five])
+    assert (got, written, times(got)) == (want, 1, [("2023-11-14T22:13:19.000Z", "2023-11-14T22:13:20.000Z")])
+
+
+@pytest.mark.parametrize(
+    "fields", [[(22, 2)], [(22, 4), (22, 4)], [(22, 4), (152, 8)], [(22, 4, 9)], [(82, 65535), (22, 4)]]
+)
+def test_uptimes_that_are_no_times_or_have_one_already_are_left_as_they_are(make, fields):
+    version = 10 if len(fields[0]) == 3 else 9
+    body = bytes(1) + bytes(11)
+    message = make.ipfix if version == 10 else make.v9
+    want, got, written = both([message(make.template(300, fields, version), make.data_set(300, body))])
+    assert got == want
+    derived = times(got)[0][0]
+    if fields[0][0] == 82:
+        assert (derived, written) == ("2023-11-14T21:13:20.000Z", 0)
+    else:
+        assert derived == ("1970-01-01T00:00:00.000Z" if (152, 8) in fields else None)
+
+
+def test_a_time_before_1970_is_a_number_as_everywhere(make):
+    message = make.v9(make.template(300, [(22, 4)]), make.data_set(300, bytes(4)), seconds=1, uptime=2_000)
+    want, got, _ = both([message])
+    assert got == want
+    assert times(got) == [(-1_000_000_000, None)]
 
 
 def test_very_long_names_of_an_exporter_are_left_to_the_reader(make):
