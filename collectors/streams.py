@@ -213,6 +213,10 @@ INCIDENTS: Final = (
     Column("bytes", "object", "octet", "up and down, of mining connections"),
     Column("place", "object", "", "unit, sector, city", nullable=True),
     Column("evidence", "list", "", "kind, group, rule, first, last, count, strength, why"),
+    Column("coin_reasons", "list", "", 'coin ("" for none), basis and why it is that one or none'),
+    Column("paid_coins", "list", "", "coins that are paid and not mined, as pools that exchange do"),
+    Column("wallets", "list", "", "name, coins, verified, link of each wallet or account"),
+    Column("kwh_per_day", "object", "kWh", "low, typical, high, at that power", nullable=True),
 )
 
 STATE: Final = (

@@ -32,6 +32,7 @@ from detector.config import Config
 from detector.endpoints import Endpoints
 from detector.engine import Engine, Knowledge
 from detector.errors import ConfigError, InputError
+from detector.exporters.campaigns import Linking
 from detector.exporters.http import Http
 from detector.exporters.jsonl import JsonLines
 from detector.exporters.prometheus import Exporter
@@ -172,10 +173,14 @@ class Service:
         self.files = (
             JsonLines(Path(config.output.jsonl), self.detector.deliveries) if config.output.jsonl else None
         )
-        self.paging = paging.build(config, self.detector.deliveries, self.registry, self.reloads)
+        self.campaigns = Linking(config.campaigns, self.registry)
+        self.paging = paging.build(
+            config, self.detector.deliveries, self.registry, self.reloads, self.campaigns.words
+        )
         # Replays do not page unless told to.
-        self.live_sink = paging.sinks(self.files, self.paging)
-        self.sink = self.live_sink if config.alertmanager.replays else paging.sinks(self.files)
+        self.live_sink = paging.sinks(self.campaigns, self.files, self.paging)
+        replays = config.alertmanager.replays
+        self.sink = self.live_sink if replays else paging.sinks(self.campaigns, self.files)
         self.links: Links | None = None
         self._stack = ExitStack()
 

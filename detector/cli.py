@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     collecting = _collect_parsers(sub)
     detect = sub.add_parser("detect", help="judge what collectors put on Kafka: one member of the group")
     detect.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
-    tables = (*_pools_parsers(sub), *_topics_parsers(sub))
+    tables = (*_pools_parsers(sub), *_topics_parsers(sub), _campaigns_parser(sub))
     check = sub.add_parser("check", help="build everything from the configuration and stop")
     show = sub.add_parser("config", help="print the merged configuration as TOML")
     for command in (scan, run, check, show, detect, *collecting, *tables):
@@ -156,6 +156,19 @@ def _pools_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.Argum
     return listing, checking, importing, resolving
 
 
+def _campaigns_parser(sub: "argparse._SubParsersAction") -> argparse.ArgumentParser:
+    out = sub.add_parser(
+        "campaigns",
+        help="wallets and accounts that many subscribers mine for",
+        description="Links incidents by wallet or account: those of files (incidents.jsonl, or what scan "
+        "--json prints; - is standard input), else those on Kafka, of all detectors together.",
+    )
+    out.add_argument("files", nargs="*", metavar="FILE", help="instead of the topic of incidents")
+    out.add_argument("--json", action="store_true", help="one JSON object a campaign")
+    out.add_argument("--least", type=int, metavar="N", help="instead of campaigns.least_subscribers")
+    return out
+
+
 def _topics_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.ArgumentParser]:
     topics = sub.add_parser("topics", help="the topics on Kafka")
     does = topics.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -184,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands: dict[str, Callable[[argparse.Namespace], int]] = {
             "scan": _scan, "run": _run, "check": _check, "config": _config,
             "flows": _flows, "collect": _collect, "detect": _detect, "pools": _pools,
-            "topics": _topics, "dissect": _dissect,
+            "topics": _topics, "dissect": _dissect, "campaigns": _campaigns,
         }  # fmt: skip
         return commands[options.command](options)
     except ConfigError as error:
@@ -360,6 +373,13 @@ def _pools(options: argparse.Namespace) -> int:
 def _topics(options: argparse.Namespace) -> int:
     from detector.config import load
     from detector.kafkacli import run
+
+    return run(load(options.config), options, print)
+
+
+def _campaigns(options: argparse.Namespace) -> int:
+    from detector.campaigncli import run
+    from detector.config import load
 
     return run(load(options.config), options, print)
 

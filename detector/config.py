@@ -13,6 +13,7 @@ from collectors.netflow.collector import Config as NetflowConfig
 from collectors.packet.collector import Config as PacketConfig
 from collectors.packet.sources import CaptureConfig, Name
 from collectors.subscribers import DEFAULT_HOME
+from detector.campaigns import Config as CampaignConfig
 from detector.engine import Config as EngineConfig
 from detector.errors import ConfigError
 from detector.resolver import Config as ResolverConfig
@@ -130,6 +131,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     run: Run = Run()
     output: Output = Output()
     lists: Lists = Lists()
+    campaigns: CampaignConfig = CampaignConfig()
     alertmanager: Alertmanager = Alertmanager()
     resolver: ResolverConfig = ResolverConfig()
 

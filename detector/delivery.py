@@ -75,8 +75,10 @@ class Delivery:
         clients: list[Client] | list[Server] | None = None,
         now_s: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
+        campaign: Callable[[Incident], str] = lambda _: "",
     ) -> None:
-        """Raises ConfigError on servers that cannot be."""
+        """``campaign`` says what an incident is part of.  Raises ConfigError on servers that cannot be."""
+        self.campaign = campaign
         made = servers(config) if clients is None else clients
         self.replays = config.replays
         self.metrics = metrics
@@ -213,7 +215,7 @@ class Courier:
                 batch = delivery.board.adopt(batch, found, delivery.now_ns())
                 told = [(one, one.version, one.document, one.known, one.ends) for one in batch]
             body = [
-                alert(document, one.key[1], known, ends, config)
+                alert(document, one.key[1], known, ends, config, delivery.campaign(document))
                 for one, _, document, known, ends in told
                 if known is not None
             ]

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from detector import coins, wallets
 from detector.attribution import Place, text
 from detector.evidence import SessionFacts, Shares
 from detector.fusion import PRIOR, WEIGHTS, log_odds, probability
-from detector.hashrate import HashRate, Power, power, rates
+from detector.hashrate import DailyEnergy, HashRate, Power, kwh_per_day, power, rates
 from detector.incidents import NUMBER, Action, State, alert_id, incident_id
 from detector.measures import Ends, Link, ends_of
 from detector.redact import Names
@@ -24,6 +25,25 @@ class Service(msgspec.Struct, frozen=True):
     port: int
     name: str | None = None
     operator: str | None = None
+
+
+class CoinReason(msgspec.Struct, frozen=True):
+    """Why a coin is named, or why none is (``coin`` is then "")."""
+
+    coin: str
+    basis: coins.Basis
+    why: str
+
+
+class Account(msgspec.Struct, frozen=True):
+    """A wallet or an account that is mined for.  ``coins`` are those whose address it may be, none where
+    it is no address; ``verified`` where its checksum says so.  What has the same ``link`` is mined for by one
+    who planned it: the address, or the pattern of the account; "" for what anybody calls itself."""
+
+    name: str
+    coins: tuple[str, ...]
+    verified: bool
+    link: str = ""
 
 
 class Bytes(msgspec.Struct, frozen=True):
@@ -68,6 +88,10 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     bytes: Bytes
     place: Place | None
     evidence: tuple[EvidenceLine, ...]
+    coin_reasons: tuple[CoinReason, ...] = ()
+    paid_coins: tuple[str, ...] = ()
+    wallets: tuple[Account, ...] = ()
+    kwh_per_day: DailyEnergy | None = None
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,11 +187,36 @@ def with_flows(
     return longer, Bytes(up, down)
 
 
-def _coins(record: Record, sessions: list[SessionFacts]) -> list[str]:
-    """Coins of the endpoints that have one only, where the sessions name none."""
-    if any(s.coin for s in sessions):
-        return []
-    return [c.coins[0] for c in record.contacts.values() if len(c.coins) == 1 and not c.weak]
+def _decided(record: Record, sessions: list[SessionFacts]) -> list[coins.Decided]:
+    """The coin of each session; where they name none, that of the known endpoints."""
+    contacts = {c.server: c for c in record.contacts.values()}
+    decided = [coins.of(facts, contacts.get(facts.server)) for facts in sessions]
+    if not any(d.coin for d in decided):
+        told = {facts.server for facts in sessions}
+        decided += [coins.of(None, c) for c in record.contacts.values() if c.server not in told]
+    return list(dict.fromkeys(decided))
+
+
+def _reasons(decided: list[coins.Decided]) -> tuple[CoinReason, ...]:
+    """One for each coin, of the strongest basis; what names none speaks only where nothing does."""
+    order = list(coins.Basis)
+    best: dict[str, coins.Decided] = {}
+    for one in sorted(decided, key=lambda d: (order.index(d.basis), d.why)):
+        best.setdefault(one.coin or "", one)
+    if len(best) > 1:
+        best.pop("", None)
+    return tuple(CoinReason(c, d.basis, d.why) for c, d in sorted(best.items()))[:MOST_LISTED]
+
+
+def _accounts(sessions: list[SessionFacts], names: Names) -> tuple[Account, ...]:
+    """Wallets and accounts, read before their text is hidden."""
+    out = {}
+    for account in sorted({w for s in sessions for w in s.wallets})[:MOST_LISTED]:
+        read = wallets.read(account)
+        name, link = names.name(account), read.text if read else wallets.pattern(account)
+        link = names.name(link) if link else ""
+        out[name] = Account(name, read.coins if read else (), read is not None and read.verified, link)
+    return tuple(out[name] for name in sorted(out))
 
 
 def _services(record: Record, sessions: list[SessionFacts]) -> tuple[Service, ...]:
@@ -203,6 +252,8 @@ def incident(
     sessions, counted = with_flows(record, links, until_ns)
     mine = [s for s in sessions if s.role != "pool"] or sessions
     hash_rates = rates(sessions)
+    watts = power(hash_rates)
+    decided = _decided(record, sessions)
     shares = Shares()
     for facts in mine:
         for field in shares.__struct_fields__:
@@ -215,7 +266,7 @@ def incident(
         first_seen=rfc3339(record.first_ns),
         last_seen=rfc3339(record.last_ns),
         role=role_of(sessions, (t.role for t in record.traces.seen.values())),
-        coins=_distinct([*(s.coin for s in sessions), *_coins(record, sessions)]),
+        coins=_distinct(d.coin for d in decided),
         algorithms=_distinct(s.algorithm for s in sessions),
         dialects=_distinct(s.dialect for s in sessions),
         services=_services(record, sessions),
@@ -223,10 +274,14 @@ def incident(
         agents=_distinct(a for s in sessions for a in s.agents),
         shares=shares,
         hashrate=hash_rates,
-        power_watts=power(hash_rates),
+        power_watts=watts,
         bytes=counted,
         place=place,
         evidence=evidence_lines(record, names),
+        coin_reasons=_reasons(decided),
+        paid_coins=_distinct(coin for d in decided for coin in d.paid),
+        wallets=_accounts(sessions, names),
+        kwh_per_day=kwh_per_day(watts),
     )
 
 

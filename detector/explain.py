@@ -34,6 +34,20 @@ def rate_words(document: Incident) -> str:
     return ", ".join(words)
 
 
+def coin_words(document: Incident) -> str:
+    """Each coin and why it is that one; why none is named; what is paid where that is another matter."""
+    words = [f"{r.coin or 'unknown'} ({r.why})" for r in document.coin_reasons]
+    if document.paid_coins:
+        words.append(f"paid in {', '.join(document.paid_coins)}")
+    return "; ".join(words)
+
+
+def energy_words(document: Incident) -> str:
+    """Kilowatt hours a day, and between which bounds."""
+    energy = document.kwh_per_day
+    return "" if energy is None else f"{energy.typical:.3g} kWh a day ({energy.low:.3g} to {energy.high:.3g})"
+
+
 def headline(document: Incident) -> str:
     """One line for a pager: who, what, how sure, on what evidence, and the next step."""
     verb = VERBS[document.state]
@@ -41,7 +55,8 @@ def headline(document: Incident) -> str:
         verb = f"serves miners as a {document.role}"
     where = document.place.unit if document.place and document.place.unit else ""
     head = f"{document.subscriber}{f' ({where})' if where else ''} {verb}"
-    facts = [", ".join(document.coins or document.algorithms), rate_words(document)]
+    facts = [coin_words(document) if document.coins else ", ".join(document.algorithms)]
+    facts += [rate_words(document), energy_words(document)]
     facts += [", ".join(document.dialects), f"belief {document.belief:.4f}"]
     why = document.evidence[0].why if document.evidence else "what it rested on was withdrawn"
     return f"{head}: {'; '.join(f for f in facts if f)}. {why}. {next_step(document)}"

@@ -13,6 +13,7 @@ from detector.algorithms import energy
 from detector.evidence import SessionFacts, Worked
 
 NS_PER_S = 1e9
+KWH_PER_DAY_OF_A_WATT = 0.024
 
 
 class HashRate(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,21 @@ class Power(msgspec.Struct, frozen=True):
     low: float
     typical: float
     high: float
+
+
+class DailyEnergy(msgspec.Struct, frozen=True):
+    """Kilowatt hours a day, as long as it goes on so; of the same devices."""
+
+    low: float
+    typical: float
+    high: float
+
+
+def kwh_per_day(watts: Power | None) -> DailyEnergy | None:
+    """A day of that power; None where it is not known."""
+    if watts is None:
+        return None
+    return DailyEnergy(*(getattr(watts, f) * KWH_PER_DAY_OF_A_WATT for f in Power.__struct_fields__))
 
 
 def garwood(count: int) -> tuple[float, float]:
@@ -103,3 +119,18 @@ def power(hash_rates: Iterable[HashRate]) -> Power | None:
         known = True
         total = [t + rate.value * joules for t, joules in zip(total, per_hash, strict=True)]
     return Power(*total) if known else None
+
+
+def added(algorithm: str, rates: Sequence[HashRate]) -> HashRate:
+    """Rates of independent miners: values add, half-widths add in squares."""
+    known = [r for r in rates if r.value is not None]
+    value = sum(r.value for r in known if r.value is not None)
+    below = sum((r.value - r.low) ** 2 for r in known if r.value is not None) ** 0.5
+    above = sum((r.high - r.value) ** 2 for r in known if r.value is not None) ** 0.5
+    return HashRate(
+        algorithm=algorithm,
+        value=value if known else None,
+        low=max(0.0, value - below),
+        high=value + above if known else sum(r.high for r in rates),
+        shares=sum(r.shares for r in rates),
+    )

@@ -109,7 +109,7 @@ def build(service: app.Service, sender: Sender, partitions: int, say: Callable[[
 
     writer = Writer(send, records.pending, wait, commit, detector.config.kafka.state_write_ms / 1000)
     lines = Lines(say) if sys.stderr.isatty() else None
-    also = Beside(sinks(service.files, lines), service.paging)
+    also = Beside(sinks(service.files, lines), service.paging, service.campaigns)
 
     def turned() -> None:
         service.loop_turned = time.monotonic()

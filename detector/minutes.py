@@ -8,6 +8,7 @@ from collections import Counter
 
 import msgspec
 
+from detector import coins
 from detector.attribution import Place
 from detector.clock import MINUTE_NS
 from detector.evidence import Contact, SessionFacts
@@ -55,10 +56,9 @@ class Mining(msgspec.Struct, frozen=True):
 def entry(mining: Mining, link: Link, *, client_low: bool) -> Entry:
     """The label of one mining connection."""
     facts, contact, place = mining.facts, mining.contact, mining.place
-    coins = contact.coins if contact is not None and len(contact.coins) == 1 else ()
     heard = "protocol" if facts is not None else "endpoint"
     return Entry(
-        (facts.coin if facts is not None else None) or (coins[0] if coins else UNKNOWN),
+        coins.of(facts, contact).coin or UNKNOWN,
         (contact.operator if contact is not None else None) or UNKNOWN,
         "estimate" if link.is_estimated() else heard,
         (place.sector if place else "") or UNKNOWN,

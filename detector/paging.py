@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
@@ -11,6 +11,7 @@ from detector import quiet
 from detector.config import Config
 from detector.delivery import Delivery, Metrics
 from detector.document import Incident, Transition
+from detector.exporters.campaigns import Linking
 from detector.incidents import OPEN
 from detector.metrics import Deliveries
 from detector.parts import Part
@@ -52,14 +53,19 @@ def sinks(*given: Sink | None) -> Sink | None:
 
 
 def build(
-    config: Config, deliveries: Deliveries, registry: CollectorRegistry, reloads: Reloads
+    config: Config,
+    deliveries: Deliveries,
+    registry: CollectorRegistry,
+    reloads: Reloads,
+    campaign: Callable[[Incident], str] = lambda _: "",
 ) -> Delivery | None:
-    """What pages, None where neither servers nor lists are named.  Raises ConfigError on broken lists."""
+    """What pages, None where neither servers nor lists are named; ``campaign`` says what an incident is part
+    of.  Raises ConfigError on broken lists."""
     lists = config.lists
     metrics = Metrics(registry)
     if not (config.alertmanager.urls or lists.allow or lists.maintenance):
         return None
-    delivery = Delivery(config.alertmanager, deliveries, metrics)
+    delivery = Delivery(config.alertmanager, deliveries, metrics, campaign=campaign)
 
     def read_allowed() -> tuple[Allowed, ...]:
         return quiet.allowed(text_of(lists.allow, "lists.allow"), lists.allow) if lists.allow else ()
@@ -89,10 +95,14 @@ def build(
 
 class Beside:
     """Who is told beside Kafka what one detector of the group tells: ``always`` of everything, ``paging`` of
-    live links, and of replays only where it was told to.  Who judges a part of the bus owns its incidents."""
+    live links, and of replays only where it was told to.  Who judges a part of the bus owns its incidents.
+    ``campaigns`` links those that are ours."""
 
-    def __init__(self, always: Sink | None, paging: Delivery | None) -> None:
-        self._always = [always] if always is not None else []
+    def __init__(
+        self, always: Sink | None, paging: Delivery | None, campaigns: Linking | None = None
+    ) -> None:
+        self._always = [sink for sink in (campaigns, always) if sink is not None]
+        self._campaigns = campaigns
         self._paging = paging
 
     def of(self, run: str, owner: Hashable) -> Sequence[Sink]:
@@ -104,6 +114,8 @@ class Beside:
     def restored(self, part: Part) -> None:
         """The part is ours: what fires there is ours to tell again."""
         for run, engine in part.engines.items():
+            for document in engine.documents() if self._campaigns is not None else ():
+                self._campaigns.incident(document)
             if self._paging is not None and (not run or self._paging.replays):
                 for document in engine.documents():
                     if document.state in OPEN:
@@ -113,6 +125,9 @@ class Beside:
         """The part is another's: nothing of it is told any more, and nothing ended."""
         if self._paging is not None:
             self._paging.forget(part)
+        for engine in part.engines.values() if self._campaigns is not None else ():
+            for document in engine.documents():
+                self._campaigns.forget(document)
 
 
 class _Owned:

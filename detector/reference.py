@@ -23,6 +23,7 @@ from detector.config import Config
 from detector.delivery import Metrics as DeliveryMetrics
 from detector.dialects.table import Accept, Account, Refuse, Stale
 from detector.dialects.table import load as load_dialects
+from detector.exporters.campaigns import Linking
 from detector.fusion import WEIGHTS
 from detector.incidents import TRANSITIONS
 from detector.reload import Metrics as ReloadMetrics
@@ -88,6 +89,7 @@ def metrics() -> Iterator[str]:
     ReloadMetrics(registry)
     ReceivingMetrics(registry)
     WorkersMetrics(registry)
+    Linking(Config().campaigns, registry)
     yield "# Metrics\n"
     rows = []
     for family in registry.collect():

@@ -25,7 +25,7 @@ VERSION: Final = 3
 READ: Final = (1, 2, 3)
 """Versions that are read.  Fields that came later are the last of their struct: Link.points with 2,
 Direction.wrap, Submit.header, InForce.hashes and algorithm, Session.let_in and closed, and
-SessionFacts.others with 3."""
+SessionFacts.others with 3.  A document is a map: fields that it lacks have their defaults."""
 MAX_STATE_BYTES: Final = wire.MAX_MESSAGE_BYTES - 65_536
 """The room that a message leaves for a record."""
 INT64: Final = 1 << 63

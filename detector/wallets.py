@@ -17,6 +17,15 @@ _ENDS: Final = re.compile(r"[./+#~,;]")
 # unMineable and others: the coin that is to be paid, a colon, its address.
 _PAID: Final = re.compile(r"([A-Z][A-Z0-9]{1,9}):(.+)", re.DOTALL)
 
+# What anybody calls itself, its digits left out: it links nobody.
+_PLACEHOLDERS: Final = frozenset(
+    ("worker", "worker#", "miner", "miner#", "user#", "username", "test", "test#", "default", "admin", "root")
+    + ("user", "rig#", "guest", "none", "anonymous", "anon", "null", "pass", "password", "login", "wallet")
+    + ("account", "solo", "donate", "nobody", "xmrig", "asic")
+)
+_DIGITS: Final = re.compile(r"[0-9]+")
+LEAST_PATTERN: Final = 4
+
 
 class Format(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One form of address.  ``coins`` are all that use it; what the checksum covers begins with one of
@@ -105,3 +114,10 @@ def _read(text: str) -> Wallet | None:
         verified=bool(good),
         forms=tuple(form.id for form in may_be),
     )
+
+
+def pattern(account: str) -> str:
+    """An account that is no address, each run of digits as ``#``: botnets number their miners.  "" for what
+    anybody calls itself."""
+    made = _DIGITS.sub("#", account.strip().lower())[:MOST_TEXT]
+    return "" if len(made) < LEAST_PATTERN or made in _PLACEHOLDERS else made

@@ -156,7 +156,7 @@ def test_scan_json_is_one_document_of_the_stated_form():
     assert list(incident)[1:] == [
         "id", "subscriber", "state", "belief", "first_seen", "last_seen", "role", "coins", "algorithms",
         "dialects", "services", "workers", "agents", "shares", "hashrate", "power_watts", "bytes", "place",
-        "evidence",
+        "evidence", "coin_reasons", "paid_coins", "wallets", "kwh_per_day",
     ]  # fmt: skip
     assert set(incident["evidence"][0]) == {
         "kind", "group", "rule", "first", "last", "count", "strength", "why",

@@ -52,6 +52,8 @@ def test_all_that_moves_in_a_replay_is_what_is_true_of_it():
     for device, joules in (("low", 14e-12), ("typical", 19e-12), ("high", 24e-12)):
         watts = got.pop(key("power_watts", algorithm="sha256d", device=device))
         assert watts == pytest.approx(rate * joules)
+        daily = got.pop(key("energy_kwh_per_day", algorithm="sha256d", device=device))
+        assert daily == pytest.approx(watts * 24 / 1000)
     assert rate == pytest.approx(15 * 0.004 * 2**32 / 53.29, rel=1e-3)
     # The last minute of each file: what of it lies in that minute depends on where its records were cut.
     for direction in ("up", "down"):

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 from detector.config import Alertmanager
 from detector.document import EvidenceLine, Incident
 from detector.errors import ConfigError
-from detector.explain import VERBS, next_step, quantity, rate_words
+from detector.explain import VERBS, coin_words, energy_words, next_step, quantity, rate_words
 from detector.incidents import State
 from detector.observers.words import clean
 
@@ -78,8 +78,11 @@ def labels(document: Incident, severity: str, site: str = "") -> Labels:
     return out | ({"site": clean(site, MOST_LABEL)} if site else {})
 
 
-def annotations(document: Incident, severity: str, config: Alertmanager) -> dict[str, str]:
-    """What people read: summary, description, next step and where to look further."""
+def annotations(
+    document: Incident, severity: str, config: Alertmanager, campaign: str = ""
+) -> dict[str, str]:
+    """What people read: summary, description, next step and where to look further; the ``campaign`` that it
+    is part of, in words."""
     place = document.place.unit if document.place and document.place.unit else ""
     verb = VERBS[document.state]
     if document.role != "miner" and document.state is State.CONFIRMED:
@@ -90,6 +93,7 @@ def annotations(document: Incident, severity: str, config: Alertmanager) -> dict
         "summary": clean(summary, MOST_SUMMARY),
         "description": _description(document),
         "next_step": next_step(document),
+        "campaign": clean(campaign, MOST_SUMMARY),
         "dashboard_url": _url(config.dashboard_url, document, severity),
         "runbook_url": _url(config.runbook_url, document, severity),
     }
@@ -118,6 +122,8 @@ def _description(document: Incident) -> str:
         else "",
         "Hash rate": rate_words(document),
         "Power": f"{quantity(watts.low, 'W')} to {quantity(watts.high, 'W')}" if watts else "",
+        "Energy": energy_words(document),
+        "Coin": coin_words(document),
         "Traffic": f"{document.bytes.up} octets up, {document.bytes.down} down",
         "Seen": f"{document.first_seen} to {document.last_seen}",
     }
@@ -146,10 +152,15 @@ def _url(pattern: str, document: Incident, severity: str) -> str:
 
 
 def alert(
-    document: Incident, severity: str, known: Known, ends: str | None, config: Alertmanager
+    document: Incident,
+    severity: str,
+    known: Known,
+    ends: str | None,
+    config: Alertmanager,
+    campaign: str = "",
 ) -> dict[str, Any]:
     """One element of the body of ``POST /api/v2/alerts``; ``ends``: when it was over, None while it fires."""
-    told = annotations(document, severity, config)
+    told = annotations(document, severity, config, campaign)
     out = {"labels": known.labels, "annotations": told, "startsAt": known.starts}
     if ends is not None:
         # What ends before it begins is refused, and would fire on: a clock was set back.

@@ -16,7 +16,7 @@ from detector.dialects.lines import Refusal
 from detector.document import Incident, latest
 from detector.engine import Config, Engine
 from detector.fusion import WEIGHTS
-from detector.hashrate import power
+from detector.hashrate import KWH_PER_DAY_OF_A_WATT, power
 from detector.incidents import OPEN, State
 from detector.minutes import UNKNOWN
 from detector.totals import CountKey, Totals, counts_of
@@ -200,3 +200,6 @@ def _hashing(live: list[Incident]) -> Iterator[Metric]:
     yield _gauge("hashrate", "Measured hashes per second.", ("algorithm",), value)
     yield _gauge("hashrate_variance", "Its Poisson variance, (H/s) squared.", ("algorithm",), variance)
     yield _gauge("power_watts", "Power by the energy table.", ("algorithm", "device"), watts)
+    daily = {key: value * KWH_PER_DAY_OF_A_WATT for key, value in watts.items()}
+    text = "Energy of a day at that power, kWh."
+    yield _gauge("energy_kwh_per_day", text, ("algorithm", "device"), daily)

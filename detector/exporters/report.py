@@ -9,7 +9,7 @@ from rich.text import Text
 
 from detector.document import Bytes, Incident, latest
 from detector.explain import quantity
-from detector.hashrate import HashRate, Power, covered_s
+from detector.hashrate import DailyEnergy, HashRate, Power, added, covered_s, kwh_per_day
 from detector.incidents import OPEN, State
 
 STYLE = {State.CONFIRMED: "bold red", State.SUSPECTED: "yellow", State.RESOLVED: "green"}
@@ -47,7 +47,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     mbps: float
     hashrate: tuple[HashRate, ...]
     power_watts: Power | None
-    kwh_per_day: Power | None
+    kwh_per_day: DailyEnergy | None
 
 
 def summary(incidents: Sequence[Incident], files: Sequence[FileReport]) -> Summary:
@@ -70,24 +70,9 @@ def summary(incidents: Sequence[Incident], files: Sequence[FileReport]) -> Summa
         resolved=counts[State.RESOLVED],
         bytes=counted,
         mbps=(counted.up + counted.down) * 8 / 1e6 / seconds if seconds else 0.0,
-        hashrate=tuple(_added(name, rates) for name, rates in sorted(by.items())),
+        hashrate=tuple(added(name, rates) for name, rates in sorted(by.items())),
         power_watts=total,
-        kwh_per_day=Power(*(getattr(total, f) * 0.024 for f in Power.__struct_fields__)) if total else None,
-    )
-
-
-def _added(algorithm: str, rates: Sequence[HashRate]) -> HashRate:
-    """Rates of independent miners: values add, half-widths add in squares."""
-    known = [r for r in rates if r.value is not None]
-    value = sum(r.value for r in known if r.value is not None)
-    below = sum((r.value - r.low) ** 2 for r in known if r.value is not None) ** 0.5
-    above = sum((r.high - r.value) ** 2 for r in known if r.value is not None) ** 0.5
-    return HashRate(
-        algorithm=algorithm,
-        value=value if known else None,
-        low=max(0.0, value - below),
-        high=value + above if known else sum(r.high for r in rates),
-        shares=sum(r.shares for r in rates),
+        kwh_per_day=kwh_per_day(total),
     )
 
 
@@ -165,6 +150,6 @@ def summary_lines(total: Summary) -> list[str]:
         p, e = total.power_watts, total.kwh_per_day
         lines.append(
             f"  power {quantity(p.typical, 'W')} ({quantity(p.low, 'W')} to {quantity(p.high, 'W')}), "
-            f"{e.typical:.3g} kWh a day"
+            f"{e.typical:.3g} kWh a day ({e.low:.3g} to {e.high:.3g})"
         )
     return lines

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.stats import poisson
 
 from detector.evidence import Connection, SessionFacts
-from detector.hashrate import HashRate, covered_s, garwood, power, rates
+from detector.hashrate import HashRate, Power, covered_s, garwood, kwh_per_day, power, rates
 
 S = 10**9
 
@@ -67,3 +67,10 @@ def test_power_is_a_range_and_absent_where_no_device_is_known():
     assert used is not None
     assert 10 < used.low < used.typical < used.high < 30
     assert power([HashRate(algorithm="nobody-knows", value=1e12, low=0, high=0, shares=1)]) is None
+
+
+def test_a_day_of_a_kilowatt_is_24_kilowatt_hours():
+    assert kwh_per_day(None) is None
+    made = kwh_per_day(Power(500.0, 1000.0, 2000.0))
+    assert made is not None
+    assert (made.low, made.typical, made.high) == pytest.approx((12.0, 24.0, 48.0))

@@ -9,7 +9,7 @@ from detector.evidence import Connection, Evidence, Seen, SessionFacts, Shares, 
 from detector.incidents import Action, State
 from detector.judge import Config, Judge
 from detector.measures import Link, ends_of
-from detector.redact import PLAIN
+from detector.redact import PLAIN, Redactor
 from detector.store import Limits
 
 T0 = 1_600_000_000 * SECOND_NS
@@ -301,3 +301,37 @@ def test_bytes_that_come_after_the_last_evidence_make_the_document_anew():
     j.note({host(1), host(2)})
     assert [d.bytes.up + d.bytes.down for d in j.changed(everything=True)] == [1500]
     assert [d.bytes.up + d.bytes.down for d in j.documents()] == [1500]
+
+
+XMR = "44AFFq5kSiGBoZ4NMDwYtN18obc8AemS33DBLWs3H7otXft3XjrpDtQGv7SqSsaBYBb98uNbr2VBBEt7f2wfn3RVGQBEP3A"
+
+
+def test_a_document_says_why_it_names_a_coin_and_whose_wallet_it_is():
+    j = judge()
+    (made,) = take(j, evidence(), facts(algorithm="rx/0", wallets=(XMR, "rig")))
+    (document,) = j.documents()
+    assert document.coins == ("XMR",)
+    assert [(r.coin, r.basis) for r in document.coin_reasons] == [("XMR", "wallet")]
+    assert [(w.name, w.coins, w.verified) for w in document.wallets] == [
+        (XMR, ("XMR",), True),
+        ("rig", (), False),
+    ]
+    assert "XMR (the wallet, its checksum verified, and rx/0 mines it)" in made.summary
+
+
+def test_what_is_paid_is_not_what_is_mined():
+    j = judge()
+    take(j, evidence(), facts(algorithm="ethash", wallets=(XMR,)))
+    (document,) = j.documents()
+    assert (document.coins, document.paid_coins) == ((), ("XMR",))
+    assert [(r.coin, r.basis) for r in document.coin_reasons] == [("", "nothing")]
+
+
+def test_redaction_keeps_what_a_wallet_is_and_hides_its_text():
+    j = Judge(Config(), {}, place_of=lambda _: None, names=Redactor(b"key"))
+    take(j, evidence(), facts(algorithm="rx/0", wallets=(XMR,)))
+    (document,) = j.documents()
+    (wallet,) = document.wallets
+    assert wallet.name.startswith("redacted:")
+    assert (wallet.coins, wallet.verified, document.coins) == (("XMR",), True, ("XMR",))
+    assert XMR not in msgspec.json.encode(document).decode()
