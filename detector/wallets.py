@@ -18,11 +18,11 @@ _ENDS: Final = re.compile(r"[./+#~,;]")
 _PAID: Final = re.compile(r"([A-Z][A-Z0-9]{1,9}):(.+)", re.DOTALL)
 
 # What anybody calls itself, its digits left out: it links nobody.
-_PLACEHOLDERS: Final = frozenset(
-    ("worker", "worker#", "miner", "miner#", "user#", "username", "test", "test#", "default", "admin", "root")
-    + ("user", "rig#", "guest", "none", "anonymous", "anon", "null", "pass", "password", "login", "wallet")
-    + ("account", "solo", "donate", "nobody", "xmrig", "asic")
-)
+_PLACEHOLDERS: Final = {
+    "worker", "worker#", "miner", "miner#", "user", "user#", "username", "test", "test#", "default", "admin",
+    "root", "rig#", "guest", "none", "anonymous", "anon", "null", "pass", "password", "login", "wallet",
+    "account", "solo", "donate", "nobody", "xmrig", "asic",
+}  # fmt: skip
 _DIGITS: Final = re.compile(r"[0-9]+")
 LEAST_PATTERN: Final = 4
 

@@ -379,7 +379,7 @@ def fields(kind, seen):
             fields(one, seen)
 
 
-FORM = "3a86ec8840cb7d55"
+FORM = "9e6a6c5d165aac9d"
 
 
 def test_the_form_changes_with_its_version_only():
