@@ -114,8 +114,9 @@ class Beside:
     def restored(self, part: Part) -> None:
         """The part is ours: what fires there is ours to tell again."""
         for run, engine in part.engines.items():
-            for document in engine.documents() if self._campaigns is not None else ():
-                self._campaigns.incident(document)
+            if self._campaigns is not None:
+                for document in engine.documents():
+                    self._campaigns.incident(document)
             if self._paging is not None and (not run or self._paging.replays):
                 for document in engine.documents():
                     if document.state in OPEN:
@@ -125,9 +126,10 @@ class Beside:
         """The part is another's: nothing of it is told any more, and nothing ended."""
         if self._paging is not None:
             self._paging.forget(part)
-        for engine in part.engines.values() if self._campaigns is not None else ():
-            for document in engine.documents():
-                self._campaigns.forget(document)
+        if self._campaigns is not None:
+            for engine in part.engines.values():
+                for document in engine.documents():
+                    self._campaigns.forget(document)
 
 
 class _Owned:
