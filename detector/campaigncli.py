@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from collectors.kafka import clients, topics
-from collectors.kafka.reader import TopicReader
+from collectors.kafka.reader import Fetched, TopicReader
 from detector.campaigns import Campaign, Campaigns
 from detector.config import Config
 from detector.document import Incident
@@ -73,10 +73,16 @@ def documents(data: bytes) -> Iterator[Incident | None]:
     except (msgspec.DecodeError, RecursionError):
         for line in data.splitlines():
             if line.strip():
-                yield _document(line)
+                yield read(line)
 
 
-def _document(data: bytes) -> Incident | None:
+def is_live(fetched: Fetched) -> bool:
+    """Whether a record of the topic holds a document of live links."""
+    return fetched.value is not None and not any(name == "run" for name, _ in fetched.headers)
+
+
+def read(data: bytes) -> Incident | None:
+    """A document, None for what is none."""
     try:
         return msgspec.json.decode(data, type=Incident)
     except (msgspec.DecodeError, RecursionError):
@@ -94,8 +100,8 @@ def _topic(config: Config) -> Iterator[Incident | None]:
     latest: dict[bytes, Incident | None] = {}
     try:
         for fetched in reader.whole(range(partitions)):
-            if fetched.value is not None and not any(name == "run" for name, _ in fetched.headers):
-                latest[fetched.key or b""] = _document(fetched.value)
+            if is_live(fetched):
+                latest[fetched.key or b""] = read(fetched.value or b"")
     finally:
         reader.close()
     yield from latest.values()

@@ -38,7 +38,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Dropped(msgspec.Struct):
-    """Links that made room for newer ones, and documents whose times could not be read."""
+    """Links that made room for newer ones, and documents that could not be read."""
 
     room: int = 0
     unreadable: int = 0

@@ -15,12 +15,13 @@ from collectors.kafka import clients, topics
 from collectors.kafka.reader import GroupReader, TopicReader
 from collectors.kafka.sender import Sender
 from collectors.streams import STREAMS
-from detector import app
+from detector import app, campaigncli
 from detector.config import Config
 from detector.detect import Detecting, Metrics
 from detector.document import Incident, Transition
 from detector.endpoints import Endpoints
 from detector.errors import ConfigError
+from detector.exporters.campaigns import Linking
 from detector.exporters.kafka import Records
 from detector.following import Caps, Fits, Following
 from detector.indexes import LIVE, Indexes
@@ -66,9 +67,11 @@ def serve(
         stack.enter_context(service)
         member = build(service, sender, partitions, say)
         open_readers(member, config, stack, partitions)
+        others = Others(config, stack, partitions, service.campaigns)
         say(f"detecting; metrics on http://{config.http.listen}/metrics; Ctrl-C ends it")
         while not stop.is_set():
             member.turn()
+            others.turn()
             sender.alive()
             service.reloads.turn()
         service.is_ready = False
@@ -76,6 +79,28 @@ def serve(
         member.stop()
     say(f"stopped; {sender.told()}")
     return 0
+
+
+class Others:
+    """Incidents of all detectors, ours too, as the topic tells them: one wallet is spread over partitions."""
+
+    def __init__(self, config: Config, stack: ExitStack, partitions: int, campaigns: Linking) -> None:
+        """Begins with what the topic holds; nothing waits for it."""
+        kafka = config.kafka
+        consumer = clients.consumer(kafka, "poolwatch-incidents", fetch_max_bytes=FETCH_BYTES)
+        self._reader = TopicReader(consumer, "incidents", topics.topic(kafka, "incidents"))
+        stack.callback(self._reader.close)
+        self._reader.begin(range(partitions))
+        self._campaigns = campaigns
+
+    def turn(self) -> None:
+        """Take what has come; a document that cannot be read is counted."""
+        for fetched in filter(campaigncli.is_live, self._reader.more()):
+            document = campaigncli.read(fetched.value or b"")
+            if document is None:
+                self._campaigns.unreadable()
+            else:
+                self._campaigns.incident(document)
 
 
 class Lines:
@@ -109,7 +134,7 @@ def build(service: app.Service, sender: Sender, partitions: int, say: Callable[[
 
     writer = Writer(send, records.pending, wait, commit, detector.config.kafka.state_write_ms / 1000)
     lines = Lines(say) if sys.stderr.isatty() else None
-    also = Beside(sinks(service.files, lines), service.paging, service.campaigns)
+    also = Beside(sinks(service.files, lines), service.paging)
 
     def turned() -> None:
         service.loop_turned = time.monotonic()

@@ -11,7 +11,6 @@ from detector import quiet
 from detector.config import Config
 from detector.delivery import Delivery, Metrics
 from detector.document import Incident, Transition
-from detector.exporters.campaigns import Linking
 from detector.incidents import OPEN
 from detector.metrics import Deliveries
 from detector.parts import Part
@@ -95,14 +94,10 @@ def build(
 
 class Beside:
     """Who is told beside Kafka what one detector of the group tells: ``always`` of everything, ``paging`` of
-    live links, and of replays only where it was told to.  Who judges a part of the bus owns its incidents.
-    ``campaigns`` links those that are ours."""
+    live links, and of replays only where it was told to.  Who judges a part of the bus owns its incidents."""
 
-    def __init__(
-        self, always: Sink | None, paging: Delivery | None, campaigns: Linking | None = None
-    ) -> None:
-        self._always = [sink for sink in (campaigns, always) if sink is not None]
-        self._campaigns = campaigns
+    def __init__(self, always: Sink | None, paging: Delivery | None) -> None:
+        self._always = [always] if always is not None else []
         self._paging = paging
 
     def of(self, run: str, owner: Hashable) -> Sequence[Sink]:
@@ -114,9 +109,6 @@ class Beside:
     def restored(self, part: Part) -> None:
         """The part is ours: what fires there is ours to tell again."""
         for run, engine in part.engines.items():
-            if self._campaigns is not None:
-                for document in engine.documents():
-                    self._campaigns.incident(document)
             if self._paging is not None and (not run or self._paging.replays):
                 for document in engine.documents():
                     if document.state in OPEN:
@@ -126,10 +118,6 @@ class Beside:
         """The part is another's: nothing of it is told any more, and nothing ended."""
         if self._paging is not None:
             self._paging.forget(part)
-        if self._campaigns is not None:
-            for engine in part.engines.values():
-                for document in engine.documents():
-                    self._campaigns.forget(document)
 
 
 class _Owned:

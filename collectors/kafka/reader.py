@@ -333,6 +333,13 @@ class TopicReader:
             self.corrupt += _skip(self._consumer, error)
             return {}
 
+    def begin(self, partitions: Iterable[int]) -> None:
+        """From here on ``more`` gives all that the partitions hold, a part at a time.  Does not wait."""
+        wanted = self._all(partitions)
+        with _reading(self._topic):
+            self._consumer.assign(wanted)
+            self._consumer.seek_to_beginning(*wanted)
+
     def more(self) -> list[Fetched]:
         """What has been added since; does not wait."""
         return [_told(self._stream, r) for records in self._poll(0).values() for r in records]

@@ -32,10 +32,10 @@ class Linking(Collector):
         with self._lock:
             self._campaigns.take(document)
 
-    def forget(self, document: Incident) -> None:
-        """Another process judges its subscriber from now on."""
+    def unreadable(self) -> None:
+        """A document could not be read."""
         with self._lock:
-            self._campaigns.forget(document.subscriber)
+            self._campaigns.dropped.unreadable += 1
 
     def words(self, document: Incident) -> str:
         """What the incident is part of, "" where it is alone."""

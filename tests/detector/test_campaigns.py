@@ -154,7 +154,7 @@ def test_an_alert_says_that_it_is_one_of_many_and_labels_say_no_name():
     labels = [s.labels for family in registry.collect() for s in family.samples]
     assert WALLET not in str(labels)
     for n in range(3):
-        linking.forget(document(n))
+        linking.incident(document(n, state=State.QUIET))
     assert linking.found() == []
 
 
