@@ -85,8 +85,9 @@ class Collector:
         every = transit is not None
         self._reader = Reader(self._tables, home, partitions, config.id, believed, transit=every)
         self._samples = sflow.Reader(
-            home, partitions, config.id, frames, config.most_domains, config.most_sampling_rate, transit=every
-        )
+            home, partitions, config.id, frames, config.most_domains, config.most_sampling_rate,
+            transit=every, overrides=overrides,
+        )  # fmt: skip
         bounds = Bounds(
             config.most_templates, config.most_templates_of_exporter, config.template_age_s * _SECOND,
             config.most_template_bytes, config.most_template_bytes_of_exporter,

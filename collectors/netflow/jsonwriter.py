@@ -258,11 +258,12 @@ def write(data, size, least, fields, names, head, head_size, export_ms, uptime_m
 
     ``head`` is what each line begins with, ``fields`` and ``names`` are ``jsonlines.Program``'s; ``data``,
     ``names``, ``head`` and ``out`` u1 with PADDING octets to spare; ``export_ms`` and ``uptime_ms`` (i8) are
-    a ``messages.Clock``.  -1 where something cannot be said.
+    a ``messages.Clock``.  -1 where something cannot be said,
+    or a record is cut short.
     """
     at, to = np.int64(0), np.int64(0)
     while size - at >= least:
-        start, began = to, at
+        began = at
         to = _copy(head, 0, head_size, out, to)
         for f in range(fields.shape[0]):
             width = fields[f, 1]
@@ -276,14 +277,14 @@ def write(data, size, least, fields, names, head, head_size, export_ms, uptime_m
             if width < 0:
                 # RFC 7011 section 7: one octet of length, or 255 and two.
                 if at >= size:
-                    return start
+                    return np.int64(-1)
                 width = np.int64(data[at])
                 at += 1
                 if width == 255:
                     width = np.int64(data[at]) << 8 | np.int64(data[at + 1])
                     at += 2
             if at + width > size:
-                return start
+                return np.int64(-1)
             if fields[f, 0] != SKIPPED:
                 to = _copy(names, fields[f, 2], fields[f, 3], out, to)
                 to = _value(fields[f, 0], data, at, width, out, to)

@@ -6,6 +6,7 @@ from ipaddress import IPv4Network, ip_network
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
@@ -47,12 +48,23 @@ class Configured(NamedTuple):
     own: SamplingRate | None
     by_interface: dict[int, SamplingRate]
 
+    def rates(self, interface: np.ndarray, told: np.ndarray) -> np.ndarray:
+        """The rates (n,) of records on ``interface`` (n,) whose exporter tells ``told`` (n,) (0: nothing)."""
+        made, silent = told.copy(), told == 0
+        always = self.own is not None and self.own.when == "always"
+        if self.own is not None:
+            made[silent | always] = self.own.rate
+        for number, row in self.by_interface.items():
+            made[(interface == number) & (silent | (always or row.when == "always"))] = row.rate
+        return made
+
 
 class Overrides:
     """The longest prefix holds; of one exporter's rows that which names the domain.  A row that names an
     interface holds for its records, whatever the others say; where the domain's is for always, it is too."""
 
     def __init__(self, rows: Iterable[SamplingRate] = ()) -> None:
+        self.any = bool(rows := list(rows))
         # The most particular last; of equals the later one.
         self._rows = sorted(rows, key=lambda row: (_network(row.exporter)[1], row.domain is not None))
 

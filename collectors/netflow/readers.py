@@ -30,28 +30,38 @@ class _Field(NamedTuple):
     width: int
 
 
-def cut(template: Template, body: bytes) -> Iterator[list[bytes]]:
-    """The fields of each record in a data set's body.  What is left over at its end is padding."""
+def cut(template: Template, body: bytes, broken: Callable[[], None] = lambda: None) -> Iterator[list[bytes]]:
+    """The fields of each record in a data set's body.  What is left over at its end is padding; where it can
+    be neither that nor a record ``broken`` is called."""
     at, least = 0, template.least
     # Those of no octets cost nothing: a template may have two thousand, and a record be one octet.
     widths = [(i, each.width) for i, each in enumerate(template.fields) if each.width]
     blank = [b""] * len(template.fields)
     while least and len(body) - at >= least:
-        found = blank.copy()
+        found, begin = blank.copy(), at
         for i, told in widths:
             width = told
             if width == VARIABLE:
                 # RFC 7011 section 7: one octet of length, or 255 and two.
                 if at >= len(body):
+                    _rest(body, begin, broken)
                     return
                 width, at = body[at], at + 1
                 if width == 255:
                     width, at = u2(body, at), at + 2
             if at + width > len(body):
+                _rest(body, begin, broken)
                 return
             found[i] = body[at : at + width]
             at += width
         yield found
+    if not least:
+        _rest(body, 0, broken)
+
+
+def _rest(body: bytes, at: int, broken: Callable[[], None]) -> None:
+    if any(body[at:]):
+        broken()
 
 
 class Reader:
@@ -64,6 +74,8 @@ class Reader:
     def __init__(self, template: Template, named: Sequence[Element], read_list: ReadList) -> None:
         self.template, self.named = template, named
         self._read_list = read_list
+        # Data sets with octets that are neither records nor padding.
+        self.broken = 0
         self._fields = [
             _Field(i, element.name, element.type, told.width)
             for i, (element, told) in enumerate(zip(named, template.fields, strict=True))
@@ -136,8 +148,11 @@ class Reader:
                 row[name] = form(row[name])
             yield row
 
+    def _break(self) -> None:
+        self.broken += 1
+
     def _slowly(self, body: bytes) -> Iterator[dict[str, Any]]:
-        for found in cut(self.template, body):
+        for found in cut(self.template, body, self._break):
             row: dict[str, Any] = {}
             for field in self._fields:
                 raw = found[field.place]

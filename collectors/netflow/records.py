@@ -195,7 +195,10 @@ def _named(message: Message, template: Template, body: bytes, key: Key, state: S
         written = state.lines(reader, body, context, message.clock)
         if written is not None:
             return [written]
+    before = reader.broken
     made = list(reader.read(body, context, message.clock))
+    if reader.broken > before:
+        state.refuse(Reason.LENGTH)
     if template.options and _TYPE_INFORMATION.issubset(f.number for f in template.fields if not f.enterprise):
         for row in made:
             _announced(row, key.exporter, state)

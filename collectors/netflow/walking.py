@@ -109,8 +109,22 @@ def u4(data, at):
 
 
 @kernel
+def _padding(data, at, end):
+    while at < end and data[at] == 0:
+        at += 1
+    return at == end
+
+
+@kernel
+def _rest(data, at, end, count):
+    """What ``mark`` answers where data[at:end] is no record: zeros are padding."""
+    return count if _padding(data, at, end) else -1 - count
+
+
+@kernel
 def mark(data, at, end, slot, gaps, marks, m):
-    """Note where each segment of each record in data[at:end] begins, from marks[m] on; how many records.
+    """Note where each segment of each record in data[at:end] begins, from marks[m] on; how many records, as
+    -1 - count where another is cut short.
 
     For templates with fields of variable length (RFC 7011 section 7).
     """
@@ -124,32 +138,25 @@ def mark(data, at, end, slot, gaps, marks, m):
             m += 1
             here += gaps[g]
             if here >= end:
-                return count
+                return _rest(data, at, end, count)
             width = np.int64(data[here])
             here += 1
             if width == 255:
                 if here + 2 > end:
-                    return count
+                    return _rest(data, at, end, count)
                 width = u2(data, here)
                 here += 2
             here += width
             if here > end:
-                return count
+                return _rest(data, at, end, count)
         marks[m] = here
         m += 1
         here += slot[T_TAIL]
         if here > end:
-            return count
+            return _rest(data, at, end, count)
         at = here
         count += 1
     return count
-
-
-@kernel
-def _padding(data, at, end):
-    while at < end and data[at] == 0:
-        at += 1
-    return at == end
 
 
 @kernel
@@ -344,8 +351,10 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
                     return OPTIONS
             here = head + 4
             least = max(np.int64(1), slot[T_LENGTH])
+            cut = False
             if slot[T_GAPS] == 0:
                 found = (length - 4) // least if slot[T_LENGTH] else 0
+                cut = slot[T_LENGTH] == 0 and not _padding(data, here, head + length)
             elif slot[T_GAPS] > MAX_GAPS:
                 found = 0
                 c[C_KNOWN] = 0
@@ -353,6 +362,8 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
                 if c[C_MARKS] + (length // least + 1) * (slot[T_GAPS] + 1) > marks.size:
                     return FULL
                 found = mark(data, here, head + length, slot, gaps[place], marks, c[C_MARKS])
+                if found < 0:
+                    found, cut = -1 - found, True
             if slot[T_KIND] == FLOW:
                 if c[C_SPANS] == spans.shape[0] or c[C_ROWS] + found > most_rows:
                     return FULL
@@ -361,6 +372,9 @@ def walk(data, at, size, exporter, received, c, keys, values, seed, domains, slo
                 count[N_FLOW] += found
             else:
                 count[N_OTHER if slot[T_KIND] == OTHER else N_OPTIONS] += found
+            if cut:
+                # Octets that no record of the template can be: how many were meant, sequence numbers tell.
+                counters[_LENGTH] += 1
             if found:
                 domain[D_DATA] = max(domain[D_DATA], received[i])
             c[C_RECORDS] += found

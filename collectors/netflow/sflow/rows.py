@@ -17,6 +17,7 @@ from collectors.netflow.columns import Column, rows
 from collectors.netflow.datagrams import Block
 from collectors.netflow.decoding import X_HEARD, X_MOVED, X_NEWEST
 from collectors.netflow.domains import D_NEXT, D_NEXT_OTHER, D_SEEN, D_UPTIME, DOMAIN
+from collectors.netflow.overrides import Overrides
 from collectors.netflow.rows import Rows
 from collectors.netflow.sequences import N_FLOW, N_OTHER, expire
 from collectors.netflow.sflow import walking
@@ -137,13 +138,15 @@ class Reader:
         most_rate: int = 2**32 - 1,
         *,
         transit: bool = False,
+        overrides: Overrides | None = None,
     ) -> None:
         self._home = home
         self._transit = transit
         self._partitions = partitions
         self._collector = collector
         self._frames = frames
-        self._most_rate = most_rate
+        self.most_rate = most_rate
+        self.overrides = overrides or Overrides()
         self.agents = Agents(most_agents)
         self.counters = np.zeros(walking.COUNTERS, np.int64)
         # Sources of samples: by key (agent << 34 | class << 32 | index, and the top bit), and what they told.
@@ -230,9 +233,13 @@ class Reader:
             with_header["header_wire"].astype(np.int64),
             with_header["header_protocol"].astype(np.int64),
         )
-        unlikely = samples["rate"] > self._most_rate
+        datagram = samples["datagram"]
+        exporter, agent = given.exporter[datagram], heads[datagram, walking.H_SUB]
+        unlikely = samples["rate"] > self.most_rate
         samples["rate"][unlikely] = 0
         self.unlikely += int(np.count_nonzero(unlikely))
+        if self.overrides.any:
+            self._overrule(samples, np.column_stack([exporter, agent]), addresses)
         made = _columns(samples)
         read = told.read
         for name, column in told.columns.items():
@@ -243,18 +250,27 @@ class Reader:
         known[headed[read]] = True
         self.counters[N_FLOW] += np.count_nonzero(known)
         self.counters[N_OTHER] += samples.size - np.count_nonzero(known)
-        datagram = samples["datagram"]
-        exporter = given.exporter[datagram]
         received = given.t_ns[datagram]
         made |= {
             "t_first": received, "t_last": received, "t_received": received,
             "exporter": addresses[exporter],
-            "domain": heads[datagram, walking.H_SUB].astype(np.uint32),
+            "domain": agent.astype(np.uint32),
             "source": np.full(samples.size, SOURCE, np.uint8),
         }  # fmt: skip
         if not known.all():
             made = {name: _where(column, known) for name, column in made.items()}
         return rows(made, self._home, self._partitions, self._collector, transit=self._transit)
+
+    def _overrule(self, samples: np.ndarray, whose: np.ndarray, addresses: np.ndarray) -> None:
+        """Bring configured rates in; ``whose`` (n, 2) are exporter and sub-agent, which is the domain."""
+        pairs, of = np.unique(whose, axis=0, return_inverse=True)
+        order = np.argsort(of.ravel(), kind="stable")
+        ends = np.cumsum(np.bincount(of.ravel()))
+        for (exporter, domain), begin, end in zip(pairs.tolist(), [0, *ends[:-1]], ends, strict=True):
+            found = self.overrides.of(addresses[exporter].tobytes(), domain)
+            if found.own or found.by_interface:
+                mine = order[begin:end]
+                samples["rate"][mine] = found.rates(samples["input"][mine], samples["rate"][mine])
 
 
 def _pair(high: np.ndarray, low: np.ndarray) -> np.ndarray:

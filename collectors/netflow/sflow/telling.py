@@ -37,10 +37,14 @@ class SampleTeller:
         used = np.flatnonzero((reader.keys != 0) & (reader.sources[:, O_NEXT] >= 0))
         for key, rate in zip(reader.keys[used].tolist(), reader.sources[used, O_RATE].tolist(), strict=True):
             told = agents.get(key >> 34 & 0x1FFFFFFF)
-            if told is not None and rate:
-                kind, index = key >> 32 & 3, key & 0xFFFFFFFF
+            if told is None:
+                continue
+            kind, index = key >> 32 & 3, key & 0xFFFFFFFF
+            believed = rate if rate <= reader.most_rate else 0
+            holds = reader.overrides.rate(told.exporter, told.sub_agent, -1 if kind else index, believed)
+            if holds:
                 source = f"{kind}:{index}" if kind else str(index)
-                found.setdefault((text(told.exporter), f"sflow {told.sub_agent}"), {})[source] = rate
+                found.setdefault((text(told.exporter), f"sflow {told.sub_agent}"), {})[source] = holds
         for name in self._shown.keys() - found.keys():
             metrics.rates.forget(*name)
         for name, rates in found.items():

@@ -5,9 +5,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from collectors.errors import ConfigError
+from collectors.errors import ConfigError, Reason
 from collectors.netflow.collector import mapped
 from collectors.netflow.datagrams import STREAM
+from collectors.netflow.records import State, records
 
 PLAIN = ((8, 4), (12, 4), (7, 2), (11, 2), (4, 1), (1, 4), (2, 4), (22, 4), (21, 4))
 CUT = (
@@ -320,6 +321,29 @@ def test_every_encoding_of_a_rate_is_understood(make, fields, values, rate):
         [make.gathered(make.ipfix(options, told, make.template(256, PLAIN, 10), make.data_set(256, plain())))]
     ).rows
     assert row["sampling_rate"] == rate
+
+
+def test_octets_that_no_record_can_be_are_counted_and_padding_is_not(make):
+    fields = ((8, 4), (12, 4), (82, 65535), (1, 4))
+    one = bytes((10, 0, 0, 1, 10, 0, 0, 2, 2, 65, 66, 0, 0, 0, 9))
+    told = make.template(300, fields, 10), make.template(301, ((1, 0), (2, 0)), 10)
+
+    def refused(*sets):
+        got = make.replay([make.gathered(make.ipfix(*told, *sets))], partitions=1)
+        state = State()
+        rows = records(make.ipfix(*told, *sets), state, make.EXPORTER)
+        assert got.moved.get(("refused_total", "length"), 0) == state.refused.get(Reason.LENGTH, 0)
+        assert got.moved.get(("records_total", "ipfix", "flow"), 0) == len(rows)
+        return len(rows), state.refused.get(Reason.LENGTH, 0)
+
+    assert refused(make.data_set(300, one, one, bytes(3))) == (2, 0)
+    assert refused(make.data_set(300, one, one[:-2], bytes(1))) == (1, 1)
+    assert refused(make.data_set(300, one, one[:8] + b"\xff\xff\xff" + bytes(20))) == (1, 1)
+    assert refused(make.data_set(300, one, bytes(12)), make.data_set(300, one[:8] + b"\x09" + bytes(8))) == (
+        1,
+        1,
+    )
+    assert refused(make.data_set(301, bytes(8)), make.data_set(301, one), make.data_set(300, one)) == (1, 1)
 
 
 def test_reduced_wide_variable_reverse_and_enterprise_fields_share_a_record(make):

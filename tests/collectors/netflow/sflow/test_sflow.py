@@ -17,6 +17,7 @@ from collectors.netflow import collector as netflow
 from collectors.netflow import records
 from collectors.netflow.datagrams import Datagram
 from collectors.netflow.decoding import CLOCK
+from collectors.netflow.overrides import SamplingRate
 from collectors.netflow.sflow import layout, rows, walking
 from collectors.netflow.sflow.records import address as text
 
@@ -82,12 +83,13 @@ def gateway(own=65000, source=65001, path=((2, (65002, 65003)),)):
 
 
 def replay(
-    *payloads, frames=sampled_frames, home=("0.0.0.0/0", "::/0"), exporter=None, t=1_700_000_001 * SECOND
-):
+    *payloads, frames=sampled_frames, home=("0.0.0.0/0", "::/0"), exporter=None, t=1_700_000_001 * SECOND,
+    **config
+):  # fmt: skip
     registry, batches = CollectorRegistry(), []
     collector = netflow.Collector(
-        netflow.Config(), subscribers.home(home), 1, lambda *p: batches.append(p), netflow.Metrics(registry),
-        frames,
+        netflow.Config(**config), subscribers.home(home), 1, lambda *p: batches.append(p),
+        netflow.Metrics(registry), frames,
     )  # fmt: skip
     who = exporter or bytes(10) + b"\xff\xff" + ip_address(HERE).packed
     for i, payload in enumerate(payloads):
@@ -247,6 +249,32 @@ def test_the_rate_in_force_is_shown_by_source():
     got = replay(sflow5(flow_sample(ipv4(), rate=200), flow_sample(ipv4(), source=8, rate=400)))
     assert got.moved["sampling_rate", HERE, "sflow 0", "7"] == 200
     assert got.moved["sampling_rate", HERE, "sflow 0", "8"] == 400
+
+
+def test_configured_rates_hold_for_samples_as_for_records():
+    payload = sflow5(
+        flow_sample(ipv4(), rate=0), flow_sample(ipv4(), rate=200, source=8, entered=8),
+        flow_sample(ipv4(), rate=300, source=9, entered=9), sub=3,
+    )  # fmt: skip
+
+    def rates(*rows):
+        got = replay(payload, sampling=tuple(SamplingRate(**row) for row in rows))
+        shown = {k[-1]: v for k, v in got.moved.items() if k[0] == "sampling_rate"}
+        return [row["sampling_rate"] for row in got.rows], shown
+
+    silent, always = {"rate": 5, "when": "when_silent"}, {"rate": 6, "exporter": HERE}
+    assert rates(silent) == ([5, 200, 300], {"7": 5, "8": 200, "9": 300})
+    assert rates(silent, always) == ([6, 6, 6], {"7": 6, "8": 6, "9": 6})
+    assert rates(silent, always | {"interface": 9}) == ([5, 200, 6], {"7": 5, "8": 200, "9": 6})
+    assert rates(always | {"domain": 4}, always | {"exporter": "192.0.2.9"})[0] == [None, 200, 300]
+    assert rates(always, {"rate": 7, "domain": 3, "interface": 8, "exporter": HERE})[0] == [6, 7, 6]
+
+
+def test_a_rate_that_is_not_believed_is_not_shown():
+    got = replay(sflow5(flow_sample(ipv4(), rate=2**24 + 1), flow_sample(ipv4(), source=8, rate=2**24)))
+    assert [row["sampling_rate"] for row in got.rows] == [None, 2**24]
+    assert {k[-1]: v for k, v in got.moved.items() if k[0] == "sampling_rate"} == {"8": 2**24}
+    assert got.moved["sampling_rates_implausible_total", "sflow"] == 1
 
 
 def test_more_sources_than_fit_begin_anew_and_are_counted():
