@@ -4,6 +4,8 @@ import struct
 from ipaddress import ip_address
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from collectors.packet import vias
 from collectors.packet.frames import FRAME, NO_VLAN
@@ -59,3 +61,27 @@ def test_a_full_table_says_so_and_what_no_row_names_is_forgotten():
     assert v.state[vias.USED] == 2
     assert via_of(v, 4, ends=(2, 9)) == rows["via"][0]
     assert via_of(v, 4, ends=(77, 9)) > 0
+
+
+HOW = st.tuples(
+    st.integers(0, 3), st.sampled_from([NO_VLAN, 0, 5]), st.tuples(st.integers(0, 2), st.integers(0, 2))
+)
+
+
+@given(st.lists(HOW, max_size=60))
+def test_numbers_are_those_of_a_plain_reading(came):
+    v, plain = vias.vias(16), {}
+    for tunnel, vlan, ends in came:
+        key = (tunnel, vlan, ends) if tunnel else vlan
+        full = tunnel and key not in plain and sum(isinstance(k, tuple) for k in plain) == 15
+        got = via_of(v, tunnel, vlan, ends)
+        # Beyond the table a tunnel is not told, and its tag is.
+        assert got == via_of(v, 0, vlan) if full else plain.setdefault(key, got) == got
+    assert len(set(plain.values())) == len(plain)
+    numbers = np.array(list(plain.values()), np.int64)
+    sent = np.zeros(numbers.size, np.int64)
+    told = vias.columns(v, numbers, sent, sent)
+    # Where there is no tunnel, its ends say nothing.
+    src, dst = (side[:, -1] * (told.tunnel > 0) for side in (told.src, told.dst))
+    got = list(zip(told.tunnel, told.vlan, src, dst, strict=True))
+    assert got == [(k[0], k[1], *k[2]) if isinstance(k, tuple) else (0, k, 0, 0) for k in plain]
