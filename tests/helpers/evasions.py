@@ -170,6 +170,30 @@ def compressed():
     return change
 
 
+def cut_frames(data, first, client):
+    """Messages of a WebSocket in frames of eleven octets, with a ping and a pong behind each of them."""
+    make = mask if client else frame
+    out = websocket(b"", first, client)[: -6 if client else -2]
+    for at in range(0, len(data), 11):
+        head = (at == 0) | (0x80 if at + 11 >= len(data) else 0)
+        out += make(data[at : at + 11], bytes([head])) + make(b"hi", b"\x89") + make(b"", b"\x8a")
+    return out
+
+
+def wrapping(packets, before=100):
+    """Sequence numbers of both sides pass 2**32 so many octets after they begin (RFC 9293 section 3.4)."""
+    begins = {p[IP].src: p[TCP].seq for p in packets if p[TCP].flags.S}
+    out = []
+    for p in packets:
+        q = p.copy()
+        q[TCP].seq = (p[TCP].seq - begins[p[IP].src] - before) & 0xFFFFFFFF
+        if p[TCP].flags.A:
+            q[TCP].ack = (p[TCP].ack - begins[p[IP].dst] - before) & 0xFFFFFFFF
+        del q[TCP].chksum
+        out.append(stamped(q, p))
+    return out
+
+
 def in_tunnel(packets, kind):
     """Every frame in a tunnel of this kind."""
     make = TUNNELS[kind]

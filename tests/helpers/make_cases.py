@@ -158,6 +158,11 @@ def evade():
     write("chat-over-websocket", evasions.reworded(read("chat"), evasions.websocket))
     write("cryptonote-over-compressed-websocket", evasions.reworded(xmrig, evasions.compressed()))
     write("wallet-over-compressed-websocket", evasions.reworded(wallet[:200], evasions.compressed()))
+    write("rpc-service-over-cut-websocket-frames", evasions.reworded(rpc, evasions.cut_frames))
+    write("cryptonote-past-the-last-number", evasions.overlapped(evasions.wrapping(xmrig)))
+    nested = evasions.before(evasions.SOCKS5 + evasions.CONNECT * 2, evasions.SOCKED + evasions.CONNECTED * 2)
+    write("cryptonote-after-nested-proxies", evasions.reworded(xmrig, nested))
+    write("rpc-service-after-nested-proxies", evasions.reworded(rpc, nested))
     write("getwork-in-small-segments", in_pieces(read("cpuminer-getwork")[:120], 90))
     for kind in ("qinq", "mpls", "pseudowire", "pppoe", "gre", "ip-in-ip", "geneve", "gtp", "erspan"):
         write(f"cryptonote-in-{kind}", evasions.in_tunnel(xmrig, kind))
