@@ -94,7 +94,7 @@ def of(facts: SessionFacts | None, contact: Contact | None) -> Decided:
     )
 
 
-@lru_cache(8192)
+@lru_cache(1 << 15)
 def decide(
     algorithm: str | None,
     told: str | None,

@@ -86,7 +86,7 @@ def _patterns() -> tuple[tuple[re.Pattern[str], Format], ...]:
     return tuple((re.compile(f.pattern), f) for f in load().values())
 
 
-@lru_cache(4096)
+@lru_cache(1 << 15)
 def read(text: str) -> Wallet | None:
     """The wallet that a login names, with or without a worker behind it; None where it is none."""
     if len(text) > MOST_TEXT:
