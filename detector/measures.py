@@ -33,6 +33,8 @@ MOST_BYTES: Final = 1 << 54
 """Of one connection, direction, source and minute: more is no traffic, and a state record holds 64 bits."""
 
 MOST_FOLDED: Final = 1 << 62
+# So many miners' connections are passed over, at once, for one that gives way.
+_TURNS: Final = 8
 
 Ends = tuple[End, End, int]
 Both = Annotated[list[int], msgspec.Meta(min_length=2, max_length=2)]
@@ -250,7 +252,8 @@ def _told(rows: wire.Batch, name: str, chosen: np.ndarray) -> list[Any]:
 class Meter:
     """Keeps the bytes of connections that may be mining, bounded in number and age.
 
-    At most ``most`` connections; the one touched longest ago is dropped and counted.  A record longer than
+    At most ``most`` connections; of those that are nobody's mining yet the one touched longest ago is dropped
+    and counted.  A record longer than
     ``longest_ns`` is cut to its end (and counted), so that one hostile record cannot make a million minutes;
     beyond ``most_minutes`` a connection's older minutes are folded.  ``moved`` takes the subscribers of whom
     what is kept changed.
@@ -349,8 +352,18 @@ class Meter:
         of[key[1]] = None
         self.moved.add(key[0])
         while len(self.links) > self._most:
-            self._forget(next(iter(self.links)))
+            self._forget(self._oldest())
             self.counts.dropped += 1
+
+    def _oldest(self) -> tuple[bytes, Ends]:
+        """The one touched longest ago.  A miner's, whose bytes were published, has another turn: one-packet
+        connections by the million would take its place."""
+        for _ in range(_TURNS):
+            key = next(iter(self.links))
+            if not any(self.links[key].told):
+                return key
+            self.links[key] = self.links.pop(key)
+        return next(iter(self.links))
 
     def _forget(self, key: tuple[bytes, Ends]) -> None:
         del self.links[key]

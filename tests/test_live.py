@@ -115,7 +115,8 @@ class Watched:
         self.process, self.port, self.out = process, port, out
 
     def alerts(self):
-        return [json.loads(line) for line in (self.out / "alerts.jsonl").read_text().splitlines()]
+        # The last line may be half written.
+        return [json.loads(line) for line in (self.out / "alerts.jsonl").read_text().split("\n")[:-1]]
 
     def confirmed(self, subscriber, within_s=20.0):
         """When (Unix time) we saw that it is."""

@@ -62,6 +62,7 @@ def test_all_that_moves_in_a_replay_is_what_is_true_of_it():
     for stream, count in messages.items():
         assert got.pop(key("collector_packet_batches_total", stream=stream)) == count > 0
     assert 0 < got.pop(key("collector_packet_scanned_bytes_total")) < 11_849
+    assert 0 < got.pop(key("collector_packet_search_steps_total")) < 11_849
     assert got == {
         key("collector_packet_frames_total"): 65 + 84 + 22,
         key("collector_packet_bytes_total"): 12_809 + 8_296 + 2_276,
@@ -102,7 +103,7 @@ def test_all_that_moves_in_a_replay_is_what_is_true_of_it():
         key("incident_transitions_total", to="suspected"): 2,
         key("incident_transitions_total", to="confirmed"): 1,
         key("evidence_total", kind="job", rule="btc-v1.notify"): 5,
-        key("evidence_total", kind="login_refused", rule="mining"): 7,
+        key("evidence_total", kind="login_refused", rule="btc-v1"): 7,
         key("evidence_total", kind="mining_request", rule="mining.subscribe"): 8,
         key("evidence_total", kind="mining_request", rule="mining.authorize"): 8,
         key("evidence_total", kind="mining_session", rule="btc-v1"): 5,

@@ -236,7 +236,7 @@ def filled(kafka, tmp_path_factory):
         targets = {name: [address] for name, address in at.items()}
         server = stack.enter_context(prometheus.Prometheus(targets, history()))
         server.wait('sum(up{job=~"poolwatch-.+"})', lambda found: found and found[0][1] == 4, 90)
-        server.wait('poolwatch_miners{job="poolwatch-run", state="confirmed"} == 9')
+        server.wait('poolwatch_miners{job="poolwatch-run", state="confirmed"} == 10')
         server.wait('sum(poolwatch_detector_messages_total{job="poolwatch-detector", stream="flows"}) > 20')
         server.wait('poolwatch_detector_watermark_timestamp_seconds{job="poolwatch-detector"} > 0')
         server.wait("increase(poolwatch_collector_netflow_lost_total[30s]) > 0")

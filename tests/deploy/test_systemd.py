@@ -305,6 +305,7 @@ def test_all_in_one_works_confined_and_says_so(manager, cache, tmp_path):
     state = tmp_path / "state"
     state.mkdir()
     told["POOLWATCH_OUTPUT__JSONL"] = str(state)
+    told["POOLWATCH_COLLECTORS__NETFLOW__TEMPLATES_FILE"] = str(state / "templates.json")
     with confined.start(unit, command(unit), [cache, state], told) as process:
         try:
             manager.wait_for("READY=1", process)

@@ -122,6 +122,21 @@ def test_links_are_bounded_and_what_turned_out_benign_is_forgotten():
     assert up_down(meter) == (1, 1)
 
 
+def test_a_flood_of_short_connections_does_not_take_a_miners_place():
+    meter = Meter(most=5)
+    meter.step(flows((0, S, 100, 70)))
+    link = the_link(meter)
+    link.told = [100, 70]  # as when a minute of a miner was published
+    for port in range(10, 200):
+        meter.step(flows((0, S, 1, 1, {"src_port": port})))
+    assert link in meter.links.values()
+    assert len(meter.links) == 5
+    for other in meter.links.values():
+        other.told = [1, 1]
+    meter.step(flows((0, S, 1, 1, {"src_port": 9})))
+    assert len(meter.links) == 5  # where all are miners', one goes all the same
+
+
 records = st.tuples(st.integers(0, 600), st.integers(0, 200), st.integers(0, 999))
 
 

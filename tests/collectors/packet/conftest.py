@@ -69,6 +69,7 @@ def replay(blocks, home=None, partitions=4, wanted=None, **config):
     registry = CollectorRegistry()
     batches = []
     config.setdefault("flow_slots", 64)
+    config.setdefault("lasting_slots", 64)
     collector = packet_collector.Collector(
         packet_collector.Config(**config),
         home or subscribers.home(),

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.packet import lasting
@@ -143,6 +143,7 @@ def frames_of(make, steps):
     return frames
 
 
+@settings(max_examples=25)  # an example is up to a quarter of an hour of seconds that are told
 @given(STEPS, st.data())
 def test_pushes_and_records_are_those_of_a_plain_reader_however_blocks_are_cut(make, steps, data):
     plain = Plain()
