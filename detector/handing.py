@@ -21,6 +21,7 @@ from detector.dialects import (
     getwork,
     graphs,
     targets,
+    templates,
 )
 from detector.dialects.messages import InForce, Job
 from detector.dialects.table import Dialect, Table
@@ -36,6 +37,7 @@ _PARSERS: Final[dict[str, Callable[[dict[str, Any], InForce], list[Job]]]] = {
     "getwork": getwork.jobs,
     "graphs": graphs.jobs,
     "targets": targets.jobs,
+    "templates": templates.jobs,
 }
 _TOLD: Final[dict[str, Callable[[dict[str, Any]], str | None]]] = {
     "bitcoin": bitcoin.told,

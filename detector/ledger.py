@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from detector import algorithms
+from detector.dialects import templates
 from detector.dialects.messages import Difficulty, InForce, Job, Submit
 from detector.dialects.table import Reader
 from detector.evidence import Shares, Worked
@@ -167,8 +168,11 @@ def text(value: object) -> str:
 
 def job_id(reader: Reader, fields: dict[str, Any]) -> str:
     """The id of a job; one that is a header or its hash may come in either case (EthProxy, getwork), and Grin
-    numbers the jobs of each height anew (``within``)."""
+    numbers the jobs of each height anew (``within``).  A block is of the template with its parent."""
     told = text(fields["job"])
+    find = templates.NAMES.get(reader.id)
+    if find is not None:
+        return find(fields["job"])
     within = fields.get("within")
     if within is not None:
         told = f"{text(within)}/{told}"
@@ -196,7 +200,7 @@ def named(s: Session, dropped: dict[str, int], login: str, worker: str, fields: 
 
 def asked(s: Session, dropped: dict[str, int], user: str, agent: str) -> None:
     """A request over HTTP names its worker and its software in its head; kept where it mines."""
-    s.login = user
+    s.login = user or s.login
     if s.shaped:
         named(s, dropped, user, "", {"agent": agent})
 

@@ -29,9 +29,11 @@ def wait(s: Session, dropped: dict[str, int], request: Pending) -> None:
     s.pending.append(request)
 
 
-def pair(s: Session, key: str | int | None, at: Arrival) -> Pending | None:
-    """Take the oldest request of that id, if the reply acknowledges it."""
+def pair(s: Session, key: str | int | None, at: Arrival, kinds: tuple[str, ...] = ()) -> Pending | None:
+    """Take the oldest request of that id, and of one of these kinds, if the reply acknowledges it."""
     for i, request in enumerate(s.pending):
+        if kinds and request.kind not in kinds:
+            continue
         if request.id == key and request.direction != at.direction:
             if not ledger.acknowledges(at.ack, request.end):
                 return None

@@ -10,10 +10,10 @@ from typing import Any, Final
 import msgspec
 
 from detector import algorithms, handing, ledger, pairing
-from detector.dialects import bitcoin, difficulty, ethereum, getwork, table
+from detector.dialects import bitcoin, difficulty, ethereum, getwork, shapes, table, templates
 from detector.dialects.lines import LineError
 from detector.dialects.lines import read as read_line
-from detector.dialects.replies import Verdict, key, plain, verdict
+from detector.dialects.replies import ACCEPTED, Verdict, key, plain, verdict
 from detector.dialects.table import Line, Reader
 from detector.ledger import DROPS, Held, Pending, Session
 from detector.pairing import Arrival
@@ -22,7 +22,8 @@ Sight = tuple[str, str, int, tuple[str, ...]]
 """Kind of evidence, rule, time (ns), and details: whose share, which job, the pool's words."""
 
 
-_SHARES: Final = {"btc-v1": bitcoin.share, "getwork": getwork.share}
+_SHARES: Final = {"btc-v1": bitcoin.share, "getwork": getwork.share, "gbt": templates.share}
+_MINER: Final = shapes.word("agent")
 
 
 class Engine:
@@ -32,7 +33,7 @@ class Engine:
     def __init__(self, sample: int = 32) -> None:
         self.sample = sample
         self.dropped: Final = dict.fromkeys(DROPS, 0)
-        self.table = table.load()
+        self.table, self._agent = table.load(), ""
         self._base: Final = {d.id: d.extends for d in self.table.dialects.values() if d.extends}
         self._acts: Final[dict[str, Callable[..., None]]] = {
             "subscribe": self._subscribe, "authorize": self._login, "login": self._login,
@@ -51,16 +52,17 @@ class Engine:
         """Take one line.  Raises LineError on one that cannot be read; gives the name of a message that no
         row knows (for the vetoes), else None.  ``asker``: user and agent of the HTTP request around it."""
         said = read_line(line)
-        if asker[0]:
+        self._agent = asker[1]
+        if asker[0] or asker[1]:
             ledger.asked(s, self.dropped, *asker)
         name = self.table.name(said)
-        if name is None:
+        reader = None if name is None else self.table.called(name, said, s.dialect)
+        if reader is None:
+            if name is not None and "\x00" not in name:
+                return name
             if "result" in said or "error" in said or "reject-reason" in said or s.dialect in self.table.bare:
                 self._reply(s, at, said, line, out)
             return None
-        reader = self.table.called(name, said, s.dialect)
-        if reader is None:
-            return name
         client = at.direction if reader.row.side == "client" else 1 - at.direction
         if reader.decides:
             ledger.decide(s, client)
@@ -71,8 +73,10 @@ class Engine:
             s.mining[at.direction] = True
         self._act(s, at, reader, said, out)
         if reader.kind == "answer":
-            reply = plain(reader.fields(said))
-            self._reply(s, at, reply, msgspec.json.encode(reply), out)
+            reply = plain(reader.fields(said), reader.row.says)
+            self._reply(s, at, reply, msgspec.json.encode(reply), out, reader.row.answers)
+        elif reader.row.answers and (request := pairing.pair(s, None, at, reader.row.answers)):
+            self._let_in(s, at, request, ACCEPTED, said, True, out)
         if reader.row.side == "client":
             s.heard += 1
             if s.held:
@@ -161,11 +165,13 @@ class Engine:
     def _poll(
         self, s: Session, at: Arrival, reader: Reader, fields: Any, said: Line, out: list[Sight]
     ) -> None:
-        """One look for work is a scanner's; two are a miner's (reference section 6)."""
-        del fields
-        s.polls += 1
+        """One look for work is a scanner's, two are a miner's (reference section 6); explorers look often."""
+        s.polls += reader.row.polls > 0
+        if reader.row.software and _MINER(self._agent):
+            s.polls = max(s.polls, 2)
         if s.polls >= 2:
             s.shaped, s.dialect = True, reader.dialect
+            ledger.named(s, self.dropped, ledger.text(fields.get("login")) or s.login, "", {})
             if s.client is None:
                 s.client = at.direction
             out.append(("mining_request", reader.id, at.t_ns, ("",)))
@@ -248,11 +254,13 @@ class Engine:
 
     # -- replies -------------------------------------------------------------------------------------
 
-    def _reply(self, s: Session, at: Arrival, said: Line, line: bytes, out: list[Sight]) -> None:
+    def _reply(
+        self, s: Session, at: Arrival, said: Line, line: bytes, out: list[Sight], kinds: Any = ()
+    ) -> None:
         if s.client == at.direction and s.lead:
             return  # the client answers client.get_version and the like
         name = ledger.key_of(key(said))
-        request = pairing.pair(s, name, at)
+        request = pairing.pair(s, name, at, kinds)
         result = said.get("result")
         reader = None
         if type(result) is list or type(result) is dict:

@@ -40,9 +40,12 @@ def _said(error: Any) -> tuple[int | None, str]:
     return code, words[:MAX_WORDS]
 
 
-def plain(fields: Line) -> Line:
+def plain(fields: Line, says: bool | None = None) -> Line:
     """The reply that a message of kind ``answer`` is: one with a method of its own, or whose members have
-    other names.  Beam tells by a code alone: 0 lets in, 1 accepts (errata B8)."""
+    other names; ``says``: it accepts, or refuses, by its name.  Beam tells by a code alone: 0 lets in, 1
+    accepts (errata B8)."""
+    if says is not None:
+        return {"id": None, "result": True} if says else {"id": None, "error": [None, fields.get("words")]}
     code = fields.get("code")
     if type(code) is not int:
         return fields
@@ -50,6 +53,13 @@ def plain(fields: Line) -> Line:
     if code in {0, 1}:
         return {**out, "result": True}
     return {**out, "error": [code, fields.get("words")]}
+
+
+def _null(result: Any) -> Verdict:
+    """BIP 22: null accepts, a text says why not; of an object any null does (errata B15)."""
+    if result is None or (type(result) is dict and None in result.values()):
+        return ACCEPTED
+    return Verdict(False, None, result[:MAX_WORDS]) if type(result) is str else UNKNOWN
 
 
 def key(said: Line) -> Any:
@@ -67,6 +77,8 @@ def verdict(said: Line, table: Table, dialect: str = "mining") -> Verdict:
     if result is True:
         return ACCEPTED
     error = said.get("error")
+    if dialect in table.nulls and not error and result is not MISSING:
+        return _null(result)
     if not error and result is not None and result is not False and result is not MISSING:
         if table.accepted(said):
             return ACCEPTED

@@ -36,11 +36,13 @@ class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     an account or a verified share tells it.  ``begins`` is the difficulty that holds before any was set.
     ``bare``: a reply with neither result nor error accepts.  ``extends`` names the dialect whose forms it
     shares.  ``loose`` is a pattern of agents that name a wrong job in their shares: the latest counts.
+    ``nulls``: a reply of null accepts, a text says why not (BIP 22).
     """
 
     id: str
     parser: Literal[
-        "bitcoin", "cryptonote", "ethereum", "targets", "equihash", "ergo", "alephium", "graphs", "getwork"
+        "bitcoin", "cryptonote", "ethereum", "targets", "equihash", "ergo", "alephium", "graphs", "getwork",
+        "templates",
     ]  # fmt: skip
     what: str
     worth: str
@@ -50,6 +52,7 @@ class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     begins: float | None = None
     bare: bool = False
     extends: str | None = None
+    nulls: bool = False
     loose: str | None = None
 
 
@@ -72,9 +75,12 @@ class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     shape.  ``shape`` maps a path ("params", "params/login", "result/0") to a word or a list of words of
     ``shapes``; ``fields`` maps a name to the path that holds it.  ``weak`` forms are no evidence alone.
     The dialect ``mining`` is that of forms that several have in common.
-    ``answers`` is the kind of request that a reply must be paired with to be read so.  A reply with
+    ``answers`` is the kind of request that a reply must be paired with to be read so; of a message with a
+    name, the kinds of requests of which it answers the oldest, and ``says`` whether it accepts.  A reply with
     ``context`` has a shape that other services have too: it counts only in a session of its dialect, or
     where the client asked for work twice, or pushed with id 0.
+    ``polls`` is how many looks for work are a miner's, 0 where no number is; of one with ``software`` the
+    first is, where the head of HTTP names a miner's program.
     """
 
     id: str
@@ -92,6 +98,9 @@ class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     weak: bool = False
     context: bool = False
     answers: tuple[str, ...] = ()
+    says: bool | None = None
+    polls: int = 2
+    software: bool = False
 
 
 class Accept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -228,6 +237,7 @@ class Table:
         self.dialects: Final = {d.id: d for d in tables.rows("dialects", "dialect", Dialect)}
         self.forms: Final = tables.rows("dialects", "form", Form)
         self.bare: Final = frozenset(d.id for d in self.dialects.values() if d.bare)
+        self.nulls: Final = frozenset(d.id for d in self.dialects.values() if d.nulls)
         self._called: Final[dict[str, list[Reader]]] = {}
         self._own: Final[dict[tuple[str, str], list[Reader]]] = {}
         self._keys: Final = sorted({f.key for f in self.forms if f.method and f.key != "method"})
@@ -280,8 +290,8 @@ class Table:
             return method
         for key in self._keys:
             value = said.get(key)
-            if type(value) is str:
-                return f"{key}\x00{value}"
+            if type(value) is str and (name := f"{key}\x00{value}") in self._called:
+                return name
         return None
 
     def called(self, name: str, said: Line, dialect: str = "mining") -> Reader | None:

@@ -3,7 +3,7 @@ middle, against the truth.  ``speakers.table`` prints the same as a table."""
 
 import pytest
 from payload_rows import batch
-from speakers import SPEAKERS, ethereum, mining, table
+from speakers import SPEAKERS, browsers, ethereum, mining, solo, table
 from spoken import Talk
 
 from detector import fusion
@@ -16,10 +16,14 @@ def test_a_session_from_its_start_tells_dialect_algorithm_shares_and_rate(kind):
     assert found.dialect == kind.dialect
     assert found.algorithm == kind.algorithm
     assert found.counts == found.true_counts
+    assert found.refused == {}
+    if kind.algorithm is None:
+        assert found.value is None
+        assert found.confirmed
+        return
     assert found.worth == pytest.approx(found.true_worth, rel=1e-9)
     assert found.low <= found.true_rate <= found.high
     assert found.value == pytest.approx(found.true_rate, rel=0.02)
-    assert found.refused == {}
     assert found.confirmed
     assert {"submit"}.isdisjoint(found.pending)
 
@@ -72,3 +76,64 @@ def test_a_service_that_refuses_an_api_key_is_no_pool():
     talk.c({"id": "3", "jsonrpc": "2.0", "method": "login", "api_key": "94" * 32})
     talk.s({"id": "3", "jsonrpc": "2.0", "method": "login", "result": "ok"})
     assert PayloadObserver().step(batch(talk.rows)).evidence == ()
+
+
+def _asked(kind, asks, times):
+    """Evidence of so many looks for a template, each answered."""
+    speaker, talk = kind(), Talk()
+    for number in range(times):
+        said, _ = speaker.job(number, speaker.hashes, True)
+        talk.say("c", speaker.dump(("c", asks)))
+        talk.say("s", speaker.dump(("s", {**said[1][1][1], "id": asks["id"]})))
+        talk.wait(60)
+    return PayloadObserver().step(batch(talk.rows)).evidence
+
+
+class _Explorer(solo.BlockTemplate):
+    agent = "explorer/3.1"
+
+
+class _Wallet(solo.MoneroDaemon):
+    agent = "wallet/1.0"
+
+
+def test_explorers_ask_for_templates_as_often_as_they_like():
+    asks = {"id": 1, "method": "getblocktemplate", "params": [{"rules": ["segwit"]}]}
+    assert _asked(_Explorer, asks, 6) == ()
+    long = {"id": 1, "method": "getblocktemplate", "params": [{"rules": ["segwit"], "longpollid": "7"}]}
+    assert _asked(_Explorer, long, 1) == ()
+    assert {e.kind for e in _asked(_Explorer, long, 3)} == {"mining_request", "job"}
+    assert {e.kind for e in _asked(solo.BlockTemplate, asks, 1)} == {"mining_request", "job"}
+
+
+def test_one_look_at_monerod_for_a_template_is_no_miners_unless_its_program_is():
+    asks = {"id": 1, "method": "get_block_template", "params": {"wallet_address": solo.XMR}}
+    assert _asked(_Wallet, asks, 1) == ()
+    assert {e.kind for e in _asked(_Wallet, asks, 2)} == {"mining_request", "job"}
+    assert _asked(_Wallet, {"id": 1, "method": "get_block_template", "params": {}}, 9) == ()
+    assert {e.kind for e in _asked(solo.MoneroDaemon, asks, 1)} == {"mining_request", "job"}
+
+
+def test_a_captcha_with_a_site_key_is_no_browser_miner():
+    speaker, talk = browsers.Coinhive(), Talk()
+    for side, message in speaker.open():
+        talk.say(side, speaker.dump(message))
+    error = {"type": "error", "params": {"error": "invalid"}}
+    talk.say("s", speaker.dump(("s", error)))
+    assert PayloadObserver().step(batch(talk.rows)).evidence == ()
+
+
+def test_a_pool_of_nimiqs_weighs_less_and_has_no_rate():
+    speaker, talk = browsers.Coinhive(), Talk()
+    address = "NQ00 JU0Q PJS4 G0CY TQM5 NA74 NS3X 227D YTQ8"
+    for side, message in (
+        *speaker.upgrade(),
+        ("c", ("c", {"message": "register", "mode": "nano", "address": address, "deviceId": 7})),
+        ("s", ("s", {"message": "settings", "address": address, "extraData": "", "target": 1, "nonce": 1})),
+        ("c", ("c", {"message": "share", "block": "AAGw8X0="})),
+        ("s", ("s", {"message": "error", "reason": "invalid share"})),
+    ):
+        talk.say(side, speaker.dump(message))
+    seen = PayloadObserver().step(batch(talk.rows))
+    assert {e.kind for e in seen.evidence} == {"unverified"}
+    assert (seen.sessions[0].dialect, seen.sessions[0].shares.rejected) == ("nimiq", 1)

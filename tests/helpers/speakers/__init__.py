@@ -1,11 +1,11 @@
-"""Miners and pools of every line dialect, spoken from the specifications: no code shared with the parsers.
+"""Miners and pools of every dialect, spoken from the specifications: no code shared with the parsers.
 
 A speaker knows the words of one dialect; ``conversing.converse`` lets it mine at a known rate.
 """
 
-from speakers import bitcoin, cryptonote, ethereum, graphs, mining, odd
+from speakers import bitcoin, browsers, cryptonote, ethereum, graphs, mining, odd, solo
 
 SPEAKERS = (
     *bitcoin.SPEAKERS, *cryptonote.SPEAKERS, *ethereum.SPEAKERS, *mining.SPEAKERS, *odd.SPEAKERS,
-    *graphs.SPEAKERS,
+    *graphs.SPEAKERS, *solo.SPEAKERS, *browsers.SPEAKERS,
 )  # fmt: skip
