@@ -42,6 +42,26 @@ def pair(s: Session, key: str | int | None, at: Arrival, kinds: tuple[str, ...] 
     return None
 
 
+def batch(s: Session, at: Arrival, job: str, last: object, count: object) -> list[Pending]:
+    """Take the shares of a channel that one message of Stratum V2 accepts: at most ``count``, the oldest
+    first, none numbered beyond ``last``."""
+    if type(last) is not int or type(count) is not int:
+        return []
+    found = [
+        p
+        for p in s.pending
+        if p.kind == "submit" and p.job == job and p.direction != at.direction and number(p.id) <= last
+    ][: max(0, count)]
+    s.pending = [p for p in s.pending if not any(p is one for one in found)]
+    return found
+
+
+def number(key: str | int | None) -> int:
+    """The number of a share, of its id as ``transports.stratum2`` writes it; -1 of another."""
+    told = key.rpartition("/")[2] if type(key) is str else ""
+    return int(told) if told.isascii() and told.isdigit() else -1
+
+
 def is_ahead(at: Arrival) -> bool:
     """Whether the reply acknowledges bytes that have not come yet, so its request may still."""
     if at.ack is None or at.reached is None:

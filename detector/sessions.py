@@ -42,6 +42,7 @@ class Engine:
             "difficulty": self._difficulty, "target": self._target, "extranonce": self._extranonce,
             "mask": self._mask, "reconnect": self._reconnect, "subscribed": self._extranonce,
             "configured": self._mask, "admitted": self._admitted, "answer": self._talk,
+            "batch": self._batch,
         }  # fmt: skip
 
     # -- lines in ----------------------------------------------------------------------------------
@@ -129,6 +130,8 @@ class Engine:
             ledger.named(s, self.dropped, login, worker, fields)
             kind = _kind("mining_request", reader.unverified)
             out.append((kind, reader.id, at.t_ns, (worker or login,)))
+        if "claimed" in fields:
+            self._hashrate(s, at, reader, fields)
         name = ledger.key_of(said.get("id"))
         self._wait(
             s, Pending(name, at.direction, "login", at.end, at.t_ns, s.dialect, worker or login, reader.weak)
@@ -310,13 +313,7 @@ class Engine:
         self._answered(s, at, request, said, reader, out)
 
     def _answered(
-        self,
-        s: Session,
-        at: Arrival,
-        request: Pending,
-        said: Line,
-        reader: Reader | None,
-        out: list[Sight],
+        self, s: Session, at: Arrival, request: Pending, said: Line, reader: Reader | None, out: list[Sight]
     ) -> None:
         told = verdict(said, self.table, s.dialect)
         if request.kind == "submit":
@@ -374,6 +371,10 @@ class Engine:
                 s.shares.stale += 1
             else:
                 s.shares.rejected += 1
+
+    def _batch(self, s: Session, at: Arrival, reader: Any, fields: Any, said: Any, out: list[Sight]) -> None:
+        for request in pairing.batch(s, at, str(fields["job"]), fields["last"], fields["count"]):
+            self._judged(s, at, request, ACCEPTED, out)
 
     def _verify(self, s: Session, request: Pending, t_ns: int, out: list[Sight]) -> None:
         job, share = request.known, request.share

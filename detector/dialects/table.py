@@ -18,7 +18,7 @@ from detector.dialects.shapes import MISSING, Predicate
 Kind = Literal[
     "subscribe", "authorize", "login", "submit", "poll", "hashrate", "configure", "talk",
     "job", "difficulty", "target", "extranonce", "mask", "reconnect", "subscribed", "configured",
-    "answer", "admitted",
+    "answer", "admitted", "batch",
 ]  # fmt: skip
 Side = Literal["client", "server"]
 Line = dict[str, Any]

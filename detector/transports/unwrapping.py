@@ -2,7 +2,8 @@
 
 ``feed`` is the verb.  Most directions are plain lines from their first byte on, and are handed to the cutter
 of lines at once.  Before them may be preambles of proxies, one inside another; around them HTTP/1 or the
-frames of a WebSocket, also inside of a tunnel.  What begins as one of these and is not is given to the cutter
+frames of a WebSocket, also inside of a tunnel; or they are messages of
+Stratum V2.  What begins as one of these and is not is given to the cutter
 as it is.
 """
 
@@ -11,7 +12,7 @@ from typing import Annotated, Final
 import msgspec
 
 from detector.dialects.lines import MAX_BATCH, Assembler, Refusal, batch
-from detector.transports import http, preambles, websocket
+from detector.transports import http, preambles, stratum2, websocket
 from detector.transports.http import Http
 from detector.transports.inflating import InflateError
 from detector.transports.websocket import Frames
@@ -23,8 +24,8 @@ MAX_TARGETS: Final = 4
 _BLANKS: Final = b" \t\r\n"
 _MAX_BLANKS: Final = 1024
 
-UNDECIDED, PLAIN, HTTP, UPGRADING, FRAMES, SOCKS, SEEKING = range(7)
-Mode = Annotated[int, msgspec.Meta(ge=0, le=6)]
+UNDECIDED, PLAIN, HTTP, UPGRADING, FRAMES, SOCKS, SEEKING, STRATUM2 = range(8)
+Mode = Annotated[int, msgspec.Meta(ge=0, le=7)]
 
 Told = tuple[bytes, int, bool]
 """A line; the offset behind it in what was fed; whether it is a body of HTTP, whole and by itself."""
@@ -62,7 +63,7 @@ def lost(side: Wrapping) -> None:
     side.held = b""
     if side.http is not None:
         side.http = msgspec.structs.replace(Http(), asked=side.http.asked, user=side.http.user)
-    if side.mode in {HTTP, FRAMES, SEEKING}:
+    if side.mode in {HTTP, FRAMES, SEEKING, STRATUM2}:
         side.mode = SEEKING
         side.frames = Frames() if side.frames is not None else None
     elif side.mode != PLAIN:
@@ -115,6 +116,9 @@ class _Feeding:
         elif (side.frames is not None or not self.lines.read) and websocket.is_frames(data):
             self.lines.gap()
             side.frames, side.mode = Frames(), FRAMES
+        elif not self.lines.read and stratum2.begins(data, joined=True):
+            self.lines.gap()
+            side.mode = STRATUM2
 
     def _end_line(self) -> None:
         """What of a line is there ends where HTTP begins: it was the body of a message."""
@@ -138,6 +142,8 @@ class _Feeding:
             return self._http(data, at)
         if side.mode == FRAMES:
             return self._frames(data, at)
+        if side.mode == STRATUM2:
+            return self._messages(data, at)
         if side.mode == SOCKS:
             return self._preamble(preambles.socks5(data[at:]), at, last=data[at] == 5)
         if side.mode == UPGRADING:
@@ -153,7 +159,7 @@ class _Feeding:
     def _give_up(self, mode: int) -> None:
         """It is not what it began as."""
         side = self.side
-        if mode == FRAMES:
+        if mode in {FRAMES, STRATUM2}:
             self._count(Refusal.FRAME)
             side.mode = SEEKING
             return
@@ -192,6 +198,12 @@ class _Feeding:
 
     def _decide_binary(self, head: bytes, at: int) -> int:
         side = self.side
+        begins = stratum2.begins(head, joined=self.joined)
+        if begins is None:
+            return at
+        if begins:
+            side.mode = STRATUM2
+            return at
         if self.joined and not side.targets:
             if websocket.is_frames(head):
                 side.mode, side.frames = FRAMES, Frames()
@@ -256,6 +268,12 @@ class _Feeding:
         end = max(0, after - self.base)
         whole = body.strip(_BLANKS)
         self.out += [(line, end, True) for line in objects(whole)]
+
+    def _messages(self, data: bytes, at: int) -> int:
+        after, message = stratum2.step(data, at)
+        if message is not None:
+            self.out.append((message, max(0, after - self.base), True))
+        return after
 
     def _frames(self, data: bytes, at: int) -> int:
         side = self.side

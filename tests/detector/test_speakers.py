@@ -3,7 +3,7 @@ middle, against the truth.  ``speakers.table`` prints the same as a table."""
 
 import pytest
 from payload_rows import batch
-from speakers import SPEAKERS, browsers, ethereum, mining, solo, table
+from speakers import SPEAKERS, browsers, ethereum, mining, solo, stratum2, table
 from spoken import Talk
 
 from detector import fusion
@@ -137,3 +137,44 @@ def test_a_pool_of_nimiqs_weighs_less_and_has_no_rate():
     seen = PayloadObserver().step(batch(talk.rows))
     assert {e.kind for e in seen.evidence} == {"unverified"}
     assert (seen.sessions[0].dialect, seen.sessions[0].shares.rejected) == ("nimiq", 1)
+
+
+def test_one_message_of_stratum_v2_accepts_many_shares_of_its_channel_alone():
+    one, two, talk = stratum2.Standard(), stratum2.Standard(), Talk()
+    two.channel = 8
+    for speaker, hashes in ((one, 1e12), (two, 4e12)):
+        for side, message in (*speaker.open(), *speaker.job(1, hashes, True)[0]):
+            talk.say(side, message)
+    for _ in range(10):
+        for speaker in (one, two):
+            talk.wait(1)
+            talk.say("c", speaker.share(1))
+    talk.say("s", stratum2.frame(0x1C, stratum2.struct.pack("<IIIQ", 7, 9, 8, 8), of_channel=True))
+    talk.say("s", stratum2.frame(0x1C, stratum2.struct.pack("<IIIQ", 8, 3, 3, 3), of_channel=True))
+    (facts,) = PayloadObserver().step(batch(talk.rows)).sessions
+    assert facts.shares.accepted == 11
+    assert facts.hashes == pytest.approx(8e12 + 12e12, rel=1e-6)
+    assert facts.claimed == pytest.approx(1e12, rel=1e-6)
+    assert facts.workers == ("bc1qlabonly.rig",)
+
+
+@pytest.mark.parametrize("kind", stratum2.SPEAKERS, ids=lambda k: k.name)
+def test_messages_of_stratum_v2_are_read_however_they_are_cut(kind):
+    speaker, talk = kind(), Talk()
+    said = [*speaker.open(), *speaker.job(0, 1e12, True)[0], ("c", speaker.share(0))]
+    said.append(("s", speaker.reply(said[-1][1], "accepted")))
+    for side, message in said:
+        for at in range(0, len(message), 5):
+            talk.say(side, message[at : at + 5])
+    seen = PayloadObserver().step(batch(talk.rows))
+    assert (seen.sessions[0].dialect, seen.sessions[0].shares.accepted) == ("sv2-plain", 1)
+    assert "share_accepted" in {e.kind for e in seen.evidence}
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_stratum_v2_of_another_protocol_than_mining_is_no_miners(protocol):
+    speaker, talk = stratum2.Standard(), Talk()
+    (_, asks), (_, yes) = speaker.setup()
+    talk.say("c", asks[:6] + bytes([protocol]) + asks[7:])
+    talk.say("s", yes)
+    assert PayloadObserver().step(batch(talk.rows)).evidence == ()

@@ -3,7 +3,8 @@
 ``REAL_SERVER`` and ``REAL_CLIENT`` are whole lines of the plaintext dialects as their programs write them;
 ``spoiled`` drops a member, renames it, or gives it the wrong type.  What it touches is what the dialect
 reference calls required (sections 1.3 and 3.1 to 3.8), so that no line is mining by itself; requests that
-are whole get replies that are not.  ``quoted`` is a whole line as people paste it into a chat.
+are whole get replies that are not.  ``spoiled_dialect`` does
+so with what the speakers of all dialects say.  ``quoted`` is a whole line as people paste it into a chat.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from draw import FROM_CLIENT, FROM_SERVER, Draw, Line
+from speakers import SPEAKERS
 
 
 def notify(d: Draw) -> dict[str, Any]:
@@ -234,4 +236,52 @@ def probed(d: Draw) -> Iterator[Line]:
     yield from d.fail(method, [], d.some(f'unknown method "{method}"', f"{method}: method not found"))
 
 
-FAMILIES = (spoiled_server, spoiled_client, login_without_job, subscribe_without_work, probed)
+NAMES = ("method", "type", "identifier", "message")
+HOLDERS = ("params", "result", "body")
+
+
+def _spoken(d: Draw) -> list[tuple[str, Any]]:
+    """What a miner and a pool of any dialect say until the first share, side and object."""
+    speaker = d.pick(SPEAKERS)()
+    said = [*speaker.open(), *speaker.job(0, speaker.hashes, True)[0], ("c", speaker.share(0))]
+    plain = [message if isinstance(message, tuple) else (side, message) for side, message in said]
+    return [(side, message) for side, message in plain if isinstance(message, dict)]
+
+
+def spoiled_dialect(d: Draw) -> Iterator[Line]:
+    """Lines of any dialect, each under another name, or with what it says in another member; any replies."""
+    for side, line in _spoken(d):
+        name = next((n for n in NAMES if n in line), None)
+        holder = next((h for h in HOLDERS if h in line), None)
+        if name is not None and (holder is None or d.one_in(2)):
+            if d.one_in(2):
+                line[name] = d.some(*OTHER_WORDS, None, 7, [line[name]])
+            else:
+                line[d.some("event", "topic", "cmd", "name")] = line.pop(name)
+        elif holder is not None:
+            line[d.some("data", "args", "payload")] = line.pop(holder)
+        else:
+            continue
+        yield d.told(line, FROM_CLIENT if side == "c" else FROM_SERVER)
+        if side == "c" and "id" in line:
+            yield d.answer(line["id"], d.some(True, None, {"status": "OK"}, False, "ok", [True]))
+
+
+def explorer(d: Draw) -> Iterator[Line]:
+    """Who shows blocks asks a node for templates, as often as it likes."""
+    for _ in range(d.between(1, 6)):
+        params = d.some([], [{"rules": ["segwit"]}], {}, [{"capabilities": ["proposal"]}])
+        parent = d.hash()
+        easy = "00000000" + d.hex(56)
+        template = {"previousblockhash": parent, "coinbasevalue": d.below(10**9), "target": easy,
+                    "bits": d.hex(8), "height": d.height(), "longpollid": parent}  # fmt: skip
+        blob = "1010" + d.hex(148)
+        monero = {"blocktemplate_blob": blob, "difficulty": d.below(10**9), "prev_hash": parent,
+                  "height": d.height(), "seed_hash": d.hash(), "status": "OK"}  # fmt: skip
+        yield from d.call("getblocktemplate", params, d.some(template, monero))
+
+
+FAMILIES = (
+    spoiled_server, spoiled_client, spoiled_dialect, explorer, login_without_job, subscribe_without_work,
+    probed,
+)  # fmt: skip

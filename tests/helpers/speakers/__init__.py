@@ -3,9 +3,9 @@
 A speaker knows the words of one dialect; ``conversing.converse`` lets it mine at a known rate.
 """
 
-from speakers import bitcoin, browsers, cryptonote, ethereum, graphs, mining, odd, solo
+from speakers import bitcoin, browsers, cryptonote, ethereum, graphs, mining, odd, solo, stratum2
 
 SPEAKERS = (
     *bitcoin.SPEAKERS, *cryptonote.SPEAKERS, *ethereum.SPEAKERS, *mining.SPEAKERS, *odd.SPEAKERS,
-    *graphs.SPEAKERS, *solo.SPEAKERS, *browsers.SPEAKERS,
+    *graphs.SPEAKERS, *solo.SPEAKERS, *browsers.SPEAKERS, *stratum2.SPEAKERS,
 )  # fmt: skip
