@@ -121,9 +121,9 @@ class MoneroDaemon(OverHttp):
 
 
 class MoneroPlain(MoneroDaemon):
-    """A program that is not known, over one connection: its second look tells."""
+    """The other names of the same methods; the node is busy at first."""
 
-    name, agent = "cryptonote-daemon (get_block_template)", "solo/1.0"
+    name = "cryptonote-daemon (get_block_template)"
 
     def open(self):
         request = {
