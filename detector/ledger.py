@@ -40,11 +40,6 @@ class Sum(msgspec.Struct, array_like=True, gc=False):
     total: Annotated[float, msgspec.Meta(ge=0, le=1e60)] = 0.0
     shares: int = 0
 
-    def add(self, value: float) -> None:
-        """Count one accepted share worth ``value``."""
-        self.total += value
-        self.shares += 1
-
 
 NOTHING: Final = Sum()
 
@@ -132,7 +127,8 @@ def decide(s: Session, client: int) -> None:
     """A message says who the client is.  The majority holds: one forged message must not hide a miner.
     Where it turns, what was pending, held, in force and handed out was told by the wrong side."""
     if s.client == client:
-        s.lead = min(s.lead + 1, MOST_LEAD)
+        if s.lead < MOST_LEAD:
+            s.lead += 1
     elif s.client is not None and s.lead:
         s.lead -= 1
     else:
@@ -149,9 +145,7 @@ def key_of(given: object) -> str | int | None:
 
     No client uses a list or an object; to write one out could go deeper than the interpreter's stack.
     """
-    if given is None:
-        return None
-    if type(given) is int and -(2**63) <= given < 2**63:
+    if given is None or (type(given) is int and -(2**63) <= given < 2**63):
         return given
     if isinstance(given, list | dict):
         return f"{type(given).__name__} of {len(given)}"
@@ -230,10 +224,14 @@ def count(s: Session, dropped: dict[str, int], job: Job | None) -> None:
     if value is None:
         return
     key = job.algorithm or ("" if job.hashes is None else "?")
-    if key not in s.sums and len(s.sums) >= MAX_SUMS:
-        dropped["sums"] += 1
-        return
-    s.sums.setdefault(key, Sum()).add(value)
+    held = s.sums.get(key)
+    if held is None:
+        if len(s.sums) >= MAX_SUMS:
+            dropped["sums"] += 1
+            return
+        held = s.sums[key] = Sum()
+    held.total += value
+    held.shares += 1
 
 
 def harden(s: Session, job: Job) -> None:

@@ -64,7 +64,7 @@ class Engine:
             if "result" in said or "error" in said or "reject-reason" in said or s.dialect in self.table.bare:
                 self._reply(s, at, said, line, out)
             return None
-        client = at.direction if reader.row.side == "client" else 1 - at.direction
+        client = at.direction if reader.client else 1 - at.direction
         if reader.decides:
             ledger.decide(s, client)
         if s.client is not None and s.client != client:
@@ -78,7 +78,7 @@ class Engine:
             self._reply(s, at, reply, msgspec.json.encode(reply), out, reader.row.answers)
         elif reader.row.answers and (request := pairing.pair(s, None, at, reader.row.answers)):
             self._let_in(s, at, request, ACCEPTED, said, True, out)
-        if reader.row.side == "client":
+        if reader.client:
             s.heard += 1
             if s.held:
                 self._release(s, out)
@@ -98,8 +98,9 @@ class Engine:
     def _act(self, s: Session, at: Arrival, reader: Reader, said: Line, out: list[Sight]) -> None:
         if not reader.weak:
             s.shaped = True
-            if reader.dialect not in {"mining", s.dialect} and reader.dialect != self._base.get(s.dialect):
-                handing.turned(s, reader.dialect)
+            told = reader.dialect
+            if told not in ("mining", s.dialect, self._base.get(s.dialect)):
+                handing.turned(s, told)
         self._acts[reader.kind](s, at, reader, reader.fields(said), said, out)
 
     # -- the client's messages -----------------------------------------------------------------------
@@ -142,18 +143,18 @@ class Engine:
     ) -> None:
         s.submits += 1
         worker = ledger.text(fields.get("worker"))
-        if worker:
-            ledger.remember(self.dropped, s.workers, worker)
-        else:
+        if not worker:
             worker = s.login
+        elif worker not in s.workers:
+            ledger.remember(self.dropped, s.workers, worker)
         job = ledger.job_id(reader, fields)
         mute = reader.weak and s.dialect != reader.dialect
+        dialect = self.table.dialects.get(s.dialect)
         request = Pending(
             ledger.key_of(said.get("id")), at.direction, "submit", at.end, at.t_ns,
-            "" if mute else s.dialect, worker, reader.unverified,
+            "" if mute else s.dialect, worker, reader.unverified, job,
+            s.jobs.get(job) or handing.find(s, dialect, job),
         )  # fmt: skip
-        dialect = self.table.dialects.get(s.dialect)
-        request.job, request.known = job, handing.find(s, dialect, job)
         if dialect is not None:
             handing.told(s, dialect, fields, request)
         share = _SHARES.get(reader.dialect)
@@ -265,6 +266,9 @@ class Engine:
         name = ledger.key_of(key(said))
         request = pairing.pair(s, name, at, kinds)
         result = said.get("result")
+        if result is True and request is not None and request.kind == "submit":
+            self._judged(s, at, request, ACCEPTED, out)
+            return
         reader = None
         if type(result) is list or type(result) is dict:
             reader = self.table.replied(said, None if request is None else request.kind)
@@ -356,7 +360,8 @@ class Engine:
 
     def _judged(self, s: Session, at: Arrival, request: Pending, told: Verdict, out: list[Sight]) -> None:
         if told.accepted:
-            s.mining[at.direction] = s.mining[at.direction] or bool(request.dialect)
+            if request.dialect:
+                s.mining[at.direction] = True
             s.shares.accepted += 1
             if request.known is None:
                 request.known = s.jobs.get(request.job)

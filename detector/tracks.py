@@ -3,14 +3,15 @@
 A track is plain values, so that a state record can carry it.  Direction 0 is low to high.
 """
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 
 from collectors import wire
 from collectors.streams import END, GAP, START
-from detector.dialects.lines import Assembler, Refusal
+from detector.dialects.lines import MAX_LINE_BYTES, Assembler, Refusal
 from detector.evidence import Address
 from detector.ledger import FAR_BYTES, HALF, WRAP, Pending, Session, Side
 from detector.transports import unwrapping
@@ -19,6 +20,8 @@ from detector.transports.unwrapping import Wrapping
 TCP = 6
 Ends = tuple[tuple[Address, int], tuple[Address, int], int, int]
 """Low end, high end, protocol, copy."""
+NOBODY = "", ""
+"""User and agent of a message that no request of HTTP is around."""
 PLAIN = frozenset({0, START})
 """Flags of a chunk of which nothing else is to be noted."""
 
@@ -32,6 +35,18 @@ class Chunk(msgspec.Struct, gc=False):
     ack: int
     flags: int
     data: bytes
+
+
+class Route:
+    """Who says something to whom: of all rows of a batch with the same names.  ``way`` is 0 from the low end;
+    ``step`` is the observer's to note what it keeps for the connection, as of ``change``."""
+
+    __slots__ = ("change", "ends", "step", "subscriber", "way")
+
+    def __init__(self, subscriber: bytes, ends: Ends, way: int) -> None:
+        self.subscriber, self.ends, self.way = subscriber, ends, way
+        self.step: Any = None
+        self.change = 0
 
 
 class Direction(msgspec.Struct, array_like=True, gc=False):
@@ -159,6 +174,18 @@ def is_web(track: Track, way: int) -> bool:
     return track.sides[way].lines.web and not track.sides[1 - way].lines.tunnel
 
 
+def is_line(side: Direction, data: bytes) -> bool:
+    """Whether ``data`` is one whole line, in a direction of plain lines with nothing begun: the usual, for
+    which ``lines_of`` would say the same."""
+    wrap, lines = side.wrap, side.lines
+    if wrap.mode != unwrapping.PLAIN or lines.tail or lines.skipping or not data.startswith(b"{"):
+        return False
+    if data.find(b"\n") != len(data) - 1 or len(data) > MAX_LINE_BYTES:
+        return False
+    # Where something came before, it may still be HTTP or frames from here on.
+    return (side.plain is not None and not lines.late) or (lines.read > 0 and wrap.frames is None)
+
+
 def lines_of(
     track: Track, way: int, chunk: Chunk, data: bytes, refused: dict[str, int]
 ) -> list[unwrapping.Told]:
@@ -174,7 +201,7 @@ def lines_of(
 def asker(track: Track, way: int) -> tuple[str, str]:
     """User and agent of the HTTP request that the direction sends; nothing where there is none."""
     http = track.sides[way].wrap.http
-    return ("", "") if http is None else (http.user, http.agent)
+    return NOBODY if http is None else (http.user, http.agent)
 
 
 def is_sure(track: Track) -> bool:
@@ -252,23 +279,43 @@ def covers(ack: int | None, side: Direction) -> bool:
     return 0 < (ack - side.first) & WRAP <= (side.reached - side.first) & WRAP
 
 
-def chunks(rows: wire.Batch) -> list[tuple[bytes, Ends, int, Chunk]]:
-    """A batch of PAYLOADS by row: subscriber, ends, direction (0 from the low end), chunk."""
+def chunks(rows: wire.Batch) -> Iterator[tuple[Route, Chunk]]:
+    """A batch of PAYLOADS by row: its route, the same object for all rows of the same names, and chunk."""
     column: Callable[[str], list[int]] = lambda name: wire.values(rows, name).tolist()  # noqa: E731
     starts, data = wire.lists(rows, "data")
     told, edges = data.tobytes(), starts.tolist()
-    address: Callable[[str], bytes] = lambda name: wire.values(rows, name).tobytes()  # noqa: E731
-    owner, source, target = address("subscriber"), address("src"), address("dst")
-    out = []
+    names, routes = _names(rows), dict[bytes, Route]()
     numbers = zip(
-        column("src_port"), column("dst_port"), column("protocol"), column("copy"), column("t"),
-        column("offset"), column("seq"), column("ack"), column("flags"), strict=True,
+        column("t"), column("offset"), column("seq"), column("ack"), column("flags"), edges, edges[1:],
+        range(0, len(names), _NAME_BYTES), strict=False,
     )  # fmt: skip
-    for i, (sport, dport, protocol, copy, t_ns, offset, seq, ack, flags) in enumerate(numbers):
-        at = i * 16
-        src, dst = (source[at : at + 16], sport), (target[at : at + 16], dport)
-        way = 0 if src <= dst else 1
-        ends = (dst, src, protocol, copy) if way else (src, dst, protocol, copy)
-        chunk = Chunk(t_ns, offset, seq, ack, flags, told[edges[i] : edges[i + 1]])
-        out.append((owner[at : at + 16], ends, way, chunk))
-    return out
+    for t_ns, offset, seq, ack, flags, start, end, at in numbers:
+        name = names[at : at + _NAME_BYTES]
+        route = routes.get(name)
+        if route is None:
+            route = routes[name] = _route(name)
+        yield route, Chunk(t_ns, offset, seq, ack, flags, told[start:end])
+
+
+_NAME_BYTES = 54
+
+
+def _names(rows: wire.Batch) -> bytes:
+    """What names the connection and direction of each row, side by side: subscriber, source, destination,
+    ports (big-endian), protocol, copy."""
+    out = np.empty((rows.num_rows, _NAME_BYTES), np.uint8)
+    for n, name in enumerate(("subscriber", "src", "dst")):
+        out[:, n * 16 : n * 16 + 16] = wire.values(rows, name)
+    for at, name in ((48, "src_port"), (50, "dst_port")):
+        port = wire.values(rows, name)
+        out[:, at], out[:, at + 1] = port >> 8, port & 255
+    out[:, 52], out[:, 53] = wire.values(rows, "protocol"), wire.values(rows, "copy")
+    return out.tobytes()
+
+
+def _route(name: bytes) -> Route:
+    src = name[16:32], int.from_bytes(name[48:50], "big")
+    dst = name[32:48], int.from_bytes(name[50:52], "big")
+    way = 0 if src <= dst else 1
+    low, high = (dst, src) if way else (src, dst)
+    return Route(name[:16], (low, high, name[52], name[53]), way)

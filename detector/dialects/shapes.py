@@ -160,6 +160,9 @@ def elements(words: Sequence[str]) -> Predicate:
             return False
         if quick is not None and quick(value):
             return True
-        return all(t(v) for t, v in zip(tests, value, strict=False))
+        for passes, each in zip(tests, value, strict=False):  # noqa: SIM110  # half the time of all()
+            if not passes(each):
+                return False
+        return True
 
     return test

@@ -177,11 +177,27 @@ def _shape(given: str | tuple[str, ...]) -> Predicate:
     return shapes.word(given) if isinstance(given, str) else shapes.elements(given)
 
 
+def _all(tests: list[tuple[Callable[[Line], Any], Predicate]]) -> Callable[[Line], bool]:
+    """Whether what each path leads to passes its test."""
+    if len(tests) == 1:
+        ((only, passes),) = tests
+        return lambda said: passes(only(said))
+
+    def matches(said: Line) -> bool:
+        for get, test in tests:  # noqa: SIM110  # a loop takes half the time of all()
+            if not test(get(said)):
+                return False
+        return True
+
+    return matches
+
+
 class Reader:
     """One row, compiled."""
 
     __slots__ = (
-        "_fields", "_from_params", "_tests", "decides", "dialect", "id", "kind", "row", "unverified", "weak",
+        "_fields", "_from_params", "client", "decides", "dialect", "id", "kind", "matches", "row",
+        "unverified", "weak",
     )  # fmt: skip
 
     def __init__(self, row: Form) -> None:
@@ -189,18 +205,13 @@ class Reader:
         self.id, self.kind, self.dialect, self.weak = row.id, row.kind, row.dialect, row.weak
         self.decides = not row.weak and row.kind in DECIDES
         self.unverified = row.status == "UNVERIFIED"
-        self._tests = [(getter(path), _shape(word)) for path, word in row.shape.items()]
+        self.client = row.side == "client"
+        # Whether an object has this row's shape; its method is the caller's business.
+        self.matches = _all([(getter(path), _shape(word)) for path, word in row.shape.items()])
         self._fields = [(name, getter(path)) for name, path in row.fields.items()]
         wanted = [f"params/{n}" for n in range(len(row.fields))]
         quick = type(row.shape.get("params")) is tuple and list(row.fields.values()) == wanted
         self._from_params = tuple(row.fields) if quick else None
-
-    def matches(self, said: Line) -> bool:
-        """Whether the object has this row's shape; its method is the caller's business."""
-        for get, test in self._tests:  # noqa: SIM110  # a loop takes half the time of all()
-            if not test(get(said)):
-                return False
-        return True
 
     def takes(self, length: int) -> bool:
         """Whether an array ``params`` of that length may be this row's."""
@@ -241,6 +252,7 @@ class Table:
         self._called: Final[dict[str, list[Reader]]] = {}
         self._own: Final[dict[tuple[str, str], list[Reader]]] = {}
         self._keys: Final = sorted({f.key for f in self.forms if f.method and f.key != "method"})
+        self._naming: Final = frozenset(self._keys)
         self._lists: Final[list[Reader]] = []
         self._objects: Final[dict[str, list[Reader]]] = {}
         for form in self.forms:
@@ -288,6 +300,8 @@ class Table:
         method = said.get("method")
         if type(method) is str:
             return method
+        if self._naming.isdisjoint(said):
+            return None
         for key in self._keys:
             value = said.get(key)
             if type(value) is str and (name := f"{key}\x00{value}") in self._called:

@@ -10,25 +10,28 @@ import msgspec
 
 from collectors import wire
 from collectors.streams import END, START
-from detector import algorithms, vetoes
+from detector import vetoes
 from detector.clock import MINUTE_NS, SECOND_NS
 from detector.dialects.lines import LineError
-from detector.evidence import Connection, Evidence, Seen, SessionFacts, Veto
-from detector.ledger import hashes, others, since_ns
-from detector.observers import words
+from detector.evidence import Evidence, Seen, SessionFacts, Veto
+from detector.observers import telling, words
+from detector.observers.telling import Fresh, Step
 from detector.pairing import Arrival
 from detector.sessions import Engine, Sight
 from detector.tracks import (
+    NOBODY,
     TCP,
     Book,
     Chunk,
     Ends,
+    Route,
     State,
     Track,
     Waiting,
     asker,
     chunks,
     covers,
+    is_line,
     is_new,
     is_sure,
     is_web,
@@ -71,40 +74,6 @@ class Stats(msgspec.Struct):
     dropped: dict[str, int] = {}
 
 
-class _Tale(msgspec.Struct):
-    """What a step saw under one name of a connection; ``fresh`` is by kind, rule and minute."""
-
-    connection: Connection
-    fresh: "dict[tuple[str, str, int], _Fresh]" = {}
-    vetoes: list[Veto] = []
-
-
-class _Fresh(msgspec.Struct):
-    """Evidence in the making; ``why`` is of the first occurrence."""
-
-    first_ns: int
-    last_ns: int
-    count: int
-    why: str
-
-
-class _Step:
-    """What one step has seen so far of one track.  A lifted veto begins a new tale."""
-
-    __slots__ = ("ends", "now", "subscriber", "tales", "track")
-
-    def __init__(self, subscriber: bytes, ends: Ends, track: Track) -> None:
-        self.subscriber, self.ends, self.track = subscriber, ends, track
-        self.tales: list[_Tale] = []
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin a tale under the track's present opening number."""
-        low, high, protocol, _ = self.ends
-        self.now = _Tale(Connection(low, high, protocol, self.track.opened))
-        self.tales.append(self.now)
-
-
 class PayloadObserver:
     """Sees mining in what is said.  ``step`` is its verb."""
 
@@ -115,32 +84,34 @@ class PayloadObserver:
         self._engine = Engine(self.config.verified_shares)
         self.stats = Stats(dropped=self._engine.dropped)
         self._books: dict[bytes, Book] = {}
+        self._changes = 0  # tracks that were put in another's place or taken away: routes do not hold then
 
     # -- the verb ----------------------------------------------------------------------------------
 
     def step(self, rows: wire.Batch) -> Seen:
         """Take one batch of PAYLOADS."""
-        steps: dict[int, _Step] = {}
+        steps: dict[int, Step] = {}
         self.stats.rows += rows.num_rows
-        for subscriber, ends, way, chunk in chunks(rows):
-            step = self._open(subscriber, ends, way, chunk, steps)
-            if step is not None:
-                self._chunk(step, way, chunk)
+        for route, chunk in chunks(rows):
+            step: Step | None = route.step
+            if step is None or route.change != self._changes or is_new(step.track, route.way, chunk):
+                step = route.step = self._open(route, chunk, steps)
+                route.change = self._changes
+            step.book.rows += 1
+            step.track.touched = step.book.rows
+            self._chunk(step, route.way, chunk)
         return self._told(steps)
 
-    def _open(
-        self, subscriber: bytes, ends: Ends, way: int, chunk: Chunk, steps: dict[int, _Step]
-    ) -> _Step | None:
+    def _open(self, route: Route, chunk: Chunk, steps: dict[int, Step]) -> Step:
         """The step of the row's connection, begun where it is new."""
-        book = self._book(subscriber)
+        book, ends = self._book(route.subscriber), route.ends
         track = book.tracks.get(ends)
-        if track is None or is_new(track, way, chunk):
+        if track is None or is_new(track, route.way, chunk):
+            self._changes += track is not None
             track = book.tracks[ends] = self._begin(book, ends, chunk)
-        book.rows += 1
-        track.touched = book.rows
         step = steps.get(id(track))
         if step is None:
-            step = steps[id(track)] = _Step(subscriber, ends, track)
+            step = steps[id(track)] = Step(route.subscriber, ends, track, book)
         return step
 
     def _book(self, subscriber: bytes) -> Book:
@@ -149,6 +120,7 @@ class PayloadObserver:
         if book is None:
             book = Book()
             if len(self._books) >= self.config.max_subscribers:
+                self._changes += 1
                 gone = next(iter(self._books))
                 self.moved.add(gone)
                 self.stats.evicted += len(self._books.pop(gone).tracks)
@@ -166,21 +138,26 @@ class PayloadObserver:
     def _begin(self, book: Book, ends: Ends, chunk: Chunk) -> Track:
         number = self._number(book, ends, chunk.t_ns)
         if len(book.tracks) >= self.config.max_connections and ends not in book.tracks:
+            self._changes += 1
             del book.tracks[min(book.tracks, key=lambda e: book.tracks[e].touched)]
             self.stats.evicted += 1
         self.stats.opened += 1
         return Track(number, chunk.t_ns, chunk.t_ns)
 
-    def _chunk(self, step: _Step, way: int, chunk: Chunk) -> None:
-        track = step.track
+    def _chunk(self, step: Step, way: int, chunk: Chunk) -> None:
+        track, side = step.track, step.track.sides[way]
         if chunk.t_ns < track.first_ns:
             track.first_ns = chunk.t_ns
         elif chunk.t_ns > track.last_ns:
             track.last_ns = chunk.t_ns
-        if chunk.data and chunk.flags & START and track.sides[way].first is None:
-            track.sides[way].plain = not chunk.offset and chunk.data.lstrip().startswith(b"{")
+        if side.first is None and chunk.data and chunk.flags & START:
+            side.plain = not chunk.offset and chunk.data.lstrip().startswith(b"{")
         data = place(track, way, chunk, step.ends[2], self.stats.refused)
-        if data:
+        if is_line(side, data):
+            self.stats.bytes += len(data)
+            self.stats.repeated_bytes += len(chunk.data) - len(data)
+            self._line(step, way, chunk, data, len(chunk.data), body=False)
+        elif data:
             skipped = len(chunk.data) - len(data)
             self.stats.bytes += len(data)
             self.stats.repeated_bytes += skipped
@@ -194,34 +171,36 @@ class PayloadObserver:
         if track.waiting and is_sure(track):
             self._confirmed(step)
 
-    def _line(self, step: _Step, way: int, chunk: Chunk, line: bytes, end: int, *, body: bool) -> None:
-        track = step.track
+    def _line(self, step: Step, way: int, chunk: Chunk, line: bytes, end: int, *, body: bool) -> None:
+        track, session = step.track, step.track.session
+        side, other = track.sides[way], track.sides[1 - way]
+        lines = side.lines
         self.stats.lines += 1
-        side = track.sides[way]
-        if not body and side.lines.web and is_web(track, way):
+        if not body and lines.web and is_web(track, way):
             self.stats.quoted += 1
             return
-        if not body and side.lines.quotes and not (self._engine.mines(line) and side.lines.mined()):
+        if lines.prose and not body and lines.quotes and not (self._engine.mines(line) and lines.mined()):
             self.stats.quoted += 1
             return
         if step.ends[2] == TCP:
-            reached = track.sides[1 - way].reached
-            at = Arrival(way, chunk.t_ns, (chunk.seq + end) & 0xFFFFFFFF, chunk.ack, reached)
+            at = Arrival(way, chunk.t_ns, (chunk.seq + end) & 0xFFFFFFFF, chunk.ack, other.reached)
         else:
             at = Arrival(way, chunk.t_ns, None, None, None)
-        heard, sights = track.session.heard, list[Sight]()
+        heard = session.heard
+        sights: list[Sight] = []
+        who = NOBODY if side.wrap.http is None else asker(track, way)
         try:
-            name = self._engine.read(track.session, at, line, sights, asker(track, way))
+            name = self._engine.read(session, at, line, sights, who)
         except LineError as error:
             refused = self.stats.refused
             refused[error.reason] = refused.get(error.reason, 0) + 1
             return
-        side.lines.read += 1
-        if 0 < heard < track.session.heard and covers(chunk.ack, track.sides[1 - way]):
+        lines.read += 1
+        if not track.turned and 0 < heard < session.heard and covers(chunk.ack, other):
             track.turned = True
         if name is not None:
             self._stranger(step, at, name)
-        elif track.vetoed is not None and track.session.mining[track.vetoed]:
+        elif track.vetoed is not None and session.mining[track.vetoed]:
             self._lift(step)
         if track.vetoed is None:
             for sight in sights:
@@ -229,7 +208,7 @@ class PayloadObserver:
 
     # -- vetoes ------------------------------------------------------------------------------------
 
-    def _stranger(self, step: _Step, at: Arrival, method: str) -> None:
+    def _stranger(self, step: Step, at: Arrival, method: str) -> None:
         """A method that no dialect knows: does it say that the connection is something else?"""
         track, way = step.track, at.direction
         if method.startswith("mining."):
@@ -248,7 +227,7 @@ class PayloadObserver:
             subscriber=step.subscriber, connection=step.now.connection, at_ns=at.t_ns, rule=row.id, why=why
         ))  # fmt: skip
 
-    def _lift(self, step: _Step) -> None:
+    def _lift(self, step: Step) -> None:
         """The same side speaks mining after all, or accepted a login or a share (EthProxy servers name no
         method).  A veto cannot be withdrawn, so the connection gets a new opening number; else one Electrum
         line would hide a miner for good."""
@@ -260,7 +239,7 @@ class PayloadObserver:
 
     # -- evidence ----------------------------------------------------------------------------------
 
-    def _see(self, step: _Step, sight: Sight) -> None:
+    def _see(self, step: Step, sight: Sight) -> None:
         kind, rule, t_ns, details = sight
         if kind in CONFIRMING:
             if step.ends[2] != TCP:
@@ -268,11 +247,19 @@ class PayloadObserver:
             if not is_sure(step.track):
                 self._wait(step.track, sight)
                 return
-        self._add(step, kind, rule, t_ns, t_ns, _count(sight), details)
+        seen = step.now.fresh.get((kind, rule, t_ns // MINUTE_NS))
+        if seen is None or kind == "share_verified":
+            self._add(step, kind, rule, t_ns, t_ns, _count(sight), details)
+            return
+        seen.count += 1
+        if t_ns > seen.last_ns:
+            seen.last_ns = t_ns
+        elif t_ns < seen.first_ns:
+            seen.first_ns = t_ns
 
     def _add(
         self,
-        step: _Step,
+        step: Step,
         kind: str,
         rule: str,
         first_ns: int,
@@ -290,7 +277,7 @@ class PayloadObserver:
         client = 0 if session.client is None else session.client
         beyond = "".join(step.track.sides[client].wrap.targets[-1:])
         why = words.why(kind, rule, session.dialect, step.ends, client, details, beyond)
-        step.now.fresh[key] = _Fresh(first_ns, last_ns, count, why)
+        step.now.fresh[key] = Fresh(first_ns, last_ns, count, why)
 
     def _wait(self, track: Track, sight: Sight) -> None:
         kind, rule, t_ns, details = sight
@@ -302,7 +289,7 @@ class PayloadObserver:
         if len(track.waiting) < 32:
             track.waiting.append(Waiting(kind, rule, details, t_ns, t_ns, _count(sight)))
 
-    def _confirmed(self, step: _Step) -> None:
+    def _confirmed(self, step: Step) -> None:
         if step.track.vetoed is None:
             for w in step.track.waiting:
                 self._add(step, w.kind, w.rule, w.first_ns, w.last_ns, w.count, w.details)
@@ -310,7 +297,7 @@ class PayloadObserver:
 
     # -- what is told ------------------------------------------------------------------------------
 
-    def _told(self, steps: dict[int, _Step]) -> Seen:
+    def _told(self, steps: dict[int, Step]) -> Seen:
         evidence: list[Evidence] = []
         sessions: list[SessionFacts] = []
         given: list[Veto] = []
@@ -320,9 +307,9 @@ class PayloadObserver:
             role = words.role(step.subscriber, step.ends, client)
             for tale in step.tales:
                 given += tale.vetoes
-                evidence += _evidence(step.subscriber, tale, role)
+                evidence += telling.evidence(step.subscriber, tale, role)
             if session.shaped and session.client is not None and step.track.vetoed is None:
-                sessions.append(_facts(step, client, role))
+                sessions.append(telling.facts(step, client, role))
         return Seen(tuple(evidence), tuple(given), tuple(sessions))
 
     # -- age and state -----------------------------------------------------------------------------
@@ -361,37 +348,3 @@ def _count(sight: Sight) -> int:
     """How often it was: a sight of verified shares tells."""
     kind, _, _, details = sight
     return int(details[3]) if kind == "share_verified" else 1
-
-
-def _evidence(subscriber: bytes, tale: _Tale, role: str) -> list[Evidence]:
-    return [
-        Evidence(
-            subscriber=subscriber, kind=kind, rule=rule, connection=tale.connection,
-            first_ns=seen.first_ns, last_ns=seen.last_ns, count=seen.count, role=role, why=seen.why,
-        )
-        for (kind, rule, _), seen in tale.fresh.items()
-    ]  # fmt: skip
-
-
-def _facts(step: _Step, client: int, role: str) -> SessionFacts:
-    track, s = step.track, step.track.session
-    total, counted, most = hashes(s)
-    low, high, _, copy = step.ends
-    return SessionFacts(
-        subscriber=step.subscriber, connection=step.now.connection, copy=bool(copy),
-        client=(low, high)[client], server=(high, low)[client], role=role, dialect=s.dialect,
-        algorithm=s.algorithm, coin=None if s.algorithm is None else algorithms.coin(s.algorithm),
-        workers=tuple(s.workers), wallets=tuple(s.wallets), agents=tuple(s.agents),
-        shares=msgspec.structs.replace(s.shares),
-        hashes=total, hashes_shares=counted, most_hashes_per_share=most, claimed=s.claimed,
-        proxied=_proxied(track.sides[client].plain, track.sides[1 - client].plain),
-        first_job_ns=since_ns(s), first_ns=track.first_ns, last_ns=track.last_ns,
-        others=others(s),
-    )  # fmt: skip
-
-
-def _proxied(client: bool | None, server: bool | None) -> bool | None:
-    """Whether something came before the first line of either side, as far as the client's start was seen."""
-    if client is False or server is False:
-        return True
-    return None if client is None else False

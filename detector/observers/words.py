@@ -1,5 +1,6 @@
 """How an observer says what it saw: ends, names, short sentences.  Text from the wire is cut, printable."""
 
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -23,9 +24,10 @@ _NAMED: Final = {"mining_request", "share", "mining_session", "share_accepted", 
 def clean(text: str, most: int = MAX_NAME) -> str:
     """Printable, one line, at most ``most`` characters."""
     cut = text if len(text) <= most else text[: most - 1] + "…"
-    return "".join(c if c.isprintable() else "�" for c in cut)
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else "�" for c in cut)
 
 
+@lru_cache(maxsize=4096)
 def end(given: tuple[bytes, int]) -> str:
     """An address and port, IPv4 where it is one."""
     address = IPv6Address(given[0])

@@ -1,0 +1,78 @@
+"""What a step of the payload observer saw of each connection: evidence in the making, facts."""
+
+import msgspec
+
+from detector import algorithms
+from detector.evidence import Connection, Evidence, SessionFacts, Veto
+from detector.ledger import hashes, others, since_ns
+from detector.tracks import Book, Ends, Track
+
+
+class Tale(msgspec.Struct):
+    """What a step saw under one name of a connection; ``fresh`` is by kind, rule and minute."""
+
+    connection: Connection
+    fresh: "dict[tuple[str, str, int], Fresh]" = {}
+    vetoes: list[Veto] = []
+
+
+class Fresh(msgspec.Struct):
+    """Evidence in the making; ``why`` is of the first occurrence."""
+
+    first_ns: int
+    last_ns: int
+    count: int
+    why: str
+
+
+class Step:
+    """What one step has seen so far of one track.  A lifted veto begins a new tale."""
+
+    __slots__ = ("book", "ends", "now", "subscriber", "tales", "track")
+
+    def __init__(self, subscriber: bytes, ends: Ends, track: Track, book: Book) -> None:
+        self.subscriber, self.ends, self.track, self.book = subscriber, ends, track, book
+        self.tales: list[Tale] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a tale under the track's present opening number."""
+        low, high, protocol, _ = self.ends
+        self.now = Tale(Connection(low, high, protocol, self.track.opened))
+        self.tales.append(self.now)
+
+
+def evidence(subscriber: bytes, tale: Tale, role: str) -> list[Evidence]:
+    """What is told of a tale, whose subscriber is in that role."""
+    return [
+        Evidence(
+            subscriber=subscriber, kind=kind, rule=rule, connection=tale.connection,
+            first_ns=seen.first_ns, last_ns=seen.last_ns, count=seen.count, role=role, why=seen.why,
+        )
+        for (kind, rule, _), seen in tale.fresh.items()
+    ]  # fmt: skip
+
+
+def facts(step: Step, client: int, role: str) -> SessionFacts:
+    """What is told of the step's session; ``client`` is the direction from its miner."""
+    track, s = step.track, step.track.session
+    total, counted, most = hashes(s)
+    low, high, _, copy = step.ends
+    return SessionFacts(
+        subscriber=step.subscriber, connection=step.now.connection, copy=bool(copy),
+        client=(low, high)[client], server=(high, low)[client], role=role, dialect=s.dialect,
+        algorithm=s.algorithm, coin=None if s.algorithm is None else algorithms.coin(s.algorithm),
+        workers=tuple(s.workers), wallets=tuple(s.wallets), agents=tuple(s.agents),
+        shares=msgspec.structs.replace(s.shares),
+        hashes=total, hashes_shares=counted, most_hashes_per_share=most, claimed=s.claimed,
+        proxied=_proxied(track.sides[client].plain, track.sides[1 - client].plain),
+        first_job_ns=since_ns(s), first_ns=track.first_ns, last_ns=track.last_ns,
+        others=others(s),
+    )  # fmt: skip
+
+
+def _proxied(client: bool | None, server: bool | None) -> bool | None:
+    """Whether something came before the first line of either side, as far as the client's start was seen."""
+    if client is False or server is False:
+        return True
+    return None if client is None else False
