@@ -4,9 +4,9 @@
     .venv/bin/python tests/bench/messages.py [--seconds 1] [--profile]
 
 Each speaker of ``tests/helpers/speakers`` mines on a connection of its own; then all at once in equal parts,
-message by message in turn.  A message is a line, request or reply; the rows come as batches of 4,096 that were
-made beforehand.  Every pass begins with an empty observer; the best pass counts, by the process's own CPU time.
-The exit status is 1 when a pass does not read every message, or misses a share.
+message by message in turn.  A message is a line, request or reply; the rows come as batches of 4,096 that
+were made beforehand.  Every pass begins with an empty observer; the best pass counts, by the process's own
+CPU time.  The exit status is 1 when a pass does not read every message, or misses a share.
 """
 
 import argparse
