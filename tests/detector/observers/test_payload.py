@@ -265,6 +265,25 @@ def test_idle_connections_are_forgotten_and_their_numbers_are_not():
     assert observer.state(WHO) == State()
 
 
+def test_what_makes_room_within_a_step_is_as_gone_as_between_steps():
+    bounds = Config(max_connections=2, max_subscribers=2)
+    talks = [Talk(miner=1 + port % 3, port=port) for port in range(40000, 40009)]
+    for talk in talks:
+        spoken.btc(talk)
+    whole, single = PayloadObserver(bounds), PayloadObserver(bounds)
+    # Some rows twice in a row, so that a route is found again; then another's.
+    rows = [one for turn in zip(*(talk.rows for talk in talks), strict=True) for one in (*turn, turn[-1])]
+    rows += talks[0].rows + [{**one, "seq": (one["seq"] + 10**9) & 0xFFFFFFFF} for one in talks[0].rows]
+    see(rows, whole)
+    for one in rows:
+        see([one], single)
+    assert whole.stats == single.stats
+    assert whole.stats.evicted > 100
+    assert whole.stats.opened > 100
+    for who in {one["subscriber"] for one in rows}:
+        assert whole.state(who) == single.state(who)
+
+
 def test_connections_of_a_subscriber_are_bounded():
     observer = PayloadObserver(Config(max_connections=3, max_remembered=5))
     for port in range(40000, 40020):
