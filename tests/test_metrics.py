@@ -104,7 +104,7 @@ def test_all_that_moves_in_a_replay_is_what_is_true_of_it():
         key("incident_transitions_total", to="confirmed"): 1,
         key("evidence_total", kind="job", rule="btc-v1.notify"): 5,
         key("evidence_total", kind="login_refused", rule="btc-v1"): 7,
-        key("evidence_total", kind="mining_request", rule="mining.subscribe"): 8,
+        key("evidence_total", kind="mining_request", rule="btc-v1.subscribe"): 8,
         key("evidence_total", kind="mining_request", rule="mining.authorize"): 8,
         key("evidence_total", kind="mining_session", rule="btc-v1"): 5,
         key("evidence_total", kind="share", rule="btc-v1.submit"): 15,

@@ -63,6 +63,8 @@ def test_every_veto_carries_its_own_test(row):
 def test_no_mining_method_is_a_veto():
     from detector.dialects import table
 
+    # A form that tells a miner's from a wallet's by its parameters comes first: no veto is asked.
+    both = {"cyber-ws.subscribe"}
     for form in table.load().forms:
         if form.method:
-            assert vetoes.find(form.method) is None, form.id
+            assert (vetoes.find(form.method) is not None) == (form.id in both), form.id
