@@ -114,7 +114,7 @@ FLOWS: Final = (
         "list_u4",
         "record",
         "TLS application records src to dst since then, by length: up to 64, 96, 128, 320, 640, 2048 octets, "
-        "and longer; empty where nothing is kept",
+        "and longer; null where nothing is kept",
     ),
     _null("reverse_record_sizes", "list_u4", "record", "TLS application records dst to src, likewise"),
     _null(

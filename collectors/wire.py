@@ -69,7 +69,8 @@ def _array(column: Column, given: Any, rows: int) -> pa.Array:
     """One column as Arrow.  ``given`` is whatever form is cheapest for its producer.
 
     None is all null; a str is a constant; a pair (values, valid) has nulls where valid is False; for
-    ``bytes`` and ``list_*`` it is a pair (offsets of rows + 1 i4, values).
+    ``bytes`` and ``list_*`` it is a pair (offsets of rows + 1 i4, values); a third of a list says where it is
+    valid.
     """
     kind = _ARROW[column.type]
     if given is None:
@@ -80,13 +81,14 @@ def _array(column: Column, given: Any, rows: int) -> pa.Array:
             return _constant(kind, given, _room(rows)).slice(0, rows)
         return pa.array(given, kind)
     if column.type == "bytes" or column.type.startswith("list_"):
-        offsets, values = given
+        offsets, values, *valid = given
         offsets = np.ascontiguousarray(offsets, np.int32)
         if column.type == "bytes":
             return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(offsets), pa.py_buffer(values)])
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind.value_type))
-    values, valid = given if isinstance(given, tuple) else (given, None)
-    mask = None if valid is None else pa.array(np.ascontiguousarray(valid, bool)).buffers()[1]
+        mask = pa.array(~valid[0]) if valid else None
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind.value_type), mask=mask)
+    values, there = given if isinstance(given, tuple) else (given, None)
+    mask = None if there is None else pa.array(np.ascontiguousarray(there, bool)).buffers()[1]
     if column.type == "address":
         values = np.ascontiguousarray(values, np.uint8)
     else:

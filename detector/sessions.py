@@ -108,9 +108,8 @@ class Engine:
     def _ask(self, s: Session, at: Arrival, reader: Reader, fields: Any, said: Line, out: Any) -> None:
         """A request whose reply matters."""
         del fields, out
-        self._wait(
-            s, Pending(ledger.key_of(said.get("id")), at.direction, reader.kind, at.end, at.t_ns, s.dialect)
-        )
+        name = ledger.key_of(said.get("id"))
+        self._wait(s, Pending(name, at.direction, reader.kind, at.end, at.t_ns, s.dialect))
 
     def _wait(self, s: Session, request: Pending) -> None:
         pairing.wait(s, self.dropped, request)
@@ -176,12 +175,10 @@ class Engine:
         if s.polls >= 2:
             s.shaped, s.dialect = True, reader.dialect
             ledger.named(s, self.dropped, ledger.text(fields.get("login")) or s.login, "", {})
-            if s.client is None:
-                s.client = at.direction
+            s.client = at.direction if s.client is None else s.client
             out.append(("mining_request", reader.id, at.t_ns, ("",)))
-        self._wait(
-            s, Pending(ledger.key_of(said.get("id")), at.direction, "poll", at.end, at.t_ns, reader.dialect)
-        )
+        name = ledger.key_of(said.get("id"))
+        self._wait(s, Pending(name, at.direction, "poll", at.end, at.t_ns, reader.dialect))
 
     def _hashrate(self, s: Session, at: Any, reader: Any, fields: dict[str, Any], *rest: Any) -> None:
         del at, reader, rest
@@ -236,10 +233,8 @@ class Engine:
         del said
         if "job" in fields:
             fields["job"] = ledger.job_id(reader, fields)
-        dialect = self.table.dialects[
-            s.dialect if self._base.get(s.dialect) == reader.dialect else reader.dialect
-        ]
-        made = handing.jobs(s, self.table, dialect, fields)
+        name = s.dialect if self._base.get(s.dialect) == reader.dialect else reader.dialect
+        made = handing.jobs(s, self.table, self.table.dialects[name], fields)
         for job in made:
             handing.file(s, self.dropped, job, at.t_ns)
             # What a share of this job is worth must be known: else its shares are not counted, nor its time.

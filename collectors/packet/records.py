@@ -99,16 +99,16 @@ def _sizes(sizes: np.ndarray, sized: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _lasting(lasted: np.ndarray, i: np.ndarray, ones: np.ndarray) -> dict[str, object]:
-    """Columns of what was kept of connections that lasted; none where that is nobody here."""
+    """Columns of what was kept of connections that lasted; null for others."""
     have = ones[laying.LASTED] > 0
     if not have.any():
         return {}
     kept, forward = lasted[i], ones[laying.FORWARD].astype(np.int64)
     kept["pushes"][~have] = 0
     return {
-        "pushes": lasting.pushes(kept),
-        "record_sizes": lasting.records(kept, forward, have),
-        "reverse_record_sizes": lasting.records(kept, 1 - forward, have),
+        "pushes": (*lasting.pushes(kept), have),
+        "record_sizes": (*lasting.records(kept, forward, have), have),
+        "reverse_record_sizes": (*lasting.records(kept, 1 - forward, have), have),
     }
 
 
