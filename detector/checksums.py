@@ -19,14 +19,21 @@ _CONFLUX: Final = {c: n for n, c in enumerate("abcdefghjkmnprstuvwxyz0123456789"
 _LAST_BYTES: Final = {0: 0, 2: 1, 3: 2, 5: 3, 6: 4, 7: 5, 9: 6, 10: 7}
 
 
-def base58(text: str) -> bytes | None:
-    """The bytes of a base58 number, leading ones as zero bytes; None for what is none."""
+def _number(text: str) -> int | None:
     number = 0
     for c in text:
         digit = _BASE58_VALUE.get(c)
         if digit is None:
             return None
         number = number * 58 + digit
+    return number
+
+
+def base58(text: str) -> bytes | None:
+    """The bytes of a base58 number, leading ones as zero bytes; None for what is none."""
+    number = _number(text)
+    if number is None:
+        return None
     zeros = len(text) - len(text.lstrip("1"))
     return bytes(zeros) + number.to_bytes((number.bit_length() + 7) // 8, "big")
 
@@ -62,13 +69,8 @@ def _cryptonote(text: str) -> bytes | None:
     for at in range(0, len(text), 11):
         block = text[at : at + 11]
         size = 8 if len(block) == 11 else _LAST_BYTES.get(len(block))
-        number = 0
-        for c in block:
-            digit = _BASE58_VALUE.get(c)
-            if digit is None:
-                return None
-            number = number * 58 + digit
-        if size is None or number >> 8 * size:
+        number = _number(block)
+        if number is None or size is None or number >> 8 * size:
             return None
         out += number.to_bytes(size, "big")
     return out[:-4] if len(out) > 4 and keccak256(out[:-4])[:4] == out[-4:] else None

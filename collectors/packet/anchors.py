@@ -1,5 +1,5 @@
-"""What kernels cannot say in Python: sixty-four bytes compared at a time, eight read, any number copied, and
-memory asked for early.
+"""What kernels cannot say in Python: sixty-four bytes compared at a time, any number copied, and memory asked
+for early.
 
 Where may a token begin?  One vector instruction a comparison.
 
@@ -60,20 +60,6 @@ def anchors(typingctx, data, at, seconds):
         return builder.bitcast(pairs, ir.IntType(WIDTH))
 
     return types.uint64(data, types.int64, seconds), generate
-
-
-@intrinsic
-def octets(typingctx, data, at):
-    """data[at : at + 8] as one number, in the machine's order of bytes."""
-
-    def generate(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        word = ir.IntType(64)
-        value = builder.load(builder.bitcast(builder.gep(array.data, [args[1]]), word.as_pointer()))
-        value.align = 1
-        return value
-
-    return types.uint64(data, types.int64), generate
 
 
 @intrinsic

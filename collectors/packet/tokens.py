@@ -18,7 +18,8 @@ import numpy as np
 
 from collectors.errors import ConfigError
 from collectors.jit import bare as kernel
-from collectors.packet.anchors import SECONDS_QUOTE, SECONDS_SCORE, WIDTH, anchors, lowest, octets
+from collectors.packet.anchors import SECONDS_QUOTE, SECONDS_SCORE, WIDTH, anchors, lowest
+from collectors.reading import little
 
 # A token that began at most so many bytes before the end of a segment is found in the next one.
 TAIL: Final = 22
@@ -191,7 +192,7 @@ def find(data, at, end, tokens, room):
             while mask != np.uint64(0):
                 place = at + lowest(mask)
                 steps += 1
-                word = octets(data, place)
+                word = little(data, place)
                 slot = _slot(word, tokens)
                 if tokens.begins[slot] == word and place + BEGIN <= end:
                     steps += NEAR
@@ -204,7 +205,7 @@ def find(data, at, end, tokens, room):
                     continue
                 steps += 1
                 if place + BEGIN <= end:
-                    word = octets(data, place)
+                    word = little(data, place)
                     slot = _slot(word, tokens)
                     if tokens.begins[slot] == word:
                         steps += NEAR
@@ -221,7 +222,7 @@ def tail_of(data, at, end, tokens):
         if data[i] not in (QUOTE, SCORE):
             continue
         if i + BEGIN <= end:
-            word = octets(data, i)
+            word = little(data, i)
             slot = _slot(word, tokens)
             if tokens.begins[slot] == word and match(data, i + BEGIN, end, slot, tokens) == 2:
                 return i

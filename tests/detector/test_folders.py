@@ -5,32 +5,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cutting import WHOLE, parts
 from prometheus_client import CollectorRegistry
 
 from detector import app
 from detector.config import Config
 from detector.errors import InputError
 
-WHOLE = Path(__file__).parents[2] / "pcaps" / "cpuminer-realpool-sha256d-vardiff.pcap"
-
-
-def records(raw):
-    """The records of a little-endian pcap file, headers included."""
-    out, at = [], 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], "little")
-        out.append(raw[at : at + 16 + size])
-        at += 16 + size
-    return out
-
 
 def rotated(folder, files):
     """The capture in so many files, named in order."""
-    raw = WHOLE.read_bytes()
-    found = records(raw)
-    size = -(-len(found) // files)
-    for n in range(files):
-        part = raw[:24] + b"".join(found[n * size : (n + 1) * size])
+    for n, part in enumerate(parts(files)):
         (folder / f"tap-{n:03}.pcap").write_bytes(part)
 
 

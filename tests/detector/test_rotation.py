@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cutting import WHOLE, parts, records
 from prometheus_client import CollectorRegistry
 
 from detector import app, collect
@@ -20,31 +21,12 @@ from detector.config import Config
 from detector.errors import ConfigError, InputError
 from detector.rotation import Growing, Rotation, mark_of
 
-WHOLE = Path(__file__).parents[2] / "pcaps" / "cpuminer-realpool-sha256d-vardiff.pcap"
 PATIENCE_S = 20
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
     monkeypatch.setattr("detector.rotation.LOOK_S", 0.01)
-
-
-def records(raw):
-    """The records of a little-endian pcap file, headers included."""
-    out, at = [], 24
-    while at < len(raw):
-        size = int.from_bytes(raw[at + 8 : at + 12], "little")
-        out.append(raw[at : at + 16 + size])
-        at += 16 + size
-    return out
-
-
-def parts(files):
-    """The capture in so many files."""
-    raw = WHOLE.read_bytes()
-    found = records(raw)
-    size = -(-len(found) // files)
-    return [raw[:24] + b"".join(found[n * size : (n + 1) * size]) for n in range(files)]
 
 
 def changed(path, second):

@@ -34,6 +34,25 @@ MAIN = "from detector.cli import main; raise SystemExit(main())"
 ROOT = Path(__file__).parent.parent.parent
 
 
+def consumed(config, *names):
+    """Every record that is on these topics by now."""
+    consumer = clients.consumer(config)
+    try:
+        places = [
+            clients.TopicPartition(t, p) for t in names for p in sorted(consumer.partitions_for_topic(t))
+        ]
+        consumer.assign(places)
+        ends = consumer.end_offsets(places)
+        consumer.seek_to_beginning()
+        out = []
+        while any(consumer.position(p) < ends[p] for p in places):
+            for got in consumer.poll(timeout_ms=500).values():
+                out += got
+        return out
+    finally:
+        consumer.close()
+
+
 class Site:
     """One set of topics on a broker, and who uses them."""
 

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import fleet
 import pytest
 from exported import pcap, v5
 
@@ -53,22 +54,11 @@ def collect(site, *arguments, **more):
 
 def headers(site):
     """Every header on the topics of collectors, as (stream, partition, header, size of the value)."""
-    consumer = clients.consumer(site)
-    try:
-        names = {topics.topic(site, s): s for s in ("flows", "payloads", "names")}
-        places = [clients.TopicPartition(t, p) for t in names for p in range(site.partitions)]
-        consumer.assign(places)
-        ends = consumer.end_offsets(places)
-        consumer.seek_to_beginning()
-        out = []
-        while any(consumer.position(p) < ends[p] for p in places):
-            for got in consumer.poll(timeout_ms=500).values():
-                out += [
-                    (names[r.topic], r.partition, wire.from_headers(r.headers), len(r.value)) for r in got
-                ]
-        return out
-    finally:
-        consumer.close()
+    names = {topics.topic(site, s): s for s in ("flows", "payloads", "names")}
+    return [
+        (names[r.topic], r.partition, wire.from_headers(r.headers), len(r.value))
+        for r in fleet.consumed(site, *names)
+    ]
 
 
 def free_port(kind=socket.SOCK_STREAM):

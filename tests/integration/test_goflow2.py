@@ -60,19 +60,7 @@ def capture(path, flows, together=30):
 
 def read(site, topic):
     """Every record of the topic: (partition, key, value)."""
-    consumer = clients.consumer(site.config)
-    try:
-        places = [clients.TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic)]
-        consumer.assign(places)
-        ends = consumer.end_offsets(places)
-        consumer.seek_to_beginning()
-        out = []
-        while any(consumer.position(p) < ends[p] for p in places):
-            for got in consumer.poll(timeout_ms=500).values():
-                out += [(r.partition, r.key, r.value) for r in got]
-        return out
-    finally:
-        consumer.close()
+    return [(r.partition, r.key, r.value) for r in fleet.consumed(site.config, topic)]
 
 
 def wait(true, process):

@@ -2,6 +2,7 @@
 
 import time
 
+import fleet
 import flowrows
 import msgspec
 import pytest
@@ -28,20 +29,8 @@ def config(address, prefix, **more):
 
 def records(made, *streams):
     """All that is on the topics of streams, as (stream, partition, header, value, key)."""
-    consumer = clients.consumer(made)
-    try:
-        names = {topics.topic(made, s): s for s in streams}
-        places = [clients.TopicPartition(t, p) for t in names for p in range(made.partitions)]
-        consumer.assign(places)
-        ends = consumer.end_offsets(places)
-        consumer.seek_to_beginning()
-        out = []
-        while any(consumer.position(p) < ends[p] for p in places):
-            for got in consumer.poll(timeout_ms=500).values():
-                out += [(names[r.topic], r.partition, r.headers, r.value, r.key) for r in got]
-        return out
-    finally:
-        consumer.close()
+    names = {topics.topic(made, s): s for s in streams}
+    return [(names[r.topic], r.partition, r.headers, r.value, r.key) for r in fleet.consumed(made, *names)]
 
 
 def read(made):

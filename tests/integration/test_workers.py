@@ -13,6 +13,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import fleet
 import pytest
 from exported import v5
 
@@ -115,19 +116,7 @@ def ready(one):
 
 def headers(site):
     """Every header on the topic of flows."""
-    consumer = clients.consumer(site)
-    try:
-        places = [clients.TopicPartition(topics.topic(site, "flows"), p) for p in range(site.partitions)]
-        consumer.assign(places)
-        ends = consumer.end_offsets(places)
-        consumer.seek_to_beginning()
-        out = []
-        while any(consumer.position(p) < ends[p] for p in places):
-            for got in consumer.poll(timeout_ms=500).values():
-                out += [wire.from_headers(r.headers) for r in got]
-        return out
-    finally:
-        consumer.close()
+    return [wire.from_headers(r.headers) for r in fleet.consumed(site, topics.topic(site, "flows"))]
 
 
 def worker_of(source):
