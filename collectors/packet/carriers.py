@@ -1,9 +1,10 @@
 """What carries lines without showing them: one look at the beginning of a segment, inside the compiled pass.
 
 A token is not seen in the frames of a WebSocket's client, which are masked (RFC 6455 section 5.3): they are
-unmasked for the search.  In compressed ones (RFC 7692) nothing is seen.  And what comes before the first
-token is wanted too: the head of a request whose body has it, the words to a proxy, the upgrade to a
-WebSocket.  Connections that begin so, or go on so, are *tentative*: they pass on so many octets a record.
+unmasked for the search.  In compressed ones (RFC 7692) nothing is seen.  Stratum V2 has no tokens: its
+messages show by their heads.  And what comes before the first token is wanted too: the head of a request
+whose body has it, the words to a proxy, the upgrade to a WebSocket.  Connections that begin so, or go on so,
+are *tentative*: they pass on so many octets a record.
 """
 
 from typing import Final
@@ -96,6 +97,32 @@ def opens(data, at, end):
 
 
 @kernel
+def speaks_stratum2(data, at, end):
+    """Does the segment begin with a message of Stratum V2 without Noise: the setup of a connection for
+    mining, or one of a channel whose length is fixed (sv2-spec 05-Mining-Protocol.md)?"""
+    if end - at < 12 or data[at] != 0 or data[at + 5] != 0:
+        return False
+    kind = data[at + 2]
+    size = np.int64(data[at + 3]) | np.int64(data[at + 4]) << 8
+    if data[at + 1] == 0:
+        if kind == 0:  # for mining, from version 2 on; Kafka's Produce begins alike, but for the second
+            least = data[at + 6] == 0 and data[at + 7] == 2 and data[at + 8] == 0
+            return size >= 16 and least and data[at + 9] >= 2 and data[at + 10] == 0
+        return kind == 1 and size == 6 and data[at + 6] == 2 and data[at + 7] == 0
+    if data[at + 1] != 0x80:
+        return False
+    if kind == 0x1B:  # a share with up to 32 octets of extranonce
+        return 25 <= size <= 57
+    if kind == 0x1A:
+        return size == 24
+    if kind == 0x1C:
+        return size == 20
+    if kind == 0x20:
+        return size == 48
+    return kind == 0x21 and size == 36
+
+
+@kernel
 def look_frame(data, at, end, tokens, scratch):
     """Judge a segment that may begin with a frame of a WebSocket: PICKED where a token is in a client's,
     TENTATIVE where one is compressed, else NO; and whether it was searched."""
@@ -142,6 +169,9 @@ def judge(data, f, r, d, limits, tokens, scratch):
         if searched:
             r.attempts = np.uint16(min(np.int64(r.attempts) + _COST, np.int64(0xFFFF)))
         return np.uint8(max(np.int64(got), np.int64(now)))
+    # One packet is no connection: a flood of them costs nothing here, and nobody else anything.
+    if first == 0 and r.life_packets > 1 and speaks_stratum2(data, at, end):
+        return np.uint8(PICKED)
     if now == TENTATIVE:
         return now
     if first == ord("H") and _begins(data, at, end, _SWITCHED, _MINOR):

@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import evasions  # noqa: E402
+from speakers import stratum2  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "cases"
@@ -125,6 +126,39 @@ def as_pcapng(packets):
     return b"".join(out)
 
 
+def spoken(speaker, jobs=3, shares=4):
+    """A connection of a speaker's, from its handshake on."""
+    said = list(speaker.open())
+    for number in range(jobs):
+        said += speaker.job(number, speaker.hashes, number == 0)[0]
+        for _ in range(shares):
+            request = speaker.share(number)
+            said += [("c", request), ("s", speaker.reply(request, "accepted"))]
+    at = {"c": 1000, "s": 5000}
+    ends = {"c": ("198.51.100.23", 40001), "s": ("203.0.113.10", 3336)}
+    out = []
+
+    def send(side, flags, data=b""):
+        other = "s" if side == "c" else "c"
+        tcp = TCP(sport=ends[side][1], dport=ends[other][1], flags=flags, seq=at[side], ack=at[other])
+        p = Ether(dst="02:00:00:00:00:02", src="02:00:00:00:00:01") / IP(
+            src=ends[side][0], dst=ends[other][0]
+        )
+        p = p / tcp / data
+        p.time = 1_795_000_000 + 2 * len(out)
+        out.append(Ether(bytes(p)))
+        out[-1].time = p.time
+        at[side] += len(data) + ("S" in flags)
+
+    send("c", "S")
+    send("s", "SA")
+    send("c", "A")
+    for side, message in said:
+        send(side, "PA", speaker.dump(message))
+    send("c", "A")
+    return out
+
+
 def evade():
     """What ``evasions`` makes of a short session, and of look-alikes."""
     xmrig, rpc, wallet = read("xmrig-plain"), read("rpcapp3333")[:400], read("electrum")
@@ -174,6 +208,9 @@ def evade():
 
 
 def main():
+    version2 = spoken(stratum2.Extended())
+    write("stratum-v2-plain", version2)
+    write("stratum-v2-plain-joined-in-the-middle", version2[12:])
     write("cryptonote-joined-in-the-middle", joined(read("xmrig-plain"), 6))
     write("btc-v1-server-side-only", one_way(read("cpuminer-sha256d"), "203."))
     write("btc-v1-client-side-only", one_way(read("cpuminer-sha256d"), "198."))

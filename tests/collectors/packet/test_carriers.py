@@ -88,10 +88,10 @@ def test_openings_are_told_from_what_begins_alike():
     assert {data: bool(carriers.opens(*laid(data))) for data in OPENINGS} == OPENINGS
 
 
-def judged(data, *, now=NO, seen=2, attempts=0):
+def judged(data, *, now=NO, seen=2, attempts=0, packets=3):
     block, at, end = laid(data)
     f = SimpleNamespace(payload_at=at, payload=end - at)
-    r = SimpleNamespace(candidate=now, seen=[seen, 0], attempts=attempts)
+    r = SimpleNamespace(candidate=now, seen=[seen, 0], attempts=attempts, life_packets=packets)
     limits = SimpleNamespace(attempts=2048)
     plain = getattr(carriers.judge, "py_func", carriers.judge)
     return int(plain(block, f, r, 0, limits, ALL, SCRATCH)), r.attempts
@@ -137,3 +137,59 @@ def test_a_flood_of_frames_uses_up_its_budget():
 )
 def test_any_bytes_are_judged(data, head):
     assert judged(head + data)[0] in {NO, TENTATIVE, PICKED}
+
+
+SETUP = bytes.fromhex("000000200000000200020001000000") + b"\x0cpool.example" + bytes(12)
+V2 = {
+    "setup": SETUP,
+    "setup's success": bytes.fromhex("000001060000020000000000"),
+    "share": bytes.fromhex("00801a180000") + bytes(24),
+    "share with an extranonce": bytes.fromhex("00801b210000") + bytes(33),
+    "shares accepted": bytes.fromhex("00801c140000") + bytes(20),
+    "parent": bytes.fromhex("008020300000") + bytes(48),
+    "target": bytes.fromhex("008021240000") + bytes(36),
+}
+
+
+@pytest.mark.parametrize("data", V2.values(), ids=V2)
+def test_stratum_v2_shows_by_the_heads_of_its_messages(data):
+    assert carriers.speaks_stratum2(*laid(data))
+    assert not carriers.speaks_stratum2(*laid(data[:11]))
+    for at in (0, 1, 2, 5) if data[2] in {0, 0x1B} else (0, 1, 2, 3, 5):  # two may be longer
+        spoiled = bytearray(data)
+        spoiled[at] ^= 0x10
+        assert not carriers.speaks_stratum2(*laid(bytes(spoiled)))
+
+
+@given(st.sampled_from(list(V2.values())), st.integers(1, 255))
+def test_stratum_v2_of_another_protocol_or_zeros_are_not_picked(data, protocol):
+    assert not carriers.speaks_stratum2(*laid(SETUP[:6] + bytes([protocol]) + SETUP[7:]))
+    assert not carriers.speaks_stratum2(*laid(bytes(len(data))))
+    assert not carriers.speaks_stratum2(*laid(data[:3] + bytes(3) + data[6:]))
+
+
+@pytest.mark.parametrize("data", V2.values(), ids=V2)
+def test_a_flood_of_single_packets_of_stratum_v2_is_not_picked(data):
+    assert judged(data)[0] == PICKED
+    assert judged(data, packets=1)[0] == NO
+
+
+ALIKE = {
+    "NetBIOS before SMB 2": "0000004cfe534d4240000100",
+    "DNS over TCP": "00801b2101000001000000000000",
+    "PostgreSQL": "00000029000300007573657200",
+    "Kafka's Produce of version 2": "0000002000000002000000010004",
+    "Kafka's Fetch": "0000002000010002000000010004",
+    "the settings of HTTP/2": "000000040000000000000000",
+    "settings with members": "000012040000000000000300000064",
+    "Thrift in frames": "000000208001000100000004",
+    "Modbus": "000000000006010300000001",
+    "Oracle": "00800000010000000139012c",
+    "RTP in TCP": "00801b8060000100000000",
+    "zeros": "00" * 40,
+}
+
+
+@pytest.mark.parametrize("head", ALIKE.values(), ids=ALIKE)
+def test_protocols_whose_heads_are_alike_are_not_stratum_v2(head):
+    assert not carriers.speaks_stratum2(*laid(bytes.fromhex(head) + bytes(24)))
