@@ -6,12 +6,14 @@ numbers, hashes, key order, blanks and ids are drawn anew every time: of 4 milli
 distinct, the others are short replies such as ``{"id":1,"result":true}``.
 
 Where they come from: section 6 of the dialect reference, the recordings ``electrum``, ``ethrpc``,
-``rpcapp3333``, ``chat`` and ``mqtt`` in ``pcaps/``; ``nearmisses.py`` adds mining lines that lack one thing.
+``rpcapp3333``, ``chat`` and ``mqtt`` in ``pcaps/``; ``nearmisses.py`` adds mining lines that lack one thing,
+``strangers.py`` what is no JSON-RPC in lines.
 """
 
 from collections.abc import Iterator
 
 import nearmisses
+import strangers
 from draw import FROM_CLIENT, FROM_SERVER, Draw, Line
 from wallets import electrum, ethereum, node
 
@@ -207,8 +209,26 @@ def blog(d: Draw) -> Iterator[Line]:
 
 FAMILIES = (
     electrum, ethereum, node, printing, verto, game, queue, gateway, exchange, telemetry, editor, mqtt, redis,
-    chat, blog, *nearmisses.FAMILIES,
+    chat, blog, *nearmisses.FAMILIES, *strangers.FAMILIES,
 )  # fmt: skip
+
+# The rows of section 6, and who says what they hold.
+SECTION_6 = {
+    "Electrum protocol": (electrum,),
+    "Ethereum JSON-RPC": (ethereum,),
+    "LSP and DAP": (editor,),
+    "generic JSON-RPC with login, submit, job": (printing, verto, game, queue, gateway),
+    "Bitcoin P2P": (strangers.bitcoin_nodes, strangers.encrypted_nodes),
+    "node RPC": (node, nearmisses.explorer),
+    "MQTT, Redis, NATS, AMQP, CometD": (mqtt, redis, strangers.nats, strangers.amqp, strangers.cometd),
+    "explorers and dashboards of pools": (strangers.dashboard, blog),
+    "metrics called hashrate, shares": (telemetry, strangers.metrics),
+    "exchanges": (exchange,),
+    "Lightning": (strangers.lightning,),
+    "errors that quote a mining method": (strangers.quoting_errors, nearmisses.probed),
+    "a lone subscribe": (nearmisses.subscribe_without_work,),
+    "people and logs that quote": (chat,),
+}
 
 
 def conversations(seed: int) -> Iterator[tuple[str, list[Line]]]:

@@ -30,3 +30,9 @@ def test_a_spoiled_line_is_never_the_whole_one():
         for name, build in {**nearmisses.REAL_SERVER, **nearmisses.REAL_CLIENT}.items():
             whole, other = build(Draw(seed)), build(Draw(seed))
             assert nearmisses.spoiled(Draw(seed + 1), name, other) != whole
+
+
+def test_every_family_stands_in_the_table_of_section_6_or_lacks_one_thing_only():
+    told = {family for families in lookalikes.SECTION_6.values() for family in families}
+    lacking = {nearmisses.spoiled_server, nearmisses.spoiled_client, nearmisses.spoiled_dialect}
+    assert told | lacking | {nearmisses.login_without_job} == set(lookalikes.FAMILIES)
