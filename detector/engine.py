@@ -35,6 +35,8 @@ from detector.observers.endpoints import Config as ContactConfig
 from detector.observers.endpoints import EndpointObserver
 from detector.observers.names import Config as NameConfig
 from detector.observers.names import NameObserver
+from detector.observers.noise import Config as NoiseConfig
+from detector.observers.noise import NoiseObserver
 from detector.observers.payload import Config as PayloadConfig
 from detector.observers.payload import PayloadObserver
 from detector.observers.shape import Config as ShapeConfig
@@ -61,6 +63,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sightings: SightingConfig = SightingConfig()
     contacts: ContactConfig = ContactConfig()
     shape: ShapeConfig = ShapeConfig()
+    noise: NoiseConfig = NoiseConfig()
     resolutions: ResolutionConfig = ResolutionConfig()
     names: NameConfig = NameConfig()
     learner: LearnerConfig = LearnerConfig()
@@ -124,6 +127,7 @@ class Engine:
         self.sightings = Sightings(self.index, config.sightings)
         self.endpoints = EndpointObserver(config.contacts, moved)
         self.shape = ShapeObserver(config.shape, moved)
+        self.noise = NoiseObserver(self.shape.told, config.noise)
         self.resolutions = Resolutions(known.pools.find, known.shared, self.index, config.resolutions)
         self.names = NameObserver(known.pools.find, self.resolutions, config.names, moved)
         self.learner = Learner(self.index, known.shared, config.learner)
@@ -240,14 +244,16 @@ class Engine:
     # -- the parts ---------------------------------------------------------------------------------
 
     def _flows(self, rows: wire.Batch) -> list[Transition]:
-        """Flow rows: what they say of known endpoints, and the bytes of what may be mining."""
-        sightings = self.sightings.find(rows)
-        self.meter.step(rows, [s.row for s in sightings])
+        """Flow rows: what they say of known endpoints and of encrypted mining, and the bytes of what may be
+        mining."""
+        sightings, encrypted = self.sightings.find(rows), self.noise.find(rows)
+        self.meter.step(rows, [*(s.row for s in sightings), *(e.row for e in encrypted)])
+        told = self._see(self.noise.step(encrypted)) if encrypted else []
         if not sightings:
-            return []
+            return told
         seen = self.endpoints.step(sightings)
         contacts = tuple(_contact(s) for s in sightings if s.carried)
-        made = self._see(msgspec.structs.replace(seen, contacts=contacts))
+        made = told + self._see(msgspec.structs.replace(seen, contacts=contacts))
         return made + self._see(self.shape.step(sightings))
 
     def _see(self, seen: Seen) -> list[Transition]:

@@ -21,6 +21,7 @@ from detector import wallets as wallet_table
 from detector.app import Detector
 from detector.config import Config
 from detector.delivery import Metrics as DeliveryMetrics
+from detector.dialects import noise
 from detector.dialects.table import Accept, Account, Refuse, Stale
 from detector.dialects.table import load as load_dialects
 from detector.exporters.campaigns import Linking
@@ -159,6 +160,13 @@ def dialects() -> Iterator[str]:
             for f in table.forms
         ),
     )
+    yield "\n## Stratum V2 inside of Noise\n"
+    yield "Known by payload sizes: those of the handshake, then of messages with so many octets around them."
+    yield "What comes so is suspected at most; with a pool's endpoint and shares it is confirmed.\n"
+    yield from _table(
+        ("era", "what", "client", "server", "status", "source"),
+        ((f"`{e.id}`", e.what, _sizes(e.client), _sizes(e.server), e.status, e.source) for e in noise.eras()),
+    )
     yield "\n## What accepts, refuses, comes late\n"
     yield "A result of true accepts; false, null or an error refuses. Besides:\n"
     yield from _table(("row", "means", "where", "source"), _verdicts())
@@ -173,6 +181,10 @@ def dialects() -> Iterator[str]:
         ("algorithm", "also called", "only coin", "unit", "hashes at difficulty 1", "energy", "source"),
         (_algorithm(a) for a in algorithms.load().values()),
     )
+
+
+def _sizes(sizes: tuple[tuple[int, ...], ...]) -> str:
+    return ", then ".join(" or ".join(map(str, some)) for some in sizes)
 
 
 def _verdicts() -> Iterator[tuple[object, ...]]:

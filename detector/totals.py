@@ -28,6 +28,7 @@ def counts_of(engine: Engine) -> Counter[CountKey]:
         "sightings": engine.sightings.stats,
         "contacts": engine.endpoints.stats,
         "shape": engine.shape.stats,
+        "noise": engine.noise.stats,
         "learner": engine.learner.stats,
         "store_dropped": engine.judge.store.dropped,
     }

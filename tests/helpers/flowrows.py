@@ -30,13 +30,14 @@ BASE = {
 
 def flows(*changes):
     """A ``flows`` batch: each of ``changes`` is laid over BASE; None is null."""
-    rows = [BASE | change for change in changes]
+    names = dict.fromkeys((*BASE, *(name for change in changes for name in change)))
+    rows = [dict.fromkeys(names) | BASE | change for change in changes]
     for row in rows:
         if row["t_received"] is None:
             row["t_received"] = row["t_last"]
     columns = {}
     kinds = {c.name: c for c in FLOWS}
-    for name in BASE:
+    for name in names:
         cells = [row[name] for row in rows]
         column = kinds[name]
         if column.type == "text":
@@ -45,6 +46,10 @@ def flows(*changes):
             data = b"".join(packed(c) if c is not None else bytes(16) for c in cells)
             values = np.frombuffer(data, np.uint8).reshape(-1, 16)
             columns[name] = (values, [c is not None for c in cells]) if column.nullable else values
+        elif column.type.startswith("list_"):
+            offsets = np.cumsum([0, *(len(c or ()) for c in cells)], dtype=np.int32)
+            values = np.array([v for c in cells for v in c or ()], np.int64)
+            columns[name] = (offsets, values, np.array([c is not None for c in cells]))
         elif column.nullable:
             columns[name] = (np.array([c or 0 for c in cells], np.int64), [c is not None for c in cells])
         else:

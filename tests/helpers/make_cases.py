@@ -18,8 +18,9 @@ from scapy.utils import rdpcap, wrpcap
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import encrypted  # noqa: E402
 import evasions  # noqa: E402
-from speakers import stratum2  # noqa: E402
+from speakers import noise, stratum2  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "cases"
@@ -134,8 +135,24 @@ def spoken(speaker, jobs=3, shares=4):
         for _ in range(shares):
             request = speaker.share(number)
             said += [("c", request), ("s", speaker.reply(request, "accepted"))]
+    return connection((side, speaker.dump(message)) for side, message in said)
+
+
+def turns(sizes, port):
+    """A connection of two sides that take turns and say random octets, so many each time."""
+    rng = random.Random(port)
+    said = [
+        (side, rng.randbytes(size))
+        for both in zip(*sizes, strict=False)
+        for side, size in zip("cs", both, strict=True)
+    ]
+    return connection(said, port)
+
+
+def connection(said, port=3336):
+    """Packets, two seconds apart, of what the sides say: (side, octets)."""
     at = {"c": 1000, "s": 5000}
-    ends = {"c": ("198.51.100.23", 40001), "s": ("203.0.113.10", 3336)}
+    ends = {"c": ("198.51.100.23", 40001), "s": ("203.0.113.10", port)}
     out = []
 
     def send(side, flags, data=b""):
@@ -153,8 +170,8 @@ def spoken(speaker, jobs=3, shares=4):
     send("c", "S")
     send("s", "SA")
     send("c", "A")
-    for side, message in said:
-        send(side, "PA", speaker.dump(message))
+    for side, data in said:
+        send(side, "PA", data)
     send("c", "A")
     return out
 
@@ -211,6 +228,10 @@ def main():
     version2 = spoken(stratum2.Extended())
     write("stratum-v2-plain", version2)
     write("stratum-v2-plain-joined-in-the-middle", version2[12:])
+    write("stratum-v2-encrypted", spoken(noise.Extended()))
+    client, (_, *server) = encrypted.bip324(random.Random(2))
+    write("bitcoin-v2-transport", turns((client, [234, *server]), 8333))  # 134 octets of garbage
+    write("lightning", turns(encrypted.bolt8(random.Random(1)), 9735))
     write("cryptonote-joined-in-the-middle", joined(read("xmrig-plain"), 6))
     write("btc-v1-server-side-only", one_way(read("cpuminer-sha256d"), "203."))
     write("btc-v1-client-side-only", one_way(read("cpuminer-sha256d"), "198."))

@@ -11,15 +11,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "detector" / "speech"))
 
+from metering import metered
 from payload_rows import batch
-from speakers import SPEAKERS
+from speakers import SPEAKERS, noise
 from speakers.conversing import converse
 from speakers.speaking import Speaker
 from spoken import Talk
 
 from detector import hashrate
 from detector.evidence import SessionFacts
+from detector.observers.noise import NoiseObserver
 from detector.observers.payload import PayloadObserver
+from detector.sightings import Recent
 
 CONFIRMING = {"mining_session", "share_accepted", "share_verified"}
 
@@ -95,6 +98,20 @@ def _cell(found: Heard, dialect: str, algorithm: Any) -> str:
     )
 
 
+def encrypted(speaker: Any, part: float = 0.0) -> str:
+    """What flow rows tell of a speaker whose words are encrypted: shares by their size, no rate."""
+    talk = Talk(begun=not part)
+    truth = converse(speaker, talk)
+    since = int(len(talk.rows) * part)
+    observer = NoiseObserver(Recent(1 << 16))
+    seen = observer.step(observer.find(metered(talk, talk.rows[since:])))
+    if not seen.sessions:
+        return "no"
+    shares = sum(e.count for e in seen.evidence if e.kind == "noise_shares")
+    true = len([share for share in truth.shares if share.row >= since])
+    return f"yes, by sizes; shares {'exact' if shares == true else f'{shares} of {true}'}; no rate"
+
+
 def main() -> None:
     """Print the table."""
     print("| session | dialect | algorithm | coin by it | from the start | joined in the middle |")
@@ -105,6 +122,9 @@ def main() -> None:
             f"| {kind.name} | {first.dialect} | {first.algorithm} | {first.coin or 'unknown'} "
             f"| {_cell(first, kind.dialect, kind.algorithm)} | {_cell(late, kind.dialect, kind.algorithm)} |"
         )
+    for kind in noise.SPEAKERS:
+        told = f"{encrypted(kind())} | {encrypted(kind(), 0.4)}"
+        print(f"| {kind.name} | {kind.dialect} | {kind.algorithm} | unknown | {told} |")
 
 
 if __name__ == "__main__":
