@@ -35,8 +35,6 @@ _ARROW: Final = {
 # A message larger than this is refused unread; topics carry the same limit (max.message.bytes).
 MAX_MESSAGE_BYTES: Final = 8 << 20
 MAX_ROWS: Final = 8192
-# More than any stream's schema takes up in a message.
-_AROUND_BYTES: Final = 64 << 10
 
 
 def _schema(stream: Stream) -> pa.Schema:
@@ -48,6 +46,10 @@ def _schema(stream: Stream) -> pa.Schema:
 
 
 SCHEMAS: Final = {s.name: _schema(s) for s in STREAMS.values() if s.format == "arrow"}
+# What ``batch`` notes beside a batch and ``Encoder`` reads; it never travels.
+_FILLED: Final = b"filled"
+# What ends an Arrow IPC stream: a length of 0.
+_OVER: Final = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def _room(rows: int) -> int:
@@ -107,7 +109,27 @@ def batch(stream: str, rows: int, columns: Mapping[str, object]) -> Batch:
     if unknown:
         raise KeyError(f"{stream} has no column {sorted(unknown)}")
     arrays = [_array(c, columns.get(c.name) if c.nullable else columns[c.name], rows) for c in declared]
-    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMAS[stream])
+    filled = tuple(i for i, array in enumerate(arrays) if array.null_count < rows)
+    return pa.RecordBatch.from_arrays(arrays, schema=_noting(stream, filled))
+
+
+@lru_cache(maxsize=256)
+def _noting(stream: str, filled: tuple[int, ...]) -> pa.Schema:
+    """The schema of a stream, with a note of the places of its columns that are not all null.
+
+    Parts of a batch keep it, so that it is found out once and not for each partition.
+    """
+    schema = SCHEMAS[stream]
+    return schema.with_metadata({**schema.metadata, _FILLED: ",".join(map(str, filled))})
+
+
+@lru_cache(maxsize=256)
+def _beginning(stream: bytes, filled: bytes) -> tuple[list[int], bytes]:
+    """The places of the columns that a message has, and its schema as it begins: the same for thousands."""
+    schema = SCHEMAS[stream.decode()]
+    places = [int(place) for place in filled.split(b",") if place]
+    part = pa.schema([schema.field(i) for i in places], metadata=schema.metadata)
+    return places, part.serialize().to_pybytes()
 
 
 def empty(stream: str) -> Batch:
@@ -123,26 +145,35 @@ class Encoder:
 
     def encode(self, rows: Batch) -> memoryview:
         """An Arrow IPC stream of one batch; buffers plain, for compression is Kafka's.  It is good until
-        the next call.
+        the next call.  ``rows`` are a batch as ``batch`` made it, or a part of one.
 
         Nullable columns without a value are left out: of a flow's forty columns an exporter fills twenty,
-        and the others would be two thirds of the octets.
+        and the others would be two thirds of the octets.  A stream writer of Arrow's would lay out the schema
+        anew for each batch, and asking each column how many nulls it has costs as much as writing them.
         """
-        places = [i for i, column in enumerate(rows.columns) if column.null_count < rows.num_rows]
-        if rows.num_rows and len(places) < rows.num_columns:
+        told = rows.schema.metadata or {}
+        if _FILLED in told and rows.num_rows:
+            places, begins = _beginning(told[b"stream"], told[_FILLED])
+        else:
+            places = [i for i, c in enumerate(rows.columns) if c.null_count < rows.num_rows or not len(c)]
+            begins = rows.select(places).schema.serialize().to_pybytes()
+        if len(places) < rows.num_columns:
             rows = rows.select(places)
-        most = pa.ipc.get_record_batch_size(rows) + _AROUND_BYTES
-        if most > len(self._room):
-            self._room = np.empty(1 << (most - 1).bit_length(), np.uint8)
-        sink = pa.FixedSizeBufferWriter(pa.py_buffer(self._room))
-        with pa.ipc.new_stream(sink, rows.schema) as writer:
-            writer.write_batch(rows)
-        return self._room.data[: sink.tell()]
+        body = rows.serialize()
+        end = len(begins) + body.size
+        if end + len(_OVER) > len(self._room):
+            self._room = np.empty(1 << (end + len(_OVER) - 1).bit_length(), np.uint8)
+        room = self._room.data
+        room[: len(begins)] = begins
+        room[len(begins) : end] = memoryview(body).cast("B")
+        room[end : end + len(_OVER)] = _OVER
+        return room[: end + len(_OVER)]
 
 
 def encode(rows: Batch) -> bytes:
-    """As ``Encoder``, in memory of its own."""
-    return bytes(Encoder().encode(rows))
+    """As ``Encoder``, in memory of its own, and whatever was done to the batch since it was made."""
+    told = {k: v for k, v in (rows.schema.metadata or {}).items() if k != _FILLED}
+    return bytes(Encoder().encode(rows.replace_schema_metadata(told)))
 
 
 def decode(stream: str, message: bytes) -> Batch:

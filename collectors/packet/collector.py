@@ -166,6 +166,8 @@ class Collector:
         self.want(self._names.wanted)
         self._counted = self._out.counters.copy()
         self._dropped = dict(self._reassembly.drops)
+        # Rows and batches that the counters do not have yet: a label looked up for each costs as much again.
+        self._published = {stream: [0, 0] for stream in _STREAMS}
         self._names_told: dict[Counter, int] = {}
         self._sightings: list[names.Sighting] = []
         self._flows: list[records.Left] = []
@@ -260,8 +262,7 @@ class Collector:
         self._newest_ns = max(self._newest_ns, clock)
         exports, events, named = (int(n) for n in out.filled)
         if exports:
-            left = out.exports[:exports].copy(), out.exported[:exports].copy(), out.lasted[:exports].copy()
-            self._flows.append(records.Left(*left))
+            self._flows.append(records.taken(out.exports, out.exported, out.lasted, exports))
         self._reassembly.run(out.events[:events], data)
         self._reassembly.advance(clock)
         if named:
@@ -326,8 +327,9 @@ class Collector:
     def _hand_over(self, stream: str, partition: int, rows: wire.Batch, span: tuple[int, int]) -> None:
         newest = self._newest_ns
         received_ns = newest if self._received_ns is None else self._received_ns
-        self._metrics.rows.labels(stream).inc(rows.num_rows)
-        self._metrics.batches.labels(stream).inc()
+        published = self._published[stream]
+        published[0] += rows.num_rows
+        published[1] += 1
         clocks = (wire.Clock(self._config.id, newest, _DELAY_NS),)
         self._outlet.send(stream, partition, rows, span, received_ns, clocks)
 
@@ -356,6 +358,10 @@ class Collector:
         for why, count in self._reassembly.drops.items():
             yield m.reassembly_drops.labels(why), count - self._dropped[why]
         self._dropped = dict(self._reassembly.drops)
+        for stream, published in self._published.items():
+            yield m.rows.labels(stream), published[0]
+            yield m.batches.labels(stream), published[1]
+            published[:] = 0, 0
 
     def _count(self) -> None:
         for counter, by in self._moved():

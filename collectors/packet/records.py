@@ -40,6 +40,11 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([part.view(np.uint8) for part in parts]).view(parts[0].dtype)
 
 
+def taken(rows: np.ndarray, t: np.ndarray, lasted: np.ndarray, n: int) -> Left:
+    """A copy of the first ``n`` of each.  As octets: numpy copies records field by field."""
+    return Left(*(part[:n].view(np.uint8).copy().view(part.dtype) for part in (rows, t, lasted)))
+
+
 def together(parts: Sequence[Left]) -> Left:
     """All of several, in their order."""
     return parts[0] if len(parts) == 1 else Left(*(_joined(column) for column in zip(*parts, strict=True)))
@@ -89,6 +94,15 @@ def _order(owned: Owned) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     for part, a, b in zip(parts.tolist(), first.tolist(), [*first[1:].tolist(), places.size], strict=True):
         runs += [(part, at, min(at + wire.MAX_ROWS, b)) for at in range(a, b, wire.MAX_ROWS)]
     return places, runs
+
+
+def _spans(runs: list[tuple[int, int, int]], first: np.ndarray, last: np.ndarray) -> list[Span]:
+    """The earliest ``first`` and the latest ``last`` of each run; the runs follow one another."""
+    if not runs:
+        return []
+    starts = np.array([a for _, a, _ in runs])
+    earliest, latest = np.minimum.reduceat(first, starts), np.maximum.reduceat(last, starts)
+    return list(zip(earliest.tolist(), latest.tolist(), strict=True))
 
 
 def _sizes(sizes: np.ndarray, sized: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -177,9 +191,9 @@ def flow_batches(
             **_came(given.via, i),
         },
     )
-    first, last = eights[laying.T_FIRST], eights[laying.T_LAST]
-    for part, a, b in runs:
-        yield part, batch.slice(a, b - a), (int(first[a:b].min()), int(last[a:b].max()))
+    spans = _spans(runs, eights[laying.T_FIRST], eights[laying.T_LAST])
+    for (part, a, b), span in zip(runs, spans, strict=True):
+        yield part, batch.slice(a, b - a), span
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +252,7 @@ def payload_batches(
             "collector": collector,
         },
     )
-    for part, a, b in runs:
-        span = int(t[a:b].min()), int(t[a:b].max())
+    for (part, a, b), span in zip(runs, _spans(runs, t, t), strict=True):
         yield part, batch.slice(a, b - a), span, int(offsets[b] - offsets[a])
 
 
@@ -312,5 +325,5 @@ def name_batches(run: NameRun, owned: Owned, collector: str) -> Iterator[tuple[i
             "collector": collector,
         },
     )
-    for part, a, b in runs:
-        yield part, batch.slice(a, b - a), (int(t[a:b].min()), int(t[a:b].max()))
+    for (part, a, b), span in zip(runs, _spans(runs, t, t), strict=True):
+        yield part, batch.slice(a, b - a), span

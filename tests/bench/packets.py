@@ -4,11 +4,13 @@
 
 The capture is made by ``tests/helpers/mixed.py`` once and kept in ``$POOLWATCH_BENCH_DIR`` (else a folder
 below the temporary one).  Every program is a process of its own; its CPU time and peak memory are the
-kernel's.  What comes before the first packet is left out of our own rates and shown apart: kernels are
-compiled beforehand, the collector's time is taken inside its process from the first block on, and from
-``poolwatch scan`` the time of a scan of a small capture is taken away.  ``--full`` repeats the input until
-each of our own paths has worked for 30 s, and lets tshark and scapy see more.  Exit status 1 when a miner is
-missed or somebody else is suspected.
+kernel's.  "Alone" counts the rows that it is handed; "encoded" does with each batch what the live collector
+does before the socket (Arrow, headers, Kafka's record, zstd) for 32 partitions, told the time of a tap that
+brings ``TAP_RATE`` packets a second.  What comes before the first packet is left out of our own rates and
+shown apart: kernels are compiled beforehand, the collector's time is taken inside its process from the first
+block on, and from ``poolwatch scan`` the time of a scan of a small capture is taken away.  ``--full`` repeats
+the input until each of our own paths has worked for 30 s, and lets tshark and scapy see more.  Exit status 1
+when a miner is missed or somebody else is suspected.
 """
 
 import argparse
@@ -34,6 +36,9 @@ sys.path[:0] = [str(HERE), str(HELPERS)]
 import processes  # noqa: E402
 
 FULL_S = 30
+# Of the link that the issue speaks of: it decides how many rows go into a message.
+TAP_RATE = 1_000_000
+PARTITIONS = 32
 SMALL = PCAPS / "xmrig-plain.pcap"
 RANKS = ("", "resolved", "suspected", "confirmed")
 HEADS = ("M packets", "CPU s", "Mpkt/CPU s", "Gbit/CPU s", "x ndpi", "peak MB", "start s")
@@ -87,33 +92,57 @@ def slice_of(path: Path, packets: int) -> tuple[Path, int]:
     return out, octets
 
 
-def collect(path: Path, passes: int) -> None:
+class Wire:
+    """What a Feed sends to, as far as a broker's socket: the record laid out and compressed."""
+
+    partitions = PARTITIONS
+
+    def __init__(self) -> None:
+        self.octets = 0
+
+    def send(self, _stream, _partition, key, value, headers, *, rows, blocking):
+        """As ``collectors.kafka.sender.Sender.send`` and the client's batch behind it."""
+        from collectors.kafka import packing
+        from collectors.kafka.clients import Future
+
+        self.octets += len(packing.compressed("zstd", packing.record(key, value, headers)))
+        return Future().success(None)
+
+
+def collect(path: Path, passes: int, *, encoded: bool = False) -> None:
     """Inside a child: the packet collector over the file, its own CPU time from the first block on."""
+    # kafka.py beside this file is not the library.
+    sys.path[:] = [folder for folder in sys.path if folder != str(HERE)]
     from prometheus_client import CollectorRegistry
 
     from collectors import subscribers
+    from collectors.kafka.sender import Feed
     from collectors.packet import collector, pcapfile
 
-    rows = 0
+    rows, wire = 0, Wire()
 
     def publish(_stream: str, _partition: int, batch, _header) -> None:
         nonlocal rows
         rows += batch.num_rows
 
     def once(file: Path) -> None:
-        whole = collector.Collector(
-            collector.Config(), subscribers.home(), 1, publish, collector.Metrics(CollectorRegistry())
-        )
+        put = Feed(wire, "", "bench", blocking=False).publish if encoded else publish
+        metrics = collector.Metrics(CollectorRegistry())
+        partitions = PARTITIONS if encoded else 1
+        whole = collector.Collector(collector.Config(), subscribers.home(), partitions, put, metrics)
+        seen, now = 0, time.time_ns()
         with file.open("rb") as opened:
             for block in pcapfile.blocks(opened):
-                whole.feed(block)
+                seen += block.offset.size
+                whole.feed(block, now + seen * 1_000_000_000 // TAP_RATE if encoded else None)
         whole.finish()
 
     once(SMALL)
-    rows, start = 0, time.process_time()
+    rows, wire.octets, start = 0, 0, time.process_time()
     for _ in range(passes):
         once(path)
-    print(json.dumps({"start_s": start, "cpu_s": time.process_time() - start, "rows": rows}))
+    cpu_s = time.process_time() - start
+    print(json.dumps({"start_s": start, "cpu_s": cpu_s, "rows": rows, "octets": wire.octets}))
 
 
 def dissect(path: Path) -> None:
@@ -132,7 +161,7 @@ def dissect(path: Path) -> None:
 
 
 def inside(part: str, path: Path, passes: int, packets: int, octets: int, name: str) -> Row:
-    """A row from one of the two functions above, run as a child of this script."""
+    """A row from one of the functions above, run as a child of this script."""
     ran = processes.run([sys.executable, __file__, "--inside", part, path, "--passes", str(passes)])
     if ran.status:
         sys.exit(ran.error)
@@ -229,11 +258,13 @@ def ours(path: Path, truth: dict, full: bool) -> tuple[list[Row], dict]:
     processes.run([processes.POOLWATCH, "scan", "--json", SMALL])
     start_s = processes.run([processes.POOLWATCH, "scan", "--json", SMALL]).cpu_s
     own = inside("collect", path, 1, packets, octets, "packet path alone")
+    sent = inside("encode", path, 1, packets, octets, "packet path, encoded")
     whole, document = scanned(path, 1, packets, octets, start_s)
     if full:
         own = inside("collect", path, enough(own), packets, octets, own.name)
+        sent = inside("encode", path, enough(sent), packets, octets, sent.name)
         whole, document = scanned(path, enough(whole), packets, octets, start_s)
-    return [own, whole], document
+    return [own, sent, whole], document
 
 
 def theirs(path: Path, truth: dict, full: bool) -> list[Row | None]:
@@ -265,8 +296,12 @@ def main() -> int:
     parser.add_argument("--passes", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
-        part, path = options.inside
-        return (collect(Path(path), options.passes) if part == "collect" else dissect(Path(path))) or 0
+        part, path = options.inside[0], Path(options.inside[1])
+        if part == "dissect":
+            dissect(path)
+        else:
+            collect(path, options.passes, encoded=part == "encode")
+        return 0
     path = capture(options.packets, options.seed)
     truth = json.loads(Path(f"{path}.json").read_text())
     describe(truth)

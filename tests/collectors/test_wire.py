@@ -29,11 +29,13 @@ def test_every_change_of_the_schema_is_deliberate():
     assert described() == GOLDEN.read_text(), "if meant: change the version too, and renew the golden file"
 
 
-def sample(stream, rows=3):
-    """Columns with a different value in every cell, nulls in every second nullable one."""
+def sample(stream, rows=3, without=()):
+    """Columns with a different value in every cell, nulls in every second nullable one, or in all."""
     rng = np.random.default_rng(len(stream))
     columns = {}
     for c in STREAMS[stream].columns:
+        if c.name in without:
+            continue
         some = np.arange(rows) % 2 == 0
         if c.type == "address":
             value = rng.integers(0, 256, (rows, 16), dtype=np.uint8)
@@ -58,6 +60,16 @@ def test_an_encoder_writes_each_batch_anew_into_the_same_memory():
         made = sample(stream, rows)
         assert bytes(encoder.encode(made)) == wire.encode(made)
     assert encoder.encode(made).obj is encoder.encode(made).obj
+
+
+@pytest.mark.parametrize("stream", [s.name for s in ARROW])
+def test_a_part_of_a_batch_is_written_as_arrows_own_writer_does(stream):
+    nothing = [c.name for c in STREAMS[stream].columns if c.nullable][:3]
+    whole = sample(stream, 40, without=nothing)
+    for part in (whole, whole.slice(7, 20), whole.slice(39, 1)):
+        filled = [c.name for c in STREAMS[stream].columns if c.name not in nothing]
+        plain = part.select(filled).replace_schema_metadata(wire.SCHEMAS[stream].metadata)
+        assert bytes(wire.Encoder().encode(part)) == stream_of(plain)
 
 
 @pytest.mark.parametrize("stream", [s.name for s in ARROW])
