@@ -24,6 +24,7 @@ from typing import Any
 import numba
 import numba.core.caching
 import numba.extending
+import numba.np.linalg
 
 # For the few places that write LLVM themselves.
 intrinsic: Any = numba.extending.intrinsic
@@ -94,6 +95,14 @@ def _guarded(_cache: object) -> Iterator[None]:
 
 
 numba.core.caching.Cache._guard_against_spurious_io_errors = _guarded  # type: ignore[assignment]
+
+
+def _no_blas() -> None:
+    raise ImportError("no kernel multiplies matrices")
+
+
+# Before the first kernel numba looks for BLAS in scipy, and importing that takes 0.17 s.
+numba.np.linalg.ensure_blas = _no_blas  # type: ignore[assignment]
 
 
 def _short(kind: Any) -> tuple[str, tuple[Any, ...]]:
@@ -180,10 +189,16 @@ def kept(function: Any) -> bool:
     return any(Path(function.stats.cache_path).glob(name))
 
 
-def warm(calls: Iterable[Callable[[], object]], say: Callable[[str], None]) -> None:
-    """Compile or load every kernel, one process at a time; ``say`` is told when it will take long."""
+def warm(calls: Iterable[Callable[[], object]], say: Callable[[str], None], *, load: bool = True) -> None:
+    """Compile or load every kernel, one process at a time; ``say`` is told when it will take long.
+
+    Without ``load`` those that were compiled before are loaded when they are called: a short run needs few.
+    """
     folder = cache_dir()
     mark = folder / VERSION / "compiled"
+    if not load and mark.is_file():
+        announce(say)  # somebody may have emptied the folder
+        return
     with _alone():
         fresh = mark.is_file()
         if not fresh:

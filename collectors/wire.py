@@ -237,7 +237,13 @@ def values(rows: Batch, name: str) -> np.ndarray:
 
 def valid(rows: Batch, name: str) -> np.ndarray:
     """(n,) bool: where a nullable column holds a value."""
-    return np.asarray(rows.column(name).is_valid())
+    array = rows.column(name)
+    marks = array.buffers()[0]
+    if marks is None:
+        return np.ones(len(array), bool)
+    # Bits, the lowest first. ``is_valid`` says the same and imports pyarrow.compute, which takes 0.03 s.
+    bits = np.unpackbits(np.frombuffer(marks, np.uint8), bitorder="little")
+    return bits[array.offset : array.offset + len(array)].view(bool)
 
 
 def lists(rows: Batch, name: str) -> tuple[np.ndarray, np.ndarray]:

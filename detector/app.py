@@ -149,12 +149,12 @@ def _names(config: Config) -> Names:
     return Redactor(key)
 
 
-def warm_kernels(say: Callable[[str], None]) -> None:
-    """Compile or load every kernel before the first packet."""
+def warm_kernels(say: Callable[[str], None], *, load: bool = True) -> None:
+    """Compile or load every kernel before the first packet; see ``jit.warm`` for ``load``."""
     holds = partial(subscribers.holds, subscribers.home(), bytes(16))
     netflow = (warm_netflow, batches.warm, collecting.warm)
     others = (warm_import, warm_export, warm_laying, ring.warm, holds)
-    jit.warm((warm, *netflow, *others), say)
+    jit.warm((warm, *netflow, *others), say, load=load)
 
 
 class Service:

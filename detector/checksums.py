@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b, sha256
 from typing import Final
 
-from Crypto.Hash import KangarooTwelve, keccak
-
 BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE58_VALUE: Final = {c: n for n, c in enumerate(BASE58)}
 _BECH32: Final = {c: n for n, c in enumerate("qpzry9x8gf2tvdw0s3jn54khce6mua7l")}
@@ -40,6 +38,8 @@ def base58(text: str) -> bytes | None:
 
 def keccak256(data: bytes) -> bytes:
     """Keccak before it became SHA-3."""
+    from Crypto.Hash import keccak  # noqa: PLC0415  # loads libraries, which most runs do without
+
     return keccak.new(digest_bits=256, data=data).digest()
 
 
@@ -201,6 +201,8 @@ def _qubic(text: str) -> bytes | None:
         if number >> 64:
             return None
         key += number.to_bytes(8, "little")
+    from Crypto.Hash import KangarooTwelve  # noqa: PLC0415  # as above
+
     told = int.from_bytes(KangarooTwelve.new(data=key).read(3), "little") & 0x3FFFF
     return key if told == sum(v * 26**n for n, v in enumerate(values[56:])) else None
 

@@ -240,16 +240,19 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _scan(options: argparse.Namespace) -> int:
-    from prometheus_client import CollectorRegistry
+    from detector.loading import resting
 
-    from detector import app
-    from detector.config import load
-    from detector.exporters import report
-    from detector.exporters.progress import Progress
+    with resting():
+        from prometheus_client import CollectorRegistry
 
-    config = load(options.config)
-    detector = app.Detector(config, CollectorRegistry())
-    app.warm_kernels(_say)
+        from detector import app
+        from detector.config import load
+        from detector.exporters import report
+        from detector.exporters.progress import Progress
+
+        config = load(options.config)
+        detector = app.Detector(config, CollectorRegistry())
+        app.warm_kernels(_say, load=False)
     paths = app.captures(options.files)
     files: list[FileReport] = []
     found: list[ScanIncident] = []

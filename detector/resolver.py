@@ -2,18 +2,15 @@
 
 Names and configured servers in; addresses out, one by one, at a limited rate.  What a wildcard or a parking
 service answers is left out.  The only importer of dnspython, and it opens sockets: a shell, not the core.
+It is imported when somebody is to be asked: most never ask, and all read this module's configuration.
 """
 
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import dns.exception
-import dns.name
-import dns.nameserver
-import dns.resolver
 import msgspec
 
 from detector.clock import SECOND_NS
@@ -21,6 +18,10 @@ from detector.endpoints import Entry, packed
 from detector.errors import ConfigError
 from detector.pools import shared_hosts
 from detector.resolutions import Resolutions
+
+if TYPE_CHECKING:
+    import dns.nameserver
+    import dns.resolver
 
 _FAMILIES: Final = ("A", "AAAA")
 
@@ -57,8 +58,10 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     at_ns: int
 
 
-def server(text: str) -> dns.nameserver.Nameserver:
+def server(text: str) -> "dns.nameserver.Nameserver":
     """A server as it is configured: an address, with a port where it is not 53.  Raises ConfigError."""
+    import dns.nameserver  # noqa: PLC0415
+
     address, port = text, "53"
     if text.startswith("["):
         address, _, port = text[1:].partition("]")
@@ -86,6 +89,8 @@ class _Asker:
         sleep: Callable[[float], None],
         stats: Stats,
     ) -> None:
+        import dns.resolver  # noqa: PLC0415
+
         self._resolver = dns.resolver.Resolver(configure=False)
         self._resolver.nameservers = [server(text) for text in servers]
         self._resolver.search = []
@@ -95,8 +100,11 @@ class _Asker:
         self._next_ns = now()
         self._now, self._sleep, self._stats = now, sleep, stats
 
-    def ask(self, name: str, kind: str) -> dns.resolver.Answer | None:
+    def ask(self, name: str, kind: str) -> "dns.resolver.Answer | None":
         """The answer; None where there is none or nobody gave one."""
+        import dns.exception  # noqa: PLC0415
+        import dns.resolver  # noqa: PLC0415
+
         wait = self._next_ns - self._now()
         if wait > 0:
             self._sleep(wait / SECOND_NS)

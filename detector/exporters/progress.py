@@ -1,11 +1,13 @@
 """A progress bar on a terminal, for work that takes longer than a second."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich import progress
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 PATIENCE_S = 1.0
 
@@ -16,9 +18,7 @@ class Progress:
     def __init__(self, paths: Sequence[str]) -> None:
         self._sizes = {p: Path(p).stat().st_size if Path(p).is_file() else 0 for p in paths}
         self._order = list(paths)
-        self._console = Console(stderr=True)
-        self._bar: progress.Progress | None = None
-        self._task = progress.TaskID(0)
+        self._bar: Bar | None = None
         self._began = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -34,11 +34,19 @@ class Progress:
 
         def moved(position: int) -> None:
             if self._bar is None:
-                if not self._console.is_terminal or time.monotonic() - self._began < PATIENCE_S:
+                if not sys.stderr.isatty() or time.monotonic() - self._began < PATIENCE_S:
                     return
-                self._bar = progress.Progress(console=self._console, transient=True)
-                self._task = self._bar.add_task("scanning", total=sum(self._sizes.values()) or None)
-                self._bar.start()
-            self._bar.update(self._task, completed=before + position)
+                self._bar = _bar(sum(self._sizes.values()) or None)
+            self._bar.update(self._bar.task_ids[0], completed=before + position)
 
         return moved
+
+
+def _bar(total: int | None) -> "Bar":
+    from rich.console import Console  # noqa: PLC0415  # most runs are shorter, or have no terminal
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    out = Bar(console=Console(stderr=True), transient=True)
+    out.add_task("scanning", total=total)
+    out.start()
+    return out

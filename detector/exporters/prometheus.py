@@ -7,6 +7,7 @@ closed or bounded sets; never a subscriber, a worker or any text from the wire.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -30,8 +31,11 @@ MINUTE_S: Final = 60.0
 
 Values = Mapping[Any, float]
 
-# A series exists, at zero, before its first event.
-ZERO: Final = dict.fromkeys(counts_of(Engine(Config())), 0)
+
+@cache
+def _zero() -> Mapping[CountKey, int]:
+    """A series exists, at zero, before its first event."""
+    return dict.fromkeys(counts_of(Engine(Config())), 0)
 
 
 class Capped:
@@ -159,7 +163,7 @@ class Exporter(Collector):
 
     def _counts(self) -> Iterator[Metric]:
         sums: Counter[CountKey] = Counter({("payload_refused", str(r)): 0 for r in Refusal})
-        sums.update(ZERO)
+        sums.update(_zero())
         sums.update(self._totals.counts())
         for name in sorted({name for name, _ in sums}):
             reasons = {reason: n for (of, reason), n in sums.items() if of == name}

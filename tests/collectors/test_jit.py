@@ -125,3 +125,26 @@ def test_a_kernel_that_nobody_warmed_is_compiled_by_one_of_several_processes(tmp
     misses = sorted(lines[-1] for lines in told)
     assert misses == ["0 0", "0 0", "1 2"]
     assert sum("compiling" in line for lines in told for line in lines) == 1
+
+
+def test_who_needs_few_kernels_loads_none_beforehand_once_all_are_compiled(tmp_path):
+    (tmp_path / "mod.py").write_text("from collectors import jit\n@jit.kernel\ndef f(a):\n    return a + 1\n")
+    code = (
+        "import sys; sys.path[:0] = [sys.argv[1]]; import mod; from collectors import jit\n"
+        "jit.warm([lambda: mod.f(1)], print, load=False)\n"
+        "print(len(mod.f.signatures), mod.f(1), jit.kept(mod.f))\n"
+    )
+
+    def told():
+        return ended(start(tmp_path / "cache", code.replace("sys.argv[1]", repr(str(tmp_path)))))
+
+    first, second = told(), told()
+    assert "compiling" in first[0]
+    assert first[1:] == ["1 2 True"]
+    assert second == ["0 2 True"]
+    for kept in (tmp_path / "cache").rglob("*.nb?"):
+        kept.unlink()
+    # Somebody emptied the folder: what is compiled after all is told of.
+    third = told()
+    assert "compiling" in third[0]
+    assert third[1:] == ["0 2 True"]
