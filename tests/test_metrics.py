@@ -54,6 +54,7 @@ def test_all_that_moves_in_a_replay_is_what_is_true_of_it():
         assert watts == pytest.approx(rate * joules)
         daily = got.pop(key("energy_kwh_per_day", algorithm="sha256d", device=device))
         assert daily == pytest.approx(watts * 24 / 1000)
+        assert got.pop(key("energy_kwh_per_day_by_coin", coin="unknown", device=device)) == daily
     assert rate == pytest.approx(15 * 0.004 * 2**32 / 53.29, rel=1e-3)
     # The last minute of each file: what of it lies in that minute depends on where its records were cut.
     for direction in ("up", "down"):

@@ -1,9 +1,9 @@
-"""*Mining*: what is found.  Traffic, miners, hash rate, power."""
+"""*Mining*: what is found.  Traffic, miners, hash rate, power, campaigns."""
 
 from typing import Final
 
 from layout import Dashboard, Panel
-from queries import FIRING, rate, total
+from queries import FIRING, most, rate, total
 
 TYPICAL: Final = ', device="typical"'
 
@@ -205,12 +205,77 @@ PANELS: Final = (
         (("device:poolwatch_energy_kilowatt_hours:per_day", "{{device}}"),),
         8,
     ),
+    Panel(
+        "lines",
+        "Energy per day by algorithm",
+        "If the present power lasts for 24 hours, typical devices.",
+        "kwatth",
+        ((total("poolwatch_energy_kwh_per_day", "algorithm", matchers=TYPICAL), "{{algorithm}}"),),
+        12,
+    ),
+    Panel(
+        "lines",
+        "Energy per day by coin",
+        "The same; unknown where nothing says which coin it is.",
+        "kwatth",
+        ((total("poolwatch_energy_kwh_per_day_by_coin", "coin", matchers=TYPICAL), "{{coin}}"),),
+        12,
+    ),
+    "Campaigns",
+    Panel(
+        "stat",
+        "Campaigns",
+        "Wallets, and patterns of account names at one service, that several subscribers mine for at once.",
+        "none",
+        ((most("poolwatch_campaigns", "kind"), "{{kind}}"),),
+        4,
+    ),
+    Panel(
+        "stat",
+        "Largest campaign",
+        "Subscribers that mine for one name: `poolwatch campaigns` tells which.",
+        "none",
+        ((most("poolwatch_campaign_largest", "kind"), "{{kind}}"),),
+        4,
+    ),
+    Panel(
+        "table",
+        "Subscribers of campaigns by sector",
+        "By the place list; one of two campaigns counts twice.",
+        "none",
+        ((most("poolwatch_campaign_subscribers_by_sector", "sector"), ""),),
+        4,
+    ),
+    Panel(
+        "lines",
+        "Subscribers of campaigns",
+        "All that mine for a name that several mine for.",
+        "none",
+        ((most("poolwatch_campaign_subscribers", "kind"), "{{kind}}"),),
+        4,
+    ),
+    Panel(
+        "lines",
+        "Hash rate of campaigns",
+        "Measured, of the incidents of campaigns that are open.",
+        "Hs",
+        ((most("poolwatch_campaign_hashrate", "algorithm"), "{{algorithm}}"),),
+        4,
+    ),
+    Panel(
+        "lines",
+        "Energy per day of campaigns",
+        "If their present power lasts for 24 hours.",
+        "kwatth",
+        ((f"24 * {most('poolwatch_campaign_power_watts', 'device')} / 1000", "{{device}}"),),
+        4,
+    ),
 )
 
 DASHBOARD: Final = Dashboard(
     "poolwatch-mining",
     "Mining",
-    "What is found: traffic, miners, hash rate, power.",
+    "What is found: traffic, miners, hash rate, power, campaigns.",
     PANELS,
     {"algorithm": "poolwatch_hashrate"},
 )

@@ -18,6 +18,12 @@ def total(metric: str, *by: str, matchers: str = "") -> str:
     return f"sum{label} ({metric}{{#{matchers}}})"
 
 
+def most(metric: str, *by: str) -> str:
+    """A gauge of which every instance tells the same: the largest."""
+    label = f" by ({', '.join(by)})" if by else ""
+    return f"max{label} ({metric}{{#}})"
+
+
 def quantiles(metric: str) -> tuple[tuple[str, str], ...]:
     """Half of, and 99 of 100, are faster."""
     buckets = rate(f"{metric}_bucket", "le")

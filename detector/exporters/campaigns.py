@@ -3,9 +3,10 @@
 Labels are closed sets: no wallet, no account, no subscriber.  Several threads are here at once.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from threading import Lock
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,6 +15,11 @@ from prometheus_client.registry import Collector
 from detector.campaigns import Campaign, Campaigns, Config, totals
 from detector.document import Incident, Transition
 from detector.hashrate import Power
+
+MOST_SECTORS: Final = 64
+"""Of the place list; the others are told as one."""
+OTHER: Final = "other"
+UNKNOWN: Final = "unknown"
 
 
 class Linking(Collector):
@@ -95,4 +101,24 @@ def _sums(found: list[Campaign]) -> Iterator[Metric]:
     )
     for device, value in sorted(watts.items()):
         power.add_metric((device,), value)
-    yield from (hashing, power)
+    sectors = GaugeMetricFamily(
+        "poolwatch_campaign_subscribers_by_sector", "Subscribers of campaigns, by sector.", labels=["sector"]
+    )
+    for sector, count in sorted(_sectors(found).items()):
+        sectors.add_metric((sector,), count)
+    yield from (hashing, power, sectors)
+
+
+def _sectors(found: list[Campaign]) -> Counter[str]:
+    """Subscribers by sector of the place list, the largest ``MOST_SECTORS`` of them by name."""
+    whole: Counter[str] = Counter()
+    for one in found:
+        named: Counter[str] = Counter()
+        for place in one.places:
+            named[place.sector or UNKNOWN] += place.subscribers
+        # Places beyond those that a campaign tells.
+        named[OTHER] += one.subscribers - named.total()
+        whole.update(named)
+    kept = Counter(dict(whole.most_common(MOST_SECTORS)))
+    kept[OTHER] += whole.total() - kept.total()
+    return +kept

@@ -13,6 +13,7 @@ from typing import Any, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from detector import coins as coin_table
 from detector.dialects.lines import Refusal
 from detector.document import Incident, latest
 from detector.engine import Config, Engine
@@ -190,6 +191,7 @@ def _gauge(name: str, text: str, labels: Iterable[str], values: Values) -> Metri
 def _hashing(live: list[Incident]) -> Iterator[Metric]:
     """A proxy's upstream shares are its clients' own: they are not added to them."""
     value: defaultdict[tuple[str], float] = defaultdict(float)
+    by_coin: defaultdict[tuple[str, str], float] = defaultdict(float)
     variance: defaultdict[tuple[str], float] = defaultdict(float)
     watts: defaultdict[tuple[str, str], float] = defaultdict(float)
     for document in live:
@@ -199,11 +201,20 @@ def _hashing(live: list[Incident]) -> Iterator[Metric]:
             value[(rate.algorithm,)] += rate.value
             variance[(rate.algorithm,)] += rate.value**2 / rate.shares
             used = power([rate])
+            coin = _coin(document, rate.algorithm)
             for device in DEVICES if used is not None else ():
                 watts[rate.algorithm, device] += getattr(used, device)
+                by_coin[coin, device] += getattr(used, device) * KWH_PER_DAY_OF_A_WATT
     yield _gauge("hashrate", "Measured hashes per second.", ("algorithm",), value)
     yield _gauge("hashrate_variance", "Its Poisson variance, (H/s) squared.", ("algorithm",), variance)
     yield _gauge("power_watts", "Power by the energy table.", ("algorithm", "device"), watts)
     daily = {key: value * KWH_PER_DAY_OF_A_WATT for key, value in watts.items()}
     text = "Energy of a day at that power, kWh."
     yield _gauge("energy_kwh_per_day", text, ("algorithm", "device"), daily)
+    yield _gauge("energy_kwh_per_day_by_coin", "The same, by coin.", ("coin", "device"), by_coin)
+
+
+def _coin(document: Incident, algorithm: str) -> str:
+    """The one coin of the document that the algorithm mines."""
+    fit = [coin for coin in document.coins if coin_table.can_mine(algorithm, coin) is not False]
+    return fit[0] if len(fit) == 1 else UNKNOWN

@@ -151,11 +151,31 @@ def test_an_alert_says_that_it_is_one_of_many_and_labels_say_no_name():
     assert registry.get_sample_value("poolwatch_campaigns", {"kind": "wallet"}) == 1
     assert registry.get_sample_value("poolwatch_campaign_largest", {"kind": "wallet"}) == 5
     assert registry.get_sample_value("poolwatch_campaign_hashrate", {"algorithm": "rx/0"}) == 5000
+    told = {"sector": "university"}
+    assert registry.get_sample_value("poolwatch_campaign_subscribers_by_sector", told) == 5
     labels = [s.labels for family in registry.collect() for s in family.samples]
     assert WALLET not in str(labels)
     for n in range(3):
         linking.incident(document(n, state=State.QUIET))
     assert linking.found() == []
+
+
+def test_sectors_beyond_the_bound_and_places_that_are_not_told_are_others():
+    registry = CollectorRegistry()
+    linking = Linking(Config(), registry)
+    for n in range(90):
+        linking.incident(document(n, place=Place("", f"sector {n % 45}", "York")))
+    linking.incident(document(91, place=None))
+    told = {
+        sample.labels["sector"]: sample.value
+        for family in registry.collect()
+        if family.name == "poolwatch_campaign_subscribers_by_sector"
+        for sample in family.samples
+    }
+    # A campaign tells its 32 largest places.
+    assert sum(told.values()) == 91
+    assert len(told) == 33
+    assert told["other"] == 91 - 64
 
 
 def test_the_command_reads_lines_and_scans_and_counts_what_is_neither():

@@ -255,6 +255,10 @@ class Told:
             self.evidence[key] = min(first, e.first_ns), max(last, e.last_ns), count + e.count, why
         self.facts.update({(f.subscriber, f.connection, f.copy): f for f in seen.sessions})
         self.vetoes |= {(v.subscriber, v.connection, v.rule, v.at_ns, v.why) for v in seen.vetoes}
+        # Whoever hears of a veto forgets the connection.
+        for _, connection, *_ in self.vetoes:
+            self.facts = {key: facts for key, facts in self.facts.items() if key[1] != connection}
+            self.evidence = {key: told for key, told in self.evidence.items() if key[3] != connection}
 
     def kinds(self) -> set[str]:
         """Kinds of evidence."""
