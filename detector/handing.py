@@ -13,6 +13,7 @@ from detector import algorithms, ledger
 from detector.dialects import (
     alephium,
     bitcoin,
+    channels,
     cryptonote,
     difficulty,
     equihash,
@@ -23,13 +24,14 @@ from detector.dialects import (
     targets,
     templates,
 )
-from detector.dialects.messages import InForce, Job
+from detector.dialects.messages import InForce, Job, Submit
 from detector.dialects.table import Dialect, Table
 from detector.ledger import Pending, Session
 
 _PARSERS: Final[dict[str, Callable[[dict[str, Any], InForce], list[Job]]]] = {
     "alephium": alephium.jobs,
     "bitcoin": bitcoin.jobs,
+    "channels": channels.jobs,
     "cryptonote": cryptonote.jobs,
     "equihash": equihash.jobs,
     "ergo": ergo.jobs,
@@ -39,6 +41,13 @@ _PARSERS: Final[dict[str, Callable[[dict[str, Any], InForce], list[Job]]]] = {
     "targets": targets.jobs,
     "templates": templates.jobs,
 }
+SHARES: Final[dict[str, Callable[[dict[str, Any], InForce], Submit | None]]] = {
+    "btc-v1": bitcoin.share,
+    "gbt": templates.share,
+    "getwork": getwork.share,
+    "sv2-plain": channels.share,
+}
+"""What of a share is hashed, by dialect."""
 _TOLD: Final[dict[str, Callable[[dict[str, Any]], str | None]]] = {
     "bitcoin": bitcoin.told,
     "cryptonote": cryptonote.told,
@@ -92,6 +101,8 @@ def find(s: Session, dialect: Dialect | None, name: str) -> Job | None:
     """The job that a share names; the latest where its miner is known to name wrong ones (errata B7), or
     may be and the job can hardly be one from before the session was heard."""
     job = s.jobs.get(name)
+    if job is None and dialect is not None and dialect.parser == "channels":
+        return channels.known(s.force, s.jobs, name)
     if job is None and s.jobs and dialect is not None and dialect.loose is not None:
         wrong = _pattern(dialect.loose)
         if any(wrong(agent) for agent in s.agents) or (not s.agents and s.jobs_seen >= 2):
@@ -121,3 +132,6 @@ def file(s: Session, dropped: dict[str, int], job: Job, t_ns: int) -> None:
     if len(s.jobs) > ledger.MAX_JOBS:
         del s.jobs[next(iter(s.jobs))]
         dropped["jobs"] += 1
+    while len(s.force.channels) > ledger.MAX_CHANNELS:
+        del s.force.channels[next(iter(s.force.channels))]
+        dropped["channels"] += 1

@@ -16,6 +16,7 @@ from detector.proof import Proof
 
 MAX_JOBS: Final = 64
 MAX_WORKS: Final = 8  # jobs that keep what a header is built from: up to 16 kB each
+MAX_CHANNELS: Final = 256
 MAX_PENDING: Final = 64
 MAX_HELD: Final = 32
 MAX_HELD_BYTES: Final = 8 << 10
@@ -76,7 +77,7 @@ class Held(msgspec.Struct, array_like=True, gc=False):
     line: bytes
 
 
-DROPS: Final = ("jobs", "pending", "held", "names", "sums", "unpaired", "wrong_side")
+DROPS: Final = ("jobs", "channels", "pending", "held", "names", "sums", "unpaired", "wrong_side")
 """What is counted of what went: bounds, replies that answer nothing, client's words from the server."""
 
 

@@ -4,9 +4,13 @@ Ids are reused and not always numbers (reference 1.1), and a reply may come befo
 direction has a collector of its own.
 """
 
+from typing import Any
+
 import msgspec
 
 from detector import ledger
+from detector.dialects import difficulty
+from detector.dialects.messages import Job
 from detector.ledger import HALF, WRAP, Held, Pending, Session
 
 
@@ -42,18 +46,37 @@ def pair(s: Session, key: str | int | None, at: Arrival, kinds: tuple[str, ...] 
     return None
 
 
-def batch(s: Session, at: Arrival, job: str, last: object, count: object) -> list[Pending]:
+def batch(s: Session, at: Arrival, fields: dict[str, Any]) -> list[Pending]:
     """Take the shares of a channel that one message of Stratum V2 accepts: at most ``count``, the oldest
-    first, none numbered beyond ``last``."""
+    first, none numbered beyond ``last``.  ``sum`` is that of their difficulties: it tells what they are worth
+    where their target was not seen (errata B14).  Some servers count shares there: one a share says nothing.
+    """
+    channel, last, count, total = (fields.get(name) for name in ("channel", "last", "count", "sum"))
     if type(last) is not int or type(count) is not int:
         return []
+    own = f"s{channel}/"
     found = [
         p
         for p in s.pending
-        if p.kind == "submit" and p.job == job and p.direction != at.direction and number(p.id) <= last
-    ][: max(0, count)]
+        if p.kind == "submit" and str(p.id).startswith(own) and p.direction != at.direction
+        and number(p.id) <= last
+    ][: max(0, count)]  # fmt: skip
+    if type(total) is int and total > count > 0:
+        worth = difficulty.number(total / count * 2**32)
+        for request in found:
+            _told(s, request, worth)
     s.pending = [p for p in s.pending if not any(p is one for one in found)]
     return found
+
+
+def _told(s: Session, request: Pending, worth: float | None) -> None:
+    job = request.known or Job(request.job, algorithm=s.algorithm)
+    if worth is None or job.hashes is not None:
+        return
+    request.known = msgspec.structs.replace(job, hashes=worth, algorithm=job.algorithm or "sha256d")
+    s.algorithm = s.algorithm or "sha256d"
+    if s.first_job_ns is None:
+        s.first_job_ns = request.t_ns
 
 
 def number(key: str | int | None) -> int:

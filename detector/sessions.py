@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from detector import algorithms, handing, ledger, pairing
-from detector.dialects import bitcoin, difficulty, ethereum, getwork, shapes, table, templates
+from detector.dialects import difficulty, ethereum, shapes, table
 from detector.dialects.lines import LineError
 from detector.dialects.lines import read as read_line
 from detector.dialects.replies import ACCEPTED, Verdict, key, plain, verdict
@@ -22,7 +22,6 @@ Sight = tuple[str, str, int, tuple[str, ...]]
 """Kind of evidence, rule, time (ns), and details: whose share, which job, the pool's words."""
 
 
-_SHARES: Final = {"btc-v1": bitcoin.share, "getwork": getwork.share, "gbt": templates.share}
 _MINER: Final = shapes.word("agent")
 
 
@@ -156,7 +155,7 @@ class Engine:
         )  # fmt: skip
         if dialect is not None:
             handing.told(s, dialect, fields, request)
-        share = _SHARES.get(reader.dialect)
+        share = handing.SHARES.get(reader.dialect)
         if share is not None and s.proof.wants(self.sample):
             request.share = share(fields, s.force)
         if not mute:
@@ -373,7 +372,7 @@ class Engine:
                 s.shares.rejected += 1
 
     def _batch(self, s: Session, at: Arrival, reader: Any, fields: Any, said: Any, out: list[Sight]) -> None:
-        for request in pairing.batch(s, at, str(fields["job"]), fields["last"], fields["count"]):
+        for request in pairing.batch(s, at, fields):
             self._judged(s, at, request, ACCEPTED, out)
 
     def _verify(self, s: Session, request: Pending, t_ns: int, out: list[Sight]) -> None:

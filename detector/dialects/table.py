@@ -42,7 +42,7 @@ class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     id: str
     parser: Literal[
         "bitcoin", "cryptonote", "ethereum", "targets", "equihash", "ergo", "alephium", "graphs", "getwork",
-        "templates", "noise",
+        "templates", "channels", "noise",
     ]  # fmt: skip
     what: str
     worth: str

@@ -19,8 +19,12 @@ MAX_FRAME: Final = 8 << 10
 """The longest message that is waited for: NewExtendedMiningJob with a coinbase of a few thousand octets."""
 
 _FIRST: Final = frozenset({0, 1, 2})
+_OF_CHANNEL: Final = b"\0\x80"
+"""The extension type of a channel's message, of which those that come often are."""
 _NUMBERS: Final = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
-_BLOBS: Final = {"str": (1, 255), "b32": (1, 32), "b64k": (2, 65535)}
+_BLOBS: Final = {"str": (1, 255), "b32": (1, 32), "b255": (1, 255), "b64k": (2, 65535)}
+_WORKER: Final = b"\0\2\1"
+"""Before the length and the text of a worker's name (extension 2, worker-specific hash rate)."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,6 +77,34 @@ def begins(data: bytes, *, joined: bool) -> bool | None:
         return False
 
 
+def find(data: bytes) -> int:
+    """Where frames go on in a stream that was joined within one, -1 where none do: the first from which every
+    frame that is whole can be read, and whatever is cut at the end begins as one."""
+    if begins(data, joined=True):
+        return 0
+    at = data.find(_OF_CHANNEL, 1)
+    while 0 < at < MAX_FRAME:
+        if _goes_on(data, at):
+            return at
+        at = data.find(_OF_CHANNEL, at + 1)
+    return -1
+
+
+def _goes_on(data: bytes, at: int) -> bool:
+    read_some = False
+    try:
+        while at < len(data):
+            after, message = step(data, at)
+            if after == at:
+                return read_some
+            if message is None:
+                return False
+            read_some, at = True, after
+    except ValueError:
+        return False
+    return read_some
+
+
 def step(data: bytes, at: int) -> tuple[int, bytes | None]:
     """Read the frame at ``at``: where it ends, its object; ``at`` itself where it is not whole.  Raises
     ValueError on what is no frame."""
@@ -87,14 +119,17 @@ def step(data: bytes, at: int) -> tuple[int, bytes | None]:
 
 
 def read(kind: int, payload: bytes) -> dict[str, Any]:
-    """The message's members; hashes and targets in hex, most significant digit first; the id of a share is
-    its channel and its number.  Raises ValueError where they do not fill the payload."""
+    """The message's members; hashes and targets in hex, most significant digit first, those of a merkle path
+    as sent; the id of a share is its channel and its number.  Raises ValueError where they do not fill the
+    payload."""
     row = load()[kind]
     said: dict[str, Any] = {"stratum2": row.name}
     at = 0
     for member in row.members:
-        if member == "rest" or (member.endswith("?") and at == len(payload)):
-            at = len(payload)
+        if member == "extensions":
+            said["worker"], at = _worker(payload[at:]), len(payload)
+            break
+        if member.endswith("?") and at == len(payload):
             break
         name, _, form = member.removesuffix("?").partition(":")
         said[name], at = _value(form, payload, at)
@@ -105,6 +140,17 @@ def read(kind: int, payload: bytes) -> dict[str, Any]:
     if "sequence_number" in said:
         said["id"] = f"{said['channel_id']}/{said['sequence_number']}"
     return said
+
+
+def _worker(extensions: bytes) -> str:
+    """The worker's name among extensions, "" where there is none."""
+    at = 5
+    while at <= len(extensions):
+        end = at + int.from_bytes(extensions[at - 2 : at], "big")
+        if extensions[at - 5 : at - 2] == _WORKER:
+            return extensions[at:end].decode("utf-8", "replace")
+        at = end + 5
+    return ""
 
 
 def _value(form: str, data: bytes, at: int) -> tuple[Any, int]:
@@ -120,9 +166,12 @@ def _value(form: str, data: bytes, at: int) -> tuple[Any, int]:
     if form == "option_u32":
         return _value("u32", data, at + 1) if _cut(data, at, at + 1)[0] else (None, at + 1)
     if form == "hashes":
-        count = _cut(data, at, at + 1)[0]
-        _cut(data, at + 1, at + 1 + 32 * count)
-        return count, at + 1 + 32 * count
+        end = at + 1 + 32 * _cut(data, at, at + 1)[0]
+        told = _cut(data, at + 1, end).hex()
+        return [told[k : k + 64] for k in range(0, len(told), 64)], end
+    if form == "numbers":
+        count, at = _value("u16", data, at)
+        return list(struct.unpack(f"<{count}I", _cut(data, at, at + 4 * count))), at + 4 * count
     before, most = _BLOBS[form]
     size, at = _value("u8" if before == 1 else "u16", data, at)
     if size > most:

@@ -86,8 +86,7 @@ class _Feeding:
         side = self.side
         data, side.held = side.held + fresh, b""
         self.base = len(data) - len(fresh)
-        self._look_again(data)
-        at = 0
+        at = self._look_again(data)
         while at < len(data):
             mode = side.mode
             try:
@@ -103,22 +102,24 @@ class _Feeding:
             self._body(len(data))
         return self.out
 
-    def _look_again(self, data: bytes) -> None:
+    def _look_again(self, data: bytes) -> int:
         """Of a direction that was joined, or in which something was lost, lines or nothing may be HTTP or
-        frames from here on."""
+        frames from here on, or messages of Stratum V2 from a place on.  Gives where to begin."""
         side = self.side
         joined = side.mode == PLAIN and self.joined
         if side.held or not (joined or side.mode == SEEKING):
-            return
+            return 0
         if http.starts(data[:8]):
             self._end_line()
             side.http, side.mode = side.http or Http(), HTTP
         elif (side.frames is not None or not self.lines.read) and websocket.is_frames(data):
             self.lines.gap()
             side.frames, side.mode = Frames(), FRAMES
-        elif not self.lines.read and stratum2.begins(data, joined=True):
+        elif (side.mode == SEEKING or not self.lines.read) and (at := stratum2.find(data)) >= 0:
             self.lines.gap()
             side.mode = STRATUM2
+            return at
+        return 0
 
     def _end_line(self) -> None:
         """What of a line is there ends where HTTP begins: it was the body of a message."""

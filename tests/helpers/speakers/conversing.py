@@ -79,6 +79,7 @@ def _share(
     speaker: Speaker, talk: Any, truth: Truth, number: int, fate: str, known: int, worth: float
 ) -> None:
     request = speaker.share(number) if fate == ACCEPTED else speaker.bad(number)
+    known = len(talk.rows) if speaker.in_reply else known
     truth.shares.append(Share(len(talk.rows), known, fate, worth))
     talk.say("c", speaker.dump(request))
     reply = speaker.reply(request, fate)

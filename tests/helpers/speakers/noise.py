@@ -25,7 +25,7 @@ class Encrypted:
     def __init__(self, inner, name):
         self.inner, self.name = inner(), name
         self.hashes, self.in_job = self.inner.hashes, self.inner.in_job
-        self.fates = self.inner.fates
+        self.in_reply, self.fates = self.inner.in_reply, self.inner.fates
         self.job, self.share, self.bad, self.reply = (
             self.inner.job, self.inner.share, self.inner.bad, self.inner.reply,
         )  # fmt: skip

@@ -12,6 +12,7 @@ ONE = 1 << 256
 
 class Speaker:
     """One dialect.  ``hashes`` is about what a share is worth, ``in_job`` whether a job tells its own worth,
+    ``in_reply`` whether what accepts a share tells it,
     ``dialect`` and ``algorithm`` what is to be found out; ``late_algorithm`` what can be found out by who
     joins in the middle.  ``blanks``: JSON as Python writes it, else without blanks.
     """
@@ -21,6 +22,7 @@ class Speaker:
     algorithm: str | None = ""
     hashes = 4e9
     in_job = False
+    in_reply = False
     blanks = False
     fates = (ACCEPTED, REJECTED, STALE)
     silent = False  # a late share is refused without a reason: who does not know the dialect yet cannot tell
