@@ -1,12 +1,15 @@
 """Every line dialect, spoken from its specification, through the observer: from the start and joined in the
 middle, against the truth.  ``speakers.table`` prints the same as a table."""
 
+from pathlib import Path
+
 import pytest
 from payload_rows import batch
-from speakers import SPEAKERS, browsers, ethereum, mining, solo, stratum2, table
+from speakers import SPEAKERS, browsers, ethereum, grounds, mining, noise, solo, stratum2, table
 from spoken import Talk
 
 from detector import fusion
+from detector.dialects.table import load
 from detector.observers.payload import PayloadObserver
 
 
@@ -178,3 +181,20 @@ def test_stratum_v2_of_another_protocol_than_mining_is_no_miners(protocol):
     talk.say("c", asks[:6] + bytes([protocol]) + asks[7:])
     talk.say("s", yes)
     assert PayloadObserver().step(batch(talk.rows)).evidence == ()
+
+
+def test_the_table_of_grounds_is_the_one_that_is_printed():
+    page = (Path(__file__).parent / "README.md").read_text()
+    grounds_of, _, heard = page.partition("## Sessions")
+    assert "\n".join(table.grounds_table()) in grounds_of
+    named = [line.split(" | ")[0].removeprefix("| ") for line in heard.splitlines() if line.startswith("| ")]
+    assert named[1:] == [kind.name for kind in (*SPEAKERS, *noise.SPEAKERS)]
+
+
+def test_every_dialect_has_its_own_rows_and_somebody_who_speaks_it():
+    spoken = {kind.dialect for kind in (*SPEAKERS, *noise.SPEAKERS)} | set(grounds.captured())
+    spoken |= {kind.name.partition(" (")[0] for kind in SPEAKERS}
+    known = set(load().dialects)
+    assert known - spoken == {"nimiq"}  # its shares are answered by nobody: UNVERIFIED
+    assert {name for name in known if 0 in grounds.hits(name)} == {"sv2"}  # sizes have no words
+    assert set(grounds.PUBLISHED) <= known

@@ -1,7 +1,7 @@
 # ruff: noqa: E402, RUF100, I001  # a path first
 """What the payload observer makes of each speaker, and the table of it.
 
-PYTHONPATH=.:tests/helpers:tests/detector/speech .venv/bin/python -m speakers.table
+PYTHONPATH=.:tests/helpers:tests/detector/speech .venv/bin/python -m speakers.table > tests/detector/README.md
 """
 
 import sys
@@ -13,12 +13,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "detector" / "speech"))
 
 from metering import metered
 from payload_rows import batch
-from speakers import SPEAKERS, noise
+from speakers import SPEAKERS, grounds, noise
 from speakers.conversing import converse
 from speakers.speaking import Speaker
 from spoken import Talk
 
 from detector import hashrate
+from detector.dialects.table import load
 from detector.evidence import SessionFacts
 from detector.observers.noise import NoiseObserver
 from detector.observers.payload import PayloadObserver
@@ -112,8 +113,45 @@ def encrypted(speaker: Any, part: float = 0.0) -> str:
     return f"yes, by sizes; shares {'exact' if shares == true else f'{shares} of {true}'}; no rate"
 
 
+HEAD = """# What each dialect rests on
+
+Printed by `PYTHONPATH=.:tests/helpers:tests/detector/speech .venv/bin/python -m speakers.table`.
+
+Every dialect of `detector/tables/dialects.toml` has `hits` and `misses` in its own rows
+(`dialects/test_table.py`); `sv2`, Stratum V2 inside of Noise, is known by sizes alone
+(`observers/test_noise.py`); `nimiq` has no speaker.
+A session is one of a speaker in `tests/helpers/speakers`, written from the specification, that mines at a
+known rate; `test_speakers.py` holds what stands here. A rate of `1.000 of true` is the measured one over that
+of the speaker; *joined in the middle* is from 40 % of its messages on. Published examples are not kept here:
+`tests/helpers/speakers/grounds.py` says which were read, and what of them was not understood.
+
+## Grounds
+"""
+
+
+def grounds_table() -> list[str]:
+    """A line for each dialect."""
+    out = [
+        "## Grounds",
+        "",
+        "| dialect | sessions | hits, misses | rests on beside its speaker |",
+        "|---|---|---|---|",
+    ]
+    for dialect in load().dialects:
+        sessions = sum(
+            kind.dialect == dialect or kind.name.startswith(f"{dialect} (")
+            for kind in (*SPEAKERS, *noise.SPEAKERS)
+        )
+        hit, miss = grounds.hits(dialect)
+        out.append(f"| {dialect} | {sessions or 'none'} | {hit}, {miss} | {grounds.rests_on(dialect)} |")
+    return out
+
+
 def main() -> None:
-    """Print the table."""
+    """Print both tables."""
+    print(HEAD)
+    print("\n".join(grounds_table()))
+    print("\n## Sessions\n")
     print("| session | dialect | algorithm | coin by it | from the start | joined in the middle |")
     print("|---|---|---|---|---|---|")
     for kind in SPEAKERS:
