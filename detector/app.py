@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from collectors import app as collecting
-from collectors import jit, subscribers
+from collectors import jit, masking, subscribers
 from collectors.exporting.flowmessage import warm as warm_export
 from collectors.exporting.laying import warm as warm_laying
 from collectors.importing.collector import warm as warm_import
@@ -153,7 +153,7 @@ def warm_kernels(say: Callable[[str], None], *, load: bool = True) -> None:
     """Compile or load every kernel before the first packet; see ``jit.warm`` for ``load``."""
     holds = partial(subscribers.holds, subscribers.home(), bytes(16))
     netflow = (warm_netflow, batches.warm, collecting.warm)
-    others = (warm_import, warm_export, warm_laying, ring.warm, holds)
+    others = (warm_import, warm_export, warm_laying, ring.warm, masking.warm, holds)
     jit.warm((warm, *netflow, *others), say, load=load)
 
 

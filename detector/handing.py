@@ -80,10 +80,19 @@ def _by_account(s: Session, table: Table, dialect: Dialect) -> str | None:
 
 def told(s: Session, dialect: Dialect, fields: dict[str, Any], request: Pending) -> None:
     """Take the algorithm that a share tells: of its job, and where the form of a share tells it, of all."""
+    found = algorithm(dialect, fields)
+    if found is not None:
+        takes(s, dialect, found, request)
+
+
+def algorithm(dialect: Dialect, fields: dict[str, Any]) -> str | None:
+    """The algorithm that a share tells."""
     find = _TOLD.get(dialect.parser)
-    algorithm = None if find is None else find(fields)
-    if algorithm is None:
-        return
+    return None if find is None else find(fields)
+
+
+def takes(s: Session, dialect: Dialect, algorithm: str, request: Pending) -> None:
+    """A share tells its algorithm."""
     some = [request.known]
     if dialect.parser == "bitcoin":
         some = []  # its difficulties wait for the algorithm as one sum

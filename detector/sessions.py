@@ -33,7 +33,6 @@ class Engine:
         self.sample = sample
         self.dropped: Final = dict.fromkeys(DROPS, 0)
         self.table, self._agent = table.load(), ""
-        self._base: Final = {d.id: d.extends for d in self.table.dialects.values() if d.extends}
         self._acts: Final[dict[str, Callable[..., None]]] = {
             "subscribe": self._subscribe, "authorize": self._login, "login": self._login,
             "submit": self._submit, "poll": self._poll, "hashrate": self._hashrate,
@@ -97,9 +96,8 @@ class Engine:
     def _act(self, s: Session, at: Arrival, reader: Reader, said: Line, out: list[Sight]) -> None:
         if not reader.weak:
             s.shaped = True
-            told = reader.dialect
-            if told not in ("mining", s.dialect, self._base.get(s.dialect)):
-                handing.turned(s, told)
+            if not self.table.is_of(s.dialect, reader):
+                handing.turned(s, reader.dialect)
         self._acts[reader.kind](s, at, reader, reader.fields(said), said, out)
 
     # -- the client's messages -----------------------------------------------------------------------
@@ -119,7 +117,7 @@ class Engine:
         agent = ledger.text(fields.get("agent"))
         ledger.remember(self.dropped, s.agents, agent)
         self._ask(s, at, reader, fields, said, out)
-        out.append((_kind("mining_request", reader.unverified), reader.id, at.t_ns, (agent,)))
+        out.append((kind_of("mining_request", reader.unverified), reader.id, at.t_ns, (agent,)))
 
     def _login(
         self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
@@ -127,7 +125,7 @@ class Engine:
         login, worker = ledger.text(fields.get("login")), ledger.text(fields.get("worker"))
         if not reader.weak:
             ledger.named(s, self.dropped, login, worker, fields)
-            kind = _kind("mining_request", reader.unverified)
+            kind = kind_of("mining_request", reader.unverified)
             out.append((kind, reader.id, at.t_ns, (worker or login,)))
         if "claimed" in fields:
             self._hashrate(s, at, reader, fields)
@@ -159,7 +157,7 @@ class Engine:
         if share is not None and s.proof.wants(self.sample):
             request.share = share(fields, s.force)
         if not mute:
-            out.append((_kind("share", reader.unverified), reader.id, at.t_ns, (worker,)))
+            out.append((kind_of("share", reader.unverified), reader.id, at.t_ns, (worker,)))
         if request.share is not None:
             self._verify(s, request, at.t_ns, out)
         self._wait(s, request)
@@ -232,7 +230,7 @@ class Engine:
         del said
         if "job" in fields:
             fields["job"] = ledger.job_id(reader, fields)
-        name = s.dialect if self._base.get(s.dialect) == reader.dialect else reader.dialect
+        name = s.dialect if self.table.bases.get(s.dialect) == reader.dialect else reader.dialect
         made = handing.jobs(s, self.table, self.table.dialects[name], fields)
         for job in made:
             handing.file(s, self.dropped, job, at.t_ns)
@@ -246,7 +244,7 @@ class Engine:
             ledger.named(s, self.dropped, s.let_in, "", {})
         if not made or (reader.weak and s.dialect != reader.dialect):
             return
-        out.append((_kind("job", reader.unverified), reader.id, at.t_ns, (made[0].id,)))
+        out.append((kind_of("job", reader.unverified), reader.id, at.t_ns, (made[0].id,)))
         if s.logged_in and not reader.unverified:
             out.append(("mining_session", s.dialect, at.t_ns, (s.login,)))
 
@@ -363,7 +361,7 @@ class Engine:
                 self._verify(s, request, at.t_ns, out)
             ledger.count(s, self.dropped, request.known)
             if request.dialect:
-                kind = _kind("share_accepted", request.weak)
+                kind = kind_of("share_accepted", request.weak)
                 out.append((kind, request.dialect, at.t_ns, (request.name,)))
         elif told.accepted is False:
             if self.table.stale(told.code, told.words, s.dialect):
@@ -393,6 +391,6 @@ class Engine:
             out.append(("share_verified", request.dialect, t_ns, details))
 
 
-def _kind(kind: str, unverified: bool) -> str:
+def kind_of(kind: str, unverified: bool) -> str:
     """The kind of evidence: a form that rests on memory weighs less, whatever it tells."""
     return "unverified" if unverified else kind

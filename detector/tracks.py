@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from collectors import wire
+from collectors import masking, wire
 from collectors.streams import END, GAP, START
 from detector.dialects.lines import MAX_LINE_BYTES, Assembler, Refusal
 from detector.evidence import Address
@@ -186,6 +186,17 @@ def is_line(side: Direction, data: bytes) -> bool:
     return (side.plain is not None and not lines.late) or (lines.read > 0 and wrap.frames is None)
 
 
+def is_usual(side: Direction) -> bool:
+    """Whether all that comes in a direction are its own plain lines, none begun: ``is_line`` holds for each
+    that is one by itself, and none is quoted or around a body."""
+    wrap, lines = side.wrap, side.lines
+    if side.first is None or side.ended or wrap.mode != unwrapping.PLAIN or wrap.http is not None:
+        return False
+    if lines.tail or lines.skipping or lines.web or lines.quotes:
+        return False
+    return (side.plain is not None and not lines.late) or (lines.read > 0 and wrap.frames is None)
+
+
 def lines_of(
     track: Track, way: int, chunk: Chunk, data: bytes, refused: dict[str, int]
 ) -> list[unwrapping.Told]:
@@ -279,22 +290,32 @@ def covers(ack: int | None, side: Direction) -> bool:
     return 0 < (ack - side.first) & WRAP <= (side.reached - side.first) & WRAP
 
 
-def chunks(rows: wire.Batch) -> Iterator[tuple[Route, Chunk]]:
-    """A batch of PAYLOADS by row: its route, the same object for all rows of the same names, and chunk."""
-    column: Callable[[str], list[int]] = lambda name: wire.values(rows, name).tolist()  # noqa: E731
-    starts, data = wire.lists(rows, "data")
-    told, edges = data.tobytes(), starts.tolist()
-    names, routes = _names(rows), dict[bytes, Route]()
-    numbers = zip(
-        column("t"), column("offset"), column("seq"), column("ack"), column("flags"), edges, edges[1:],
-        range(0, len(names), _NAME_BYTES), strict=False,
-    )  # fmt: skip
-    for t_ns, offset, seq, ack, flags, start, end, at in numbers:
-        name = names[at : at + _NAME_BYTES]
-        route = routes.get(name)
+class Given:
+    """A batch of PAYLOADS to be gone through.  ``rows`` gives of each row time, offset, sequence number,
+    acknowledgement, flags, where its data begins and ends in ``told``, where its form does in ``forms``,
+    where its slots do in ``slots`` (``collectors.masking``), and where its name begins, for ``route``."""
+
+    __slots__ = ("_names", "_routes", "forms", "rows", "slots", "told")
+
+    def __init__(self, rows: wire.Batch) -> None:
+        column: Callable[[str], list[int]] = lambda name: wire.values(rows, name).tolist()  # noqa: E731
+        starts, data = wire.lists(rows, "data")
+        masked = masking.forms(starts, data)
+        self.told, self.forms, self.slots = data.tobytes(), masked.octets, masked.slots
+        self._names, self._routes = _names(rows), dict[bytes, Route]()
+        edges, begins, firsts = starts.tolist(), masked.starts, masked.firsts
+        self.rows: Iterator[tuple[int, ...]] = zip(
+            column("t"), column("offset"), column("seq"), column("ack"), column("flags"), edges, edges[1:],
+            begins, begins[1:], firsts, firsts[1:], range(0, len(self._names), _NAME_BYTES), strict=False,
+        )  # fmt: skip
+
+    def route(self, at: int) -> Route:
+        """The route of the row whose name begins there, the same object for all rows of the same names."""
+        name = self._names[at : at + _NAME_BYTES]
+        route = self._routes.get(name)
         if route is None:
-            route = routes[name] = _route(name)
-        yield route, Chunk(t_ns, offset, seq, ack, flags, told[start:end])
+            route = self._routes[name] = _route(name)
+        return route
 
 
 _NAME_BYTES = 54

@@ -249,6 +249,7 @@ class Table:
         self.forms: Final = tables.rows("dialects", "form", Form)
         self.bare: Final = frozenset(d.id for d in self.dialects.values() if d.bare)
         self.nulls: Final = frozenset(d.id for d in self.dialects.values() if d.nulls)
+        self.bases: Final = {d.id: d.extends for d in self.dialects.values() if d.extends}
         self._called: Final[dict[str, list[Reader]]] = {}
         self._own: Final[dict[tuple[str, str], list[Reader]]] = {}
         self._keys: Final = sorted({f.key for f in self.forms if f.method and f.key != "method"})
@@ -294,6 +295,10 @@ class Table:
             own += [r for r in readers if r.dialect == dialect.extends]
             if own:
                 self._own[name, dialect.id] = own
+
+    def is_of(self, dialect: str, reader: Reader) -> bool:
+        """Whether a session of the dialect goes on in it by such a message, if it is not weak."""
+        return reader.dialect in ("mining", dialect, self.bases.get(dialect))
 
     def name(self, said: Line) -> str | None:
         """What names the message: the value of ``method``, or of another naming member."""

@@ -14,22 +14,26 @@ from detector import vetoes
 from detector.clock import MINUTE_NS, SECOND_NS
 from detector.dialects.lines import LineError
 from detector.evidence import Evidence, Seen, SessionFacts, Veto
+from detector.ledger import WRAP
 from detector.observers import telling, words
+from detector.observers.repeats import UNUSUAL, Repeats, Row
 from detector.observers.telling import Fresh, Step
 from detector.pairing import Arrival
 from detector.sessions import Engine, Sight
 from detector.tracks import (
     NOBODY,
+    PLAIN,
     TCP,
     Book,
     Chunk,
+    Direction,
     Ends,
+    Given,
     Route,
     State,
     Track,
     Waiting,
     asker,
-    chunks,
     covers,
     is_line,
     is_new,
@@ -82,6 +86,7 @@ class PayloadObserver:
         self.config = config or Config()
         self.moved: set[bytes] = set() if moved is None else moved
         self._engine = Engine(self.config.verified_shares)
+        self._repeats = Repeats(self._engine)
         self.stats = Stats(dropped=self._engine.dropped)
         self._books: dict[bytes, Book] = {}
         self._changes = 0  # tracks that were put in another's place or taken away: routes do not hold then
@@ -92,15 +97,58 @@ class PayloadObserver:
         """Take one batch of PAYLOADS."""
         steps: dict[int, Step] = {}
         self.stats.rows += rows.num_rows
-        for route, chunk in chunks(rows):
-            step: Step | None = route.step
-            if step is None or route.change != self._changes or is_new(step.track, route.way, chunk):
-                step = route.step = self._open(route, chunk, steps)
-                route.change = self._changes
-            step.book.rows += 1
-            step.track.touched = step.book.rows
-            self._chunk(step, route.way, chunk)
+        given, repeats = Given(rows), self._repeats
+        told, forms, values = given.told, given.forms, Row(given.told, given.slots)
+        repeats.begin()
+        for t_ns, offset, seq, ack, flags, start, end, begins, ends, first, last, at in given.rows:
+            route = given.route(at)
+            step, plans, plan = route.step, UNUSUAL, None
+            if begins < ends and step is not None and flags in PLAIN and route.change == self._changes:
+                track, way = step.track, route.way
+                plans, side = step.plans, track.sides[way]
+                if plans is None:
+                    plans = step.plans = repeats.fit(step)
+                if plans is not UNUSUAL and seq == side.reached:
+                    plan = plans.get(forms[begins:ends])
+                    reached = (seq + end - start) & WRAP
+                    if plan is not None and (
+                        sight := plan.take(step, way, t_ns, ack, reached, values, first)
+                    ):
+                        side.reached = reached
+                        self._taken(step, side, t_ns, end - start)
+                        if sight is not True:
+                            self._see(step, sight)
+                        continue
+            chunk = Chunk(t_ns, offset, seq, ack, flags, told[start:end])
+            self._read(route, chunk, steps)
+            if plan is None and plans is not UNUSUAL:
+                places = [value - start for value in given.slots[first:last]]
+                repeats.learn(plans, forms[begins:ends], chunk.data, places)
         return self._told(steps)
+
+    def _taken(self, step: Step, side: Direction, t_ns: int, size: int) -> None:
+        """Count a line that was not read."""
+        track, book, stats = step.track, step.book, self.stats
+        book.rows += 1
+        track.touched = book.rows
+        if t_ns > track.last_ns:
+            track.last_ns = t_ns
+        elif t_ns < track.first_ns:
+            track.first_ns = t_ns
+        side.lines.read += 1
+        stats.lines += 1
+        stats.bytes += size
+
+    def _read(self, route: Route, chunk: Chunk, steps: dict[int, Step]) -> None:
+        """Take a row as it comes."""
+        step: Step | None = route.step
+        if step is None or route.change != self._changes or is_new(step.track, route.way, chunk):
+            step = route.step = self._open(route, chunk, steps)
+            route.change = self._changes
+        step.plans = None
+        step.book.rows += 1
+        step.track.touched = step.book.rows
+        self._chunk(step, route.way, chunk)
 
     def _open(self, route: Route, chunk: Chunk, steps: dict[int, Step]) -> Step:
         """The step of the row's connection, begun where it is new."""
@@ -250,12 +298,8 @@ class PayloadObserver:
         seen = step.now.fresh.get((kind, rule, t_ns // MINUTE_NS))
         if seen is None or kind == "share_verified":
             self._add(step, kind, rule, t_ns, t_ns, _count(sight), details)
-            return
-        seen.count += 1
-        if t_ns > seen.last_ns:
-            seen.last_ns = t_ns
-        elif t_ns < seen.first_ns:
-            seen.first_ns = t_ns
+        else:
+            seen.again(t_ns)
 
     def _add(
         self,

@@ -1,5 +1,7 @@
 """What a step of the payload observer saw of each connection: evidence in the making, facts."""
 
+from typing import Any
+
 import msgspec
 
 from detector import algorithms
@@ -24,15 +26,25 @@ class Fresh(msgspec.Struct):
     count: int
     why: str
 
+    def again(self, t_ns: int) -> None:
+        """It was seen once more."""
+        self.count += 1
+        if t_ns > self.last_ns:
+            self.last_ns = t_ns
+        elif t_ns < self.first_ns:
+            self.first_ns = t_ns
+
 
 class Step:
-    """What one step has seen so far of one track.  A lifted veto begins a new tale."""
+    """What one step has seen so far of one track.  A lifted veto begins a new tale.  ``plans`` is the
+    observer's to note what its lines may repeat, None where that is to be found out."""
 
-    __slots__ = ("book", "ends", "now", "subscriber", "tales", "track")
+    __slots__ = ("book", "ends", "now", "plans", "subscriber", "tales", "track")
 
     def __init__(self, subscriber: bytes, ends: Ends, track: Track, book: Book) -> None:
         self.subscriber, self.ends, self.track, self.book = subscriber, ends, track, book
         self.tales: list[Tale] = []
+        self.plans: Any = None
         self.begin()
 
     def begin(self) -> None:

@@ -1,0 +1,345 @@
+"""Lines that say what was said before, which nearly all of a miner's and its pool's do: shares, acceptances.
+
+What a line of a form (``collectors.masking``) means is found out once, of one of them: which row it is, and
+where its id, job and worker stand.  Another of that form changes a session just as ``sessions.Engine`` would,
+at a quarter of the cost.  Whatever is not plainly so is left to the engine: nothing depends on what is known
+here, so it has no state to be carried.
+"""
+
+from typing import Any, Final
+
+from detector import handing, ledger, pairing
+from detector.clock import MINUTE_NS
+from detector.dialects import templates
+from detector.dialects.lines import LineError
+from detector.dialects.lines import read as read_line
+from detector.dialects.replies import ACCEPTED, key, plain, verdict
+from detector.dialects.table import Dialect, Reader
+from detector.ledger import MOST_LEAD, Pending
+from detector.observers.telling import Step
+from detector.sessions import Engine, kind_of
+from detector.tracks import TCP, is_sure, is_usual
+
+MAX_PLANS: Final = 4096
+MAX_LEARNED: Final = 64
+"""Forms of one batch that are looked into: it takes as long as to read some ten lines."""
+_MAX_TEXT: Final = 100
+"""Longer values are cut where they are kept (``ledger.text``, ``ledger.key_of``)."""
+
+Where = int | None
+"""Where among a line's slots a value begins; None where it is the same in all lines of the form."""
+
+
+class Row:
+    """What the lines of one batch are read from: ``told`` their octets, ``slots`` the places of values."""
+
+    __slots__ = ("slots", "told")
+
+    def __init__(self, told: bytes, slots: list[int]) -> None:
+        self.told, self.slots = told, slots
+
+    def text(self, at: int) -> str:
+        """The value whose place is told at ``at``."""
+        slots = self.slots
+        return self.told[slots[at] : slots[at + 1]].decode()
+
+
+class Plan:
+    """What lines of one form do."""
+
+    __slots__ = ()
+
+    def take(self, step: Step, way: int, t_ns: int, ack: int, end: int, rows: Row, first: int) -> Any:
+        """Do it, of the line that ends at the sequence number ``end`` and whose slots begin at ``first``.
+        The sight that it is, or True for none; False where nothing was done and the engine is to read it."""
+        del step, way, t_ns, ack, end, rows, first
+        return False
+
+
+class Plans(dict[bytes, Plan]):
+    """Plans by form, for sessions of one dialect."""
+
+    __slots__ = ("dialect",)
+
+    def __init__(self, dialect: str) -> None:
+        super().__init__()
+        self.dialect = dialect
+
+
+NO_PLAN: Final = Plan()
+UNUSUAL: Final = Plans("")
+"""Of a connection whose lines are the engine's."""
+
+
+class Named:
+    """An id or a name, at a slot or the same in all lines; an id is a number or, marked "s", a text."""
+
+    __slots__ = ("always", "is_number", "where")
+
+    def __init__(self, where: Where, always: Any, *, is_number: bool = False) -> None:
+        self.where, self.always, self.is_number = where, always, is_number
+
+
+class Submitted(Plan):
+    """A share is handed in, as ``Engine.read`` takes it where none is to be hashed."""
+
+    __slots__ = (
+        "algorithm",
+        "dialect",
+        "engine",
+        "id",
+        "job",
+        "kind",
+        "reader",
+        "samples",
+        "within",
+        "worker",
+    )
+
+    def __init__(self, engine: Engine, reader: Reader, dialect: Dialect | None) -> None:
+        self.engine, self.reader, self.dialect = engine, reader, dialect
+        self.kind = kind_of("share", reader.unverified)
+        self.samples = reader.dialect in handing.SHARES
+        self.algorithm: str | None = None
+        self.id = self.job = self.worker = Named(None, "")
+        self.within: Named | None = None
+
+    def take(self, step: Step, way: int, t_ns: int, ack: int, end: int, rows: Row, first: int) -> Any:
+        """See ``Plan``."""
+        del ack
+        s, reader, engine = step.track.session, self.reader, self.engine
+        if s.client != way or s.held or (self.samples and s.proof.wants(engine.sample)):
+            return False
+        told, slots = rows.told, rows.slots
+        at = self.id.where
+        if at is None:
+            name = self.id.always
+        else:
+            at += first
+            value = told[slots[at] : slots[at + 1]]
+            name = int(value) if self.id.is_number else "s" + value.decode()
+        at = self.worker.where
+        worker = self.worker.always if at is None else rows.text(first + at)
+        if not worker:
+            worker = s.login
+        elif worker not in s.workers:
+            ledger.remember(engine.dropped, s.workers, worker)
+        at = self.job.where
+        job = self.job.always if at is None else rows.text(first + at)
+        if self.within is not None:
+            at = self.within.where
+            job = f"{self.within.always if at is None else rows.text(first + at)}/{job}"
+        if job.startswith("0x"):
+            job = job.lower()
+        known = s.jobs.get(job) or handing.find(s, self.dialect, job)
+        request = Pending(name, way, "submit", end, t_ns, s.dialect, worker, reader.unverified, job, known)
+        if self.algorithm is not None and self.dialect is not None:
+            handing.takes(s, self.dialect, self.algorithm, request)
+        if not reader.weak:
+            s.mining[way] = s.shaped = True
+            if reader.decides and s.lead < MOST_LEAD:
+                s.lead += 1
+        s.submits += 1
+        s.heard += 1
+        pairing.wait(s, engine.dropped, request)
+        fresh = step.now.fresh.get((self.kind, reader.id, t_ns // MINUTE_NS))
+        if fresh is None:
+            return self.kind, reader.id, t_ns, (worker,)
+        fresh.again(t_ns)
+        return True
+
+
+class Accepted(Plan):
+    """The pool accepts the share that has waited longest; ``kinds`` as in ``pairing.pair``."""
+
+    __slots__ = ("engine", "id", "kinds", "reader")
+
+    def __init__(self, engine: Engine, reader: Reader | None, name: Named) -> None:
+        self.engine, self.reader, self.id = engine, reader, name
+        self.kinds = () if reader is None else reader.row.answers
+
+    def take(self, step: Step, way: int, t_ns: int, ack: int, end: int, rows: Row, first: int) -> Any:
+        """See ``Plan``."""
+        del end
+        s = step.track.session
+        if s.client != 1 - way or not s.pending:
+            return False
+        request = s.pending[0]
+        at = self.id.where
+        if at is None:
+            name = self.id.always
+        else:
+            at += first
+            value = rows.told[rows.slots[at] : rows.slots[at + 1]]
+            name = int(value) if self.id.is_number else "s" + value.decode()
+        if request.id != name or request.direction == way or request.kind != "submit":
+            return False
+        if request.share is not None or not ledger.acknowledges(ack, request.end):
+            return False
+        del s.pending[0]
+        if request.dialect or (self.reader is not None and not self.reader.weak):
+            s.mining[way] = True
+        if self.reader is not None and not self.reader.weak:
+            s.shaped = True
+        s.shares.accepted += 1
+        if request.known is None:
+            request.known = s.jobs.get(request.job)
+        ledger.count(s, self.engine.dropped, request.known)
+        if not request.dialect:
+            return True
+        kind = "unverified" if request.weak else "share_accepted"
+        fresh = step.now.fresh.get((kind, request.dialect, t_ns // MINUTE_NS))
+        if fresh is None:
+            return kind, request.dialect, t_ns, (request.name,)
+        fresh.again(t_ns)
+        return True
+
+
+class Repeats:
+    """Plans for the forms of lines, found out from the second line of each."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._table = engine, engine.table
+        self._plans: dict[str, Plans] = {}
+        self._seen: set[bytes] = set()
+        self._known = self._left = 0
+
+    def begin(self) -> None:
+        """A batch begins."""
+        self._left = MAX_LEARNED
+
+    def fit(self, step: Step) -> Plans:
+        """Plans for what comes next on a connection; UNUSUAL where its lines are the engine's."""
+        track = step.track
+        if step.ends[2] != TCP or track.waiting or track.vetoed is not None or not track.turned:
+            return UNUSUAL
+        if not is_sure(track) or not is_usual(track.sides[0]) or not is_usual(track.sides[1]):
+            return UNUSUAL
+        dialect = track.session.dialect
+        plans = self._plans.get(dialect)
+        if plans is None:
+            plans = self._plans[dialect] = Plans(dialect)
+        return plans
+
+    def learn(self, plans: Plans, form: bytes, line: bytes, places: list[int]) -> None:
+        """Find out what lines of a form do, the second time that there is one: ``line``, its slots at
+        ``places`` in it."""
+        if form not in self._seen:
+            if len(self._seen) >= MAX_PLANS:
+                self._seen.clear()
+            self._seen.add(form)
+            return
+        if self._left <= 0:
+            return
+        self._left -= 1
+        if self._known >= MAX_PLANS:
+            for known in self._plans.values():
+                known.clear()
+            self._known = 0
+        try:
+            plans[form] = self._plan(plans.dialect, _Probe(line, places))
+        except LineError:
+            plans[form] = NO_PLAN
+        self._known += 1
+
+    def _plan(self, dialect: str, probe: "_Probe") -> Plan:
+        table = self._table
+        name, reader = table.name(probe.said), None
+        if name != table.name(probe.other):
+            return NO_PLAN
+        if name is not None:
+            reader = table.called(name, probe.said, dialect)
+            if reader is None or reader is not table.called(name, probe.other, dialect):
+                return NO_PLAN
+            if not self._table.is_of(dialect, reader):
+                return NO_PLAN
+        if reader is not None and reader.kind == "submit":
+            return self._submitted(dialect, reader, probe)
+        return self._accepted(dialect, reader, probe)
+
+    def _submitted(self, dialect: str, reader: Reader, probe: "_Probe") -> Plan:
+        if not reader.client or reader.row.answers or reader.id in templates.NAMES:
+            return NO_PLAN
+        if (reader.weak and dialect != reader.dialect) or reader.dialect == "getwork":
+            return NO_PLAN
+        row = self._table.dialects.get(dialect)
+        plan = Submitted(self._engine, reader, row)
+        one, two = reader.fields(probe.said), reader.fields(probe.other)
+        told = [None if row is None else handing.algorithm(row, fields) for fields in (one, two)]
+        found = probe.find(probe.said.get("id"), probe.other.get("id"))
+        names = [
+            probe.name(one.get(field), two.get(field))
+            for field in ("job", "worker", "within")
+            if field in one
+        ]
+        if told[0] != told[1] or found is None or None in names:
+            return NO_PLAN
+        plan.algorithm, plan.id = told[0], found
+        for field, named in zip((f for f in ("job", "worker", "within") if f in one), names, strict=True):
+            setattr(plan, field, named)
+        return plan
+
+    def _accepted(self, dialect: str, reader: Reader | None, probe: "_Probe") -> Plan:
+        table, said = self._table, [probe.said, probe.other]
+        kinds: tuple[str, ...] = ()
+        if reader is not None:
+            if reader.kind != "answer" or reader.client:
+                return NO_PLAN
+            said = [plain(reader.fields(one), reader.row.says) for one in said]
+            kinds = reader.row.answers
+        if kinds and "submit" not in kinds:
+            return NO_PLAN
+        for one in said:
+            bare = reader is not None or dialect in table.bare
+            if not bare and not ("result" in one or "error" in one or "reject-reason" in one):
+                return NO_PLAN
+            if verdict(one, table, dialect) is not ACCEPTED or table.replied(one, "submit") is not None:
+                return NO_PLAN
+        found = probe.find(key(said[0]), key(said[1]))
+        return NO_PLAN if found is None else Accepted(self._engine, reader, found)
+
+
+class _Probe:
+    """A line, and another of its form in which the values at all slots are others.  Raises LineError."""
+
+    def __init__(self, line: bytes, places: list[int]) -> None:
+        other = bytearray(line)
+        self._slots: list[tuple[int, str, str]] = []
+        for number, (at, end) in enumerate(zip(places[::2], places[1::2], strict=True)):
+            was = line[at:end].decode()
+            instead = _instead(was, number + 1, text=line[at - 1 : at] == b'"')
+            other[at:end] = instead.encode()
+            self._slots.append((2 * number, was, instead))
+        self.said, self.other = read_line(line), read_line(bytes(other))
+
+    def name(self, one: Any, other: Any) -> Named | None:
+        """Where a name is, of its values in both lines."""
+        one, other = ledger.text(one), ledger.text(other)
+        if one == other:
+            return Named(None, one)
+        return self._slot(one, other, is_number=False)
+
+    def find(self, one: Any, other: Any) -> Named | None:
+        """Where an id is."""
+        known = ledger.key_of(one)
+        if known == ledger.key_of(other):
+            return Named(None, known)
+        if type(one) is int:
+            return self._slot(str(one), str(other), is_number=True)
+        return self._slot(one, other, is_number=False) if type(one) is str else None
+
+    def _slot(self, one: str, other: str, *, is_number: bool) -> Named | None:
+        found = [where for where, was, instead in self._slots if (was, instead) == (one, other)]
+        if len(found) != 1 or len(one) > _MAX_TEXT:
+            return None
+        return Named(found[0], None, is_number=is_number)
+
+
+def _instead(was: str, number: int, *, text: bool) -> str:
+    """Another value of the same kind and length; of each slot another, where it is long enough."""
+    begin = "0x" if was.startswith("0x") else ""
+    size = len(was) - len(begin)
+    made = f"{number:0{size}x}" if text else str(10 ** (size - 1) + number - (size == 1))
+    if len(made) > size:
+        made = "1" * size
+    return begin + made if begin + made != was else begin + "9" + made[1:]
