@@ -143,6 +143,7 @@ class Reading:
         self._exports: NetflowCollector | None = None
         self._blank_blocks = 0
         self._file: IO[bytes] | None = None
+        self._rotation: Rotation | None = None
         self._done = 0  # octets of files that were read before
         self.tally = Tally()
         self.errors: list[str] = []
@@ -173,6 +174,8 @@ class Reading:
         for block in _paced(self._blocks(stopped), pace, waiting):
             self.tally.add(block)
             self._feed(block)
+            if self._rotation is not None:
+                self._rotation.took(block.t_ns.size)
             fed()
             progress(self._position())
             if stopped():
@@ -181,6 +184,8 @@ class Reading:
             self._packets.finish()
         if self._exports is not None:
             self._exports.finish()
+        if self._rotation is not None:
+            self._rotation.keep()
 
     def _blocks(self, stopped: Callable[[], bool]) -> Iterator[pcapfile.Block]:
         if self._follow is not None:
@@ -205,12 +210,12 @@ class Reading:
                     raise
 
     def _followed(self, state: str, stopped: Callable[[], bool]) -> Iterator[pcapfile.Block]:
-        rotation = Rotation(self._path, state, stopped, self._idle)
+        self._rotation = rotation = Rotation(self._path, state, stopped, self._idle)
         log = logging.getLogger("poolwatch")
         for path, growing, self._file in rotation.files():
             log.info("reading file=%s", printable(path))
             try:
-                yield from _frames(path, growing)
+                yield from _rest(_frames(path, growing), rotation)
             except InputError as error:
                 log.warning("%s", printable(str(error)))
             if growing.overwritten:
@@ -269,6 +274,19 @@ def _frames(path: str, file: Reader) -> Iterator[pcapfile.Block]:
         yield from pcapfile.blocks(file)
     except (DecodeError, OSError) as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _rest(blocks: Iterable[pcapfile.Block], rotation: Rotation) -> Iterator[pcapfile.Block]:
+    """Of the blocks of the file that is being followed, what was not taken before a restart."""
+    left: int | None = None
+    for block in blocks:
+        frames = block.t_ns.size
+        if left is None and frames:
+            left = rotation.begins(int(block.t_ns[0]))
+        past = min(frames, left or 0)
+        left = left and left - past
+        if not past or past < frames:
+            yield block.part(past, frames)
 
 
 class _Interruptible:

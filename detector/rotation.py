@@ -23,14 +23,26 @@ NAMES: Final = re.compile(r"\.(pcap|pcapng|cap|dmp)\d*(\.gz)?$")
 LOOK_S: Final = 0.25
 # Files that were read: what is remembered of them.
 MOST_READ: Final = 10_000
+# How often it is remembered how far a file was read.
+KEEP_S: Final = 1.0
+
+
+class Half(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file that was being read: its name, the stamp of its first frame, by which it is told from another of
+    that name, and how many of its frames were taken."""
+
+    name: str = ""
+    first_ns: int = 0
+    frames: int = 0
 
 
 class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far a folder was read: when the last file that was read to its end was changed, and the names of
-    those of that time."""
+    """How far a folder was read: when the last file that was read to its end was changed, the names of those
+    of that time, and of the one that was not how far."""
 
     changed_ns: int = 0
     names: tuple[str, ...] = ()
+    half: Half = Half()
 
 
 class Found(NamedTuple):
@@ -88,7 +100,8 @@ class Rotation:
     """``files`` gives the captures of a folder for as long as it is not ``stopped``.
 
     ``idle`` is called while there is nothing to read.  ``state`` is the file that remembers over a restart
-    which were read to their end; one that was being read is read again.
+    which were read to their end, and how many frames of the one that was being read its reader ``took``.
+    Frames and not octets: one number for any format, compressed or not.
     """
 
     def __init__(
@@ -108,6 +121,8 @@ class Rotation:
         self._seen: set[tuple[int, int, int]] = set()
         self._opened: tuple[IO[bytes], Found] | None = None
         self._look_at = 0.0
+        self._half = Half()
+        self._keep_at = 0.0
 
     def files(self) -> Iterator[tuple[str, Growing, IO[bytes]]]:
         """Path, what is read of it, and the file itself; each is closed when the next is asked for."""
@@ -132,6 +147,33 @@ class Rotation:
                 if not self._stopped() and not growing.overwritten:
                     self._done(file, found)
                 self._opened = None
+
+    def begins(self, first_ns: int) -> int:
+        """The file that was given last begins with a frame of that time: how many of its frames were taken
+        before a restart."""
+        name = self._opened[1].name.removesuffix(".gz") if self._opened else ""
+        self._half = Half(name, first_ns)
+        self._half = Half(name, first_ns, self._known())
+        return self._half.frames
+
+    def took(self, frames: int) -> None:
+        """The reader took so many frames more of that file; remembered now and then."""
+        self._half = msgspec.structs.replace(self._half, frames=self._half.frames + frames)
+        if time.monotonic() >= self._keep_at:
+            self.keep()
+
+    def keep(self) -> None:
+        """Remember how far the file was read that is being read."""
+        self._keep_at = time.monotonic() + KEEP_S
+        if self._half.frames and self._half.frames > self._known():
+            self._mark = msgspec.structs.replace(self._mark, half=self._half)
+            self._write()
+
+    def _known(self) -> int:
+        """How many frames of that file are remembered."""
+        half = self._mark.half
+        same = (half.name, half.first_ns) == (self._half.name, self._half.first_ns)
+        return half.frames if same else 0
 
     def _wait(self) -> None:
         self._idle()
@@ -194,15 +236,20 @@ class Rotation:
         plain = found.name.removesuffix(".gz")
         self._remember(found._replace(changed_ns=told.st_mtime_ns, size=told.st_size))
         same = self._mark.names if self._mark.changed_ns == told.st_mtime_ns else ()
-        self._mark = Mark(told.st_mtime_ns, (*same, plain)[-MOST_READ:])
-        if self._state:
-            path = Path(self._state)
-            fresh = path.with_name(path.name + ".new")
-            try:
-                fresh.write_bytes(msgspec.json.encode(self._mark))
-                fresh.replace(path)
-            except OSError as error:
-                raise InputError(f"collectors.capture.follow_state: {error}") from None
+        half = Half() if self._mark.half.name == plain else self._mark.half
+        self._mark, self._half = Mark(told.st_mtime_ns, (*same, plain)[-MOST_READ:], half), Half()
+        self._write()
+
+    def _write(self) -> None:
+        if not self._state:
+            return
+        path = Path(self._state)
+        fresh = path.with_name(path.name + ".new")
+        try:
+            fresh.write_bytes(msgspec.json.encode(self._mark))
+            fresh.replace(path)
+        except OSError as error:
+            raise InputError(f"collectors.capture.follow_state: {error}") from None
 
     def _remember(self, found: Found) -> None:
         """It was read, or cannot be, as it is now."""

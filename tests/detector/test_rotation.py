@@ -232,6 +232,32 @@ def test_a_session_over_files_that_are_being_written_is_one_session(tmp_path, fo
     assert told[0]["state"] == "confirmed"
 
 
+@pytest.mark.parametrize("form", ["pcap", "pcapng"])
+def test_a_file_that_was_read_half_is_not_counted_again_after_a_restart(tmp_path, form):
+    first, second = parts(2)
+    frames = len(records(first)), len(records(second))
+    state, folder = tmp_path / "state.json", tmp_path / "tap"
+    folder.mkdir()
+    file = folder / f"tap.{form}"
+
+    def write(raw):
+        file.write_bytes(as_pcapng(raw) if form == "pcapng" else raw)
+
+    def read(want):
+        return judged(folder, lambda _, replay: replay._reading.tally.frames >= want, follow=str(state))[0]
+
+    write(first)
+    before = read(frames[0])
+    assert mark_of(str(state)).half.frames == frames[0]
+    write(first + second[24:])
+    after = read(frames[1])
+    assert (before.packets, after.packets) == frames
+    assert mark_of(str(state)).half.frames == sum(frames)
+    # Another capture under the same name, as tcpdump -W writes it, is read from its beginning.
+    write(second)
+    assert read(frames[1]).packets == frames[1]
+
+
 def as_pcapng(raw):
     """The same capture as dumpcap writes it."""
     out = block(0x0A0D0D0A, b"\x4d\x3c\x2b\x1a\1\0\0\0" + b"\xff" * 8)

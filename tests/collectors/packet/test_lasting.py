@@ -1,15 +1,19 @@
 """What is kept of connections that last, against a plain reading of the same packets."""
 
 import struct
+from collections import Counter, defaultdict
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.packet import lasting
+from collectors.packet import ageing, flows, lasting, namesets, table, tokens
+from collectors.packet.frames import FRAME, decode_all
 
+CAPTURES = Path(__file__).parents[4] / "shared" / "captures" / "packets"
 A, B = ("10.0.0.1", 40000), ("93.184.216.34", 443)
 S = 10**9
 MS = 10**6
@@ -22,30 +26,37 @@ def told(rows):
 
 
 class Plain:
-    """The same by plain Python, of one connection from A, which opened it, to B: packets in order."""
+    """The same by plain Python, of one connection from one end, which opened it, to the other: packets in
+    order."""
 
-    def __init__(self):
+    def __init__(self, ends=(A, B)):
+        self.server, self.known = ends[1], False
         self.open = self.heard = None
         self.pushes = []
         self.told = []
         self.expect = {}
         self.next = {}
-        self.read = {A: b"", B: b""}
-        self.sizes = {A: [0] * 7, B: [0] * 7}
+        self.read = dict.fromkeys(ends, b"")
+        self.sizes = {end: [0] * 7 for end in ends}
 
-    def take(self, t, src, seq, data):
+    def take(self, t, src, seq, data, cut=0):
+        """A segment; ``cut`` octets more were sent than captured."""
         self.open = t if self.open is None else self.open
-        new = len(data)
+        new = ahead = len(data) + cut
         if src in self.expect:
-            new = min(new, max(0, (seq + len(data) - self.expect[src] + 2**31) % 2**32 - 2**31))
-        if src not in self.expect or new > 0:
-            self.expect[src] = (seq + len(data)) % 2**32
-        if not new or t - self.open < 60 * S:
-            return
-        if self.heard is not None and src == B and t - self.heard >= 500 * MS:
+            ahead = (seq + len(data) + cut - self.expect[src] + 2**31) % 2**32 - 2**31
+            new = min(new, max(0, ahead))
+        if src not in self.expect or ahead > 0:
+            self.expect[src] = (seq + len(data) + cut) % 2**32
+        if new and t - self.open >= 60 * S:
+            self.note(t, src, seq, data)
+
+    def note(self, t, src, seq, data):
+        if self.heard is not None and src == self.server and t - self.heard >= 500 * MS:
             self.push(t)
         self.heard = t if self.heard is None else max(self.heard, t)
-        self.walk(src, seq, data)
+        if seq is not None:
+            self.walk(src, seq, data)
 
     def push(self, t):
         if self.told:
@@ -156,6 +167,113 @@ def test_pushes_and_records_are_those_of_a_plain_reader_however_blocks_are_cut(m
     assert told(whole.flows)[40000, 6] == plain.row()
     places = data.draw(st.sets(st.integers(1, len(steps) + 2), max_size=4))
     assert sorted(make.replay(make.cut(block, places)).flows, key=str) == sorted(whole.flows, key=str)
+
+
+def kept(blocks):
+    """The newest word of the compiled pass on each connection that lasted, by its ends and protocol: pushes,
+    and sizes of records from the lower end and from the upper; None where a key had several connections."""
+    pool, out = table.table(1 << 12), ageing.outputs(1 << 12, 1 << 13, 1 << 10, 64, 1 << 12)
+    never = 10**7 * S
+    limits = ageing.Limits(60 * S, never, never, never, 1 << 13, 1 << 20, 1024)
+    looked_for, nobody = tokens.compile_tokens(tokens.rows()), namesets.compile_wanted((), (), (), 1)
+    rows, conns = {}, defaultdict(set)
+
+    def take():
+        for r, row in zip(out.exports[: out.filled[0]], out.lasted[: out.filled[0]], strict=True):
+            key = (
+                *(int(r[k]) for k in ("a_high", "a_low", "b_high", "b_low", "a_port", "b_port")),
+                int(r["protocol"]),
+            )
+            conns[key].add(int(r["conn"]))
+            rows[key] = row.copy() if r["lasting"] else None
+        out.filled[:] = 0
+        out.pieces.filled[:] = 0
+
+    for block in blocks:
+        at, stop = 0, block.offset.size
+        while at < stop:
+            at = flows.meter(block.columns, at, stop, pool, limits, looked_for, nobody, out)
+            take()
+    pool.state[table.HAND] = 0
+    while not flows.flush(pool, out):
+        take()
+    take()
+    return {key: plainly(row) if len(conns[key]) == 1 else None for key, row in rows.items()}
+
+
+def plainly(row):
+    if row is None:
+        return [[], [], []]
+    one = row.reshape(1)
+    sizes = [lasting.records(one, np.array([d]), np.array([True]))[1].tolist() for d in range(2)]
+    return [lasting.pushes(one)[1].tolist(), *sizes]
+
+
+def read_plainly(blocks):
+    """The same by the plain reader; keys of which a packet came in fragments, or from itself, are None."""
+    readers, opened, odd = {}, {}, set()
+    for block in blocks:
+        frames, code = np.zeros(block.offset.size, FRAME), np.zeros(block.offset.size, np.int64)
+        decode_all(*block.columns[:4], block.link, frames, code)
+        for f, refused, t in zip(frames, code.tolist(), block.t_ns.tolist(), strict=True):
+            ends = [tuple(int(f[f"{e}_{k}"]) for k in ("high", "low", "port")) for e in ("src", "dst")]
+            low, high = sorted(ends)
+            key = *low[:2], *high[:2], low[2], high[2], int(f["protocol"])
+            if f["fragment"] or low == high:
+                odd.add(key[:4])
+            elif not refused:
+                one = readers.setdefault(key, Plain((low, high)))
+                first = opened.setdefault(key, ends[0])
+                take_frame(one, f, t, ends, block.data)
+                if not one.known:
+                    by_port = low if low[2] < high[2] else high
+                    one.server = by_port if low[2] != high[2] else high if first == low else low
+    return {key: None if key[:4] in odd else one.row() for key, one in readers.items()}
+
+
+def take_frame(one, f, t, ends, data):
+    at, size = int(f["payload_at"]), int(f["payload"])
+    octets, cut = data[at : at + size].tobytes(), int(f["payload_wire"]) - size
+    flags = int(f["tcp_flags"])
+    if f["protocol"] != 6:
+        one.open = t if one.open is None else one.open
+        if size + cut and t - one.open >= 60 * S:
+            one.note(t, ends[0], None, octets)
+    elif f["tcp"]:
+        if flags & 2 and not flags & 4 and not one.known:
+            one.known, one.server = True, ends[0 if flags & 16 else 1]
+        one.take(t, ends[0], int(f["seq"]) + bool(flags & 2), octets, cut)
+    else:
+        one.open = t if one.open is None else one.open
+
+
+@pytest.mark.skipif(not CAPTURES.is_dir(), reason="needs ../shared")
+def test_over_all_captures_pushes_and_records_are_those_of_a_plain_reader(make):
+    """Slowed down, so that most connections of a capture last for more than a minute."""
+    found = Counter()
+    for path in sorted(CAPTURES.rglob("*.pcap*")):
+        blocks = make.read(path.read_bytes())
+        stamps = [b.t_ns for b in blocks if b.t_ns.size]
+        if not stamps or path.stat().st_size > 2 << 20:
+            continue
+        first, last = min(int(t.min()) for t in stamps), max(int(t.max()) for t in stamps)
+        slower = max(1, 3600 * S // max(1, last - first))
+        for block in blocks:
+            block.t_ns[:] = first + (block.t_ns - first) * slower
+        wanted, got = (
+            read_plainly(blocks),
+            kept(p for b in blocks for p in make.cut(b, {7, b.offset.size // 2})),
+        )
+        for key, plain in wanted.items():
+            if plain is not None and got[key] is not None:
+                assert got[key] == plain, (path.name, key)
+                found["pushes"] += len(plain[0])
+                found["records"] += sum(map(sum, plain[1:]))
+                found["connections"] += bool(plain[0])
+            else:
+                found["odd"] += 1
+    assert found["connections"] > 50
+    assert found["records"] > 20
 
 
 def stamped(make, times, src=B, dst=A):

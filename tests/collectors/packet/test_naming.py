@@ -332,6 +332,30 @@ def test_shares_agree_with_a_plain_account(asked, a_second):
         assert namesets.allow(purse, second + 1, np.uint64(high), np.uint64(low), wanted) == plain
 
 
+FOLLOWED = st.tuples(st.integers(0, 12), st.integers(0, 1), st.integers(0, 3))
+
+
+@given(st.lists(FOLLOWED, max_size=80))
+def test_who_is_followed_agrees_with_a_plain_account(asked):
+    """In two sets, so that they are full: who has no segments left gives way, then the oldest connection."""
+    followed = np.zeros(2 * namesets.WAYS, namesets.FOLLOWED)
+    sets = [[None] * namesets.WAYS for _ in range(2)]
+    for n, (conn, d, segments) in enumerate(asked):
+        namesets.follow(np.uint64(conn), np.int64(d), segments, n, 1, followed)
+        ways = sets[((conn * 2 + d) * 0x9E3779B97F4A7C15 % 2**64 >> 32) % 2]
+        live = [way is not None and way[1] > 0 for way in ways]
+        same = [k for k, way in enumerate(ways) if live[k] and way[0] == (conn, d)]
+        free = [k for k in range(namesets.WAYS) if not live[k]]
+        oldest = min(range(namesets.WAYS), key=lambda k: ways[k][0][0] if ways[k] else 0)
+        ways[(same + free + [oldest])[0]] = ((conn, d), segments, n)
+        told = {way[0]: way[1:] for ways in sets for way in ways if way and way[1] > 0}
+        for one, way in ((c, w) for c in range(13) for w in range(2)):
+            k = namesets.place_of(np.uint64(one), np.int64(way), followed)
+            assert (k >= 0) == ((one, way) in told)
+            if k >= 0:
+                assert (followed[k]["segments"], followed[k]["octets"]) == told[one, way]
+
+
 def test_more_clients_than_there_is_room_for_are_counted_and_lose_nothing_of_theirs():
     wanted = namesets.compile_wanted(["x"], (), (), 1 << 20)
     wanted.spent[0] = 1 << 19
