@@ -6,6 +6,7 @@ the evidence's count, by the octets of the record.  What a share is worth is enc
 Sizes can be imitated and can come by chance, so neither confirms by itself.
 """
 
+from functools import cache
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -93,13 +94,8 @@ class NoiseObserver:
         if not rows.num_rows or rows.column("first_sizes").null_count == rows.num_rows:
             return []
         sizes = (wire.lists(rows, "first_sizes"), wire.lists(rows, "reverse_first_sizes"))
-        first = [_firsts(offsets, values) for offsets, values in sizes]
-        wanted = np.zeros(rows.num_rows, bool)
-        for client, server in noise.openings():
-            wanted |= ((first[0] == client) & (first[1] == server)) | (
-                (first[0] == server) & (first[1] == client)
-            )
-        wanted &= wire.values(rows, "protocol") == TCP
+        begins = [_begins(offsets, values) for offsets, values in sizes]
+        wanted = begins[0] & begins[1] & (wire.values(rows, "protocol") == TCP)
         out = []
         for row in np.flatnonzero(wanted).tolist():
             each = [values[offsets[row] : offsets[row + 1]].tolist() for offsets, values in sizes]
@@ -142,12 +138,21 @@ class NoiseObserver:
         return max(0, one.octets - (found.spent if one.opening else 0)) // found.share
 
 
-def _firsts(offsets: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(n,) the first value of each row, -1 where there is none."""
+@cache
+def _openings() -> np.ndarray:
+    """(65536,) bool: the sizes with which either side of a handshake begins."""
+    out = np.zeros(1 << 16, bool)
+    out[[size for both in noise.openings() for size in both]] = True
+    return out
+
+
+def _begins(offsets: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(n,) whether the first value of each row is one of those sizes."""
     if not len(values):
-        return np.full(len(offsets) - 1, -1)
+        return np.zeros(len(offsets) - 1, bool)
     at = np.minimum(offsets[:-1], len(values) - 1)
-    return np.where(offsets[1:] > offsets[:-1], values[at].astype(np.int64), -1)
+    found: np.ndarray = _openings()[values[at]] & (offsets[1:] > offsets[:-1])
+    return found
 
 
 def _handshake(rows: wire.Batch, row: int, sizes: list[list[int]]) -> Handshake | None:
