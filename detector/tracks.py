@@ -293,37 +293,34 @@ def covers(ack: int | None, side: Direction) -> bool:
 class Given:
     """A batch of PAYLOADS to be gone through.  ``rows`` gives of each row time, offset, sequence number,
     acknowledgement, flags, where its data begins and ends in ``told``, where its form does in ``forms``,
-    where its slots do in ``slots`` (``collectors.masking``), and where its name begins, for ``route``."""
+    where its slots do in ``slots`` (``collectors.masking``), and its name, a key of ``routes``."""
 
-    __slots__ = ("_names", "_routes", "forms", "rows", "slots", "told")
+    __slots__ = ("forms", "routes", "rows", "slots", "told")
 
     def __init__(self, rows: wire.Batch) -> None:
         column: Callable[[str], list[int]] = lambda name: wire.values(rows, name).tolist()  # noqa: E731
         starts, data = wire.lists(rows, "data")
         masked = masking.forms(starts, data)
         self.told, self.forms, self.slots = data.tobytes(), masked.octets, masked.slots
-        self._names, self._routes = _names(rows), dict[bytes, Route]()
+        self.routes: dict[bytes, Route] = {}
         edges, begins, firsts = starts.tolist(), masked.starts, masked.firsts
-        self.rows: Iterator[tuple[int, ...]] = zip(
+        self.rows: Iterator[Any] = zip(
             column("t"), column("offset"), column("seq"), column("ack"), column("flags"), edges, edges[1:],
-            begins, begins[1:], firsts, firsts[1:], range(0, len(self._names), _NAME_BYTES), strict=False,
+            begins, begins[1:], firsts, firsts[1:], _names(rows), strict=False,
         )  # fmt: skip
 
-    def route(self, at: int) -> Route:
-        """The route of the row whose name begins there, the same object for all rows of the same names."""
-        name = self._names[at : at + _NAME_BYTES]
-        route = self._routes.get(name)
-        if route is None:
-            route = self._routes[name] = _route(name)
+    def route(self, name: bytes) -> Route:
+        """The route of rows of that name, which is not in ``routes`` yet."""
+        route = self.routes[name] = _route(name)
         return route
 
 
 _NAME_BYTES = 54
 
 
-def _names(rows: wire.Batch) -> bytes:
-    """What names the connection and direction of each row, side by side: subscriber, source, destination,
-    ports (big-endian), protocol, copy."""
+def _names(rows: wire.Batch) -> list[bytes]:
+    """What names the connection and direction of each row: subscriber, source, destination, ports
+    (big-endian), protocol, copy."""
     out = np.empty((rows.num_rows, _NAME_BYTES), np.uint8)
     for n, name in enumerate(("subscriber", "src", "dst")):
         out[:, n * 16 : n * 16 + 16] = wire.values(rows, name)
@@ -331,7 +328,8 @@ def _names(rows: wire.Batch) -> bytes:
         port = wire.values(rows, name)
         out[:, at], out[:, at + 1] = port >> 8, port & 255
     out[:, 52], out[:, 53] = wire.values(rows, "protocol"), wire.values(rows, "copy")
-    return out.tobytes()
+    told = out.tobytes()
+    return [told[at : at + _NAME_BYTES] for at in range(0, len(told), _NAME_BYTES)]
 
 
 def _route(name: bytes) -> Route:

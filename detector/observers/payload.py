@@ -16,7 +16,7 @@ from detector.dialects.lines import LineError
 from detector.evidence import Evidence, Seen, SessionFacts, Veto
 from detector.ledger import WRAP
 from detector.observers import telling, words
-from detector.observers.repeats import UNUSUAL, Repeats, Row
+from detector.observers.repeats import UNUSUAL, Repeats
 from detector.observers.telling import Fresh, Step
 from detector.pairing import Arrival
 from detector.sessions import Engine, Sight
@@ -26,7 +26,6 @@ from detector.tracks import (
     TCP,
     Book,
     Chunk,
-    Direction,
     Ends,
     Given,
     Route,
@@ -96,12 +95,12 @@ class PayloadObserver:
     def step(self, rows: wire.Batch) -> Seen:
         """Take one batch of PAYLOADS."""
         steps: dict[int, Step] = {}
-        self.stats.rows += rows.num_rows
-        given, repeats = Given(rows), self._repeats
-        told, forms, values = given.told, given.forms, Row(given.told, given.slots)
+        given, repeats, stats = Given(rows), self._repeats, self.stats
+        told, forms, slots, routes = given.told, given.forms, given.slots, given.routes
+        stats.rows += rows.num_rows
         repeats.begin()
-        for t_ns, offset, seq, ack, flags, start, end, begins, ends, first, last, at in given.rows:
-            route = given.route(at)
+        for t_ns, offset, seq, ack, flags, start, end, begins, ends, first, last, name in given.rows:
+            route = routes.get(name) or given.route(name)
             step, plans, plan = route.step, UNUSUAL, None
             if begins < ends and step is not None and flags in PLAIN and route.change == self._changes:
                 track, way = step.track, route.way
@@ -111,33 +110,31 @@ class PayloadObserver:
                 if plans is not UNUSUAL and seq == side.reached:
                     plan = plans.get(forms[begins:ends])
                     reached = (seq + end - start) & WRAP
-                    if plan is not None and (
-                        sight := plan.take(step, way, t_ns, ack, reached, values, first)
-                    ):
+                    if plan and (sight := plan.take(step, way, t_ns, ack, reached, told, slots, first)):
                         side.reached = reached
-                        self._taken(step, side, t_ns, end - start)
+                        side.lines.read += 1
+                        stats.lines += 1
+                        stats.bytes += end - start
+                        self._touch(step, t_ns)
                         if sight is not True:
                             self._see(step, sight)
                         continue
             chunk = Chunk(t_ns, offset, seq, ack, flags, told[start:end])
             self._read(route, chunk, steps)
             if plan is None and plans is not UNUSUAL:
-                places = [value - start for value in given.slots[first:last]]
+                places = [value - start for value in slots[first:last]]
                 repeats.learn(plans, forms[begins:ends], chunk.data, places)
         return self._told(steps)
 
-    def _taken(self, step: Step, side: Direction, t_ns: int, size: int) -> None:
-        """Count a line that was not read."""
-        track, book, stats = step.track, step.book, self.stats
+    def _touch(self, step: Step, t_ns: int) -> None:
+        """A row came."""
+        track, book = step.track, step.book
         book.rows += 1
         track.touched = book.rows
         if t_ns > track.last_ns:
             track.last_ns = t_ns
         elif t_ns < track.first_ns:
             track.first_ns = t_ns
-        side.lines.read += 1
-        stats.lines += 1
-        stats.bytes += size
 
     def _read(self, route: Route, chunk: Chunk, steps: dict[int, Step]) -> None:
         """Take a row as it comes."""
@@ -146,8 +143,7 @@ class PayloadObserver:
             step = route.step = self._open(route, chunk, steps)
             route.change = self._changes
         step.plans = None
-        step.book.rows += 1
-        step.track.touched = step.book.rows
+        self._touch(step, chunk.t_ns)
         self._chunk(step, route.way, chunk)
 
     def _open(self, route: Route, chunk: Chunk, steps: dict[int, Step]) -> Step:
@@ -194,10 +190,6 @@ class PayloadObserver:
 
     def _chunk(self, step: Step, way: int, chunk: Chunk) -> None:
         track, side = step.track, step.track.sides[way]
-        if chunk.t_ns < track.first_ns:
-            track.first_ns = chunk.t_ns
-        elif chunk.t_ns > track.last_ns:
-            track.last_ns = chunk.t_ns
         if side.first is None and chunk.data and chunk.flags & START:
             side.plain = not chunk.offset and chunk.data.lstrip().startswith(b"{")
         data = place(track, way, chunk, step.ends[2], self.stats.refused)

@@ -6,7 +6,7 @@ at a quarter of the cost.  Whatever is not plainly so is left to the engine: not
 here, so it has no state to be carried.
 """
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from detector import handing, ledger, pairing
 from detector.clock import MINUTE_NS
@@ -23,6 +23,7 @@ from detector.tracks import TCP, is_sure, is_usual
 MAX_PLANS: Final = 4096
 MAX_LEARNED: Final = 64
 """Forms of one batch that are looked into: it takes as long as to read some ten lines."""
+_NAMES: Final = ("job", "worker", "within")
 _MAX_TEXT: Final = 100
 """Longer values are cut where they are kept (``ledger.text``, ``ledger.key_of``)."""
 
@@ -30,29 +31,18 @@ Where = int | None
 """Where among a line's slots a value begins; None where it is the same in all lines of the form."""
 
 
-class Row:
-    """What the lines of one batch are read from: ``told`` their octets, ``slots`` the places of values."""
-
-    __slots__ = ("slots", "told")
-
-    def __init__(self, told: bytes, slots: list[int]) -> None:
-        self.told, self.slots = told, slots
-
-    def text(self, at: int) -> str:
-        """The value whose place is told at ``at``."""
-        slots = self.slots
-        return self.told[slots[at] : slots[at + 1]].decode()
-
-
 class Plan:
     """What lines of one form do."""
 
     __slots__ = ()
 
-    def take(self, step: Step, way: int, t_ns: int, ack: int, end: int, rows: Row, first: int) -> Any:
-        """Do it, of the line that ends at the sequence number ``end`` and whose slots begin at ``first``.
-        The sight that it is, or True for none; False where nothing was done and the engine is to read it."""
-        del step, way, t_ns, ack, end, rows, first
+    def take(
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+    ) -> Any:
+        """Do it, of the line that ends at the sequence number ``end``: its values are in ``told`` where
+        ``slots`` say from ``first`` on.  The sight that it is, or True for none; False where nothing was done
+        and the engine is to read it."""
+        del step, way, t_ns, ack, end, told, slots, first
         return False
 
 
@@ -71,122 +61,115 @@ UNUSUAL: Final = Plans("")
 """Of a connection whose lines are the engine's."""
 
 
-class Named:
-    """An id or a name, at a slot or the same in all lines; an id is a number or, marked "s", a text."""
+class Named(NamedTuple):
+    """An id or a name: at a slot, or ``always`` the same; an id is a number or, marked "s", a text."""
 
-    __slots__ = ("always", "is_number", "where")
-
-    def __init__(self, where: Where, always: Any, *, is_number: bool = False) -> None:
-        self.where, self.always, self.is_number = where, always, is_number
+    where: Where
+    always: Any
+    is_number: bool = False
 
 
 class Submitted(Plan):
     """A share is handed in, as ``Engine.read`` takes it where none is to be hashed."""
 
     __slots__ = (
-        "algorithm",
-        "dialect",
-        "engine",
-        "id",
-        "job",
-        "kind",
-        "reader",
-        "samples",
-        "within",
-        "worker",
-    )
+        "algorithm", "always", "dialect", "engine", "id", "is_number", "job", "job_always", "kind", "reader",
+        "rule", "samples", "within", "worker", "worker_always",
+    )  # fmt: skip
 
-    def __init__(self, engine: Engine, reader: Reader, dialect: Dialect | None) -> None:
+    def __init__(self, engine: Engine, reader: Reader, dialect: Dialect | None, named: Named) -> None:
         self.engine, self.reader, self.dialect = engine, reader, dialect
-        self.kind = kind_of("share", reader.unverified)
+        self.id, self.always, self.is_number = named
+        self.kind, self.rule = kind_of("share", reader.unverified), reader.id
         self.samples = reader.dialect in handing.SHARES
         self.algorithm: str | None = None
-        self.id = self.job = self.worker = Named(None, "")
+        self.job: Where = None
+        self.worker: Where = None
+        self.job_always = self.worker_always = ""
         self.within: Named | None = None
 
-    def take(self, step: Step, way: int, t_ns: int, ack: int, end: int, rows: Row, first: int) -> Any:
+    def take(
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+    ) -> Any:
         """See ``Plan``."""
-        del ack
-        s, reader, engine = step.track.session, self.reader, self.engine
+        s, reader, engine, job, worker = step.track.session, self.reader, self.engine, self.job, self.worker
         if s.client != way or s.held or (self.samples and s.proof.wants(engine.sample)):
             return False
-        told, slots = rows.told, rows.slots
-        at = self.id.where
-        if at is None:
-            name = self.id.always
-        else:
-            at += first
+        name = self.always
+        if self.id is not None:
+            at = first + self.id
             value = told[slots[at] : slots[at + 1]]
-            name = int(value) if self.id.is_number else "s" + value.decode()
-        at = self.worker.where
-        worker = self.worker.always if at is None else rows.text(first + at)
-        if not worker:
-            worker = s.login
-        elif worker not in s.workers:
-            ledger.remember(engine.dropped, s.workers, worker)
-        at = self.job.where
-        job = self.job.always if at is None else rows.text(first + at)
+            name = int(value) if self.is_number else "s" + value.decode()
+        whose = self.worker_always
+        if worker is not None:
+            whose = told[slots[first + worker] : slots[first + worker + 1]].decode()
+        if not whose:
+            whose = s.login
+        elif whose not in s.workers:
+            ledger.remember(engine.dropped, s.workers, whose)
+        which = self.job_always
+        if job is not None:
+            which = told[slots[first + job] : slots[first + job + 1]].decode()
         if self.within is not None:
-            at = self.within.where
-            job = f"{self.within.always if at is None else rows.text(first + at)}/{job}"
-        if job.startswith("0x"):
-            job = job.lower()
-        known = s.jobs.get(job) or handing.find(s, self.dialect, job)
-        request = Pending(name, way, "submit", end, t_ns, s.dialect, worker, reader.unverified, job, known)
+            where, before, _ = self.within
+            if where is not None:
+                before = told[slots[first + where] : slots[first + where + 1]].decode()
+            which = f"{before}/{which}"
+        if which[:2] == "0x":
+            which = which.lower()
+        known = s.jobs.get(which) or handing.find(s, self.dialect, which)
+        request = Pending(name, way, "submit", end, t_ns, s.dialect, whose, reader.unverified, which, known)
         if self.algorithm is not None and self.dialect is not None:
             handing.takes(s, self.dialect, self.algorithm, request)
         if not reader.weak:
             s.mining[way] = s.shaped = True
-            if reader.decides and s.lead < MOST_LEAD:
+            if s.lead < MOST_LEAD:
                 s.lead += 1
         s.submits += 1
         s.heard += 1
         pairing.wait(s, engine.dropped, request)
-        fresh = step.now.fresh.get((self.kind, reader.id, t_ns // MINUTE_NS))
+        fresh = step.now.fresh.get((self.kind, self.rule, t_ns // MINUTE_NS))
         if fresh is None:
-            return self.kind, reader.id, t_ns, (worker,)
+            return self.kind, self.rule, t_ns, (whose,)
         fresh.again(t_ns)
         return True
 
 
 class Accepted(Plan):
-    """The pool accepts the share that has waited longest; ``kinds`` as in ``pairing.pair``."""
+    """The pool accepts the share that has waited longest; ``says``: by a message that has a name."""
 
-    __slots__ = ("engine", "id", "kinds", "reader")
+    __slots__ = ("always", "engine", "id", "is_number", "says")
 
-    def __init__(self, engine: Engine, reader: Reader | None, name: Named) -> None:
-        self.engine, self.reader, self.id = engine, reader, name
-        self.kinds = () if reader is None else reader.row.answers
+    def __init__(self, engine: Engine, named: Named, *, says: bool) -> None:
+        self.engine, self.says = engine, says
+        self.id, self.always, self.is_number = named
 
-    def take(self, step: Step, way: int, t_ns: int, ack: int, end: int, rows: Row, first: int) -> Any:
+    def take(
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+    ) -> Any:
         """See ``Plan``."""
-        del end
         s = step.track.session
         if s.client != 1 - way or not s.pending:
             return False
-        request = s.pending[0]
-        at = self.id.where
-        if at is None:
-            name = self.id.always
-        else:
-            at += first
-            value = rows.told[rows.slots[at] : rows.slots[at + 1]]
-            name = int(value) if self.id.is_number else "s" + value.decode()
+        request, name = s.pending[0], self.always
+        if self.id is not None:
+            at = first + self.id
+            value = told[slots[at] : slots[at + 1]]
+            name = int(value) if self.is_number else "s" + value.decode()
         if request.id != name or request.direction == way or request.kind != "submit":
             return False
         if request.share is not None or not ledger.acknowledges(ack, request.end):
             return False
         del s.pending[0]
-        if request.dialect or (self.reader is not None and not self.reader.weak):
-            s.mining[way] = True
-        if self.reader is not None and not self.reader.weak:
-            s.shaped = True
+        if self.says:
+            s.mining[way] = s.shaped = True
         s.shares.accepted += 1
         if request.known is None:
             request.known = s.jobs.get(request.job)
         ledger.count(s, self.engine.dropped, request.known)
         if not request.dialect:
             return True
+        s.mining[way] = True
         kind = "unverified" if request.weak else "share_accepted"
         fresh = step.now.fresh.get((kind, request.dialect, t_ns // MINUTE_NS))
         if fresh is None:
@@ -263,20 +246,17 @@ class Repeats:
         if (reader.weak and dialect != reader.dialect) or reader.dialect == "getwork":
             return NO_PLAN
         row = self._table.dialects.get(dialect)
-        plan = Submitted(self._engine, reader, row)
         one, two = reader.fields(probe.said), reader.fields(probe.other)
         told = [None if row is None else handing.algorithm(row, fields) for fields in (one, two)]
         found = probe.find(probe.said.get("id"), probe.other.get("id"))
-        names = [
-            probe.name(one.get(field), two.get(field))
-            for field in ("job", "worker", "within")
-            if field in one
-        ]
-        if told[0] != told[1] or found is None or None in names:
+        job, worker, within = (probe.name(one.get(field), two.get(field)) for field in _NAMES)
+        if told[0] != told[1] or found is None or job is None or worker is None or within is None:
             return NO_PLAN
-        plan.algorithm, plan.id = told[0], found
-        for field, named in zip((f for f in ("job", "worker", "within") if f in one), names, strict=True):
-            setattr(plan, field, named)
+        plan = Submitted(self._engine, reader, row, found)
+        plan.algorithm = told[0]
+        plan.job, plan.job_always, _ = job
+        plan.worker, plan.worker_always, _ = worker
+        plan.within = None if one.get("within") is None else within
         return plan
 
     def _accepted(self, dialect: str, reader: Reader | None, probe: "_Probe") -> Plan:
@@ -296,7 +276,8 @@ class Repeats:
             if verdict(one, table, dialect) is not ACCEPTED or table.replied(one, "submit") is not None:
                 return NO_PLAN
         found = probe.find(key(said[0]), key(said[1]))
-        return NO_PLAN if found is None else Accepted(self._engine, reader, found)
+        says = reader is not None and not reader.weak
+        return NO_PLAN if found is None else Accepted(self._engine, found, says=says)
 
 
 class _Probe:

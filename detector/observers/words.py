@@ -40,6 +40,7 @@ def ends(given: Ends, way: int) -> str:
     return f"{end(given[:2][way])} to {end(given[:2][1 - way])}"
 
 
+@lru_cache(maxsize=4096)
 def why(
     kind: str, rule: str, dialect: str, given: Ends, client: int, details: tuple[str, ...], beyond: str = ""
 ) -> str:

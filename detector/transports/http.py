@@ -7,7 +7,8 @@ server without its leave; bodies of responses where they answer such a request. 
 import base64
 import binascii
 import re
-from typing import Annotated, Final
+from functools import lru_cache
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -15,6 +16,8 @@ from detector.transports.inflating import CODINGS, InflateError
 from detector.transports.inflating import body as inflated
 
 MAX_HEAD: Final = 16 << 10
+MAX_KNOWN: Final = 512
+"""Octets of a head that is remembered, with what it says."""
 MAX_BODY: Final = 64 << 10
 MAX_ASKED: Final = 64
 MAX_TEXT: Final = 128
@@ -122,40 +125,34 @@ class Http(msgspec.Struct, array_like=True, gc=False):
             if len(data) - at > MAX_HEAD or starts(data[at : at + 8]) is False:
                 raise ValueError("no head")
             return at, MORE
-        first, *fields = data[at : blank.start()].split(b"\n")
-        told: dict[bytes, bytes] = {}
-        for field in fields:
-            name, colon, value = field.partition(b":")
-            if colon:
-                told.setdefault(name.lower(), value.strip())
+        head = data[at : blank.start()]
         at = blank.end()
-        request, response = _REQUEST.fullmatch(first), _RESPONSE.fullmatch(first)
-        self.heads = self.heads or bool(request or response)
-        if request:
-            return at, self._request(request[1], request[2], told)
-        if response:
-            return at, self._response(int(response[1]), response[2], told, peer)
-        raise ValueError("no start line")
+        short = len(head) <= MAX_KNOWN and b"authorization" not in head.lower()  # no password is kept
+        said = _known(head) if short else _read(head)
+        self.heads = True
+        if said.status:
+            return at, self._response(said, peer)
+        return at, self._request(said)
 
-    def _request(self, method: bytes, target: bytes, told: dict[bytes, bytes]) -> str:
-        self.user, self.agent = _user(told.get(b"authorization", b"")), _text(told.get(b"user-agent", b""))
-        mines = any(name.startswith(b"x-mining-") for name in told)
-        kind = JSON if mines or (method == b"POST" and _is_json(told)) else PLAIN
-        if method in {b"CONNECT", b"HEAD"}:
-            kind = method.decode()
+    def _request(self, said: "_Head") -> str:
+        self.user, self.agent = said.user, said.agent
+        kind = JSON if said.mines or (said.method == b"POST" and said.is_json) else PLAIN
+        if said.method in {b"CONNECT", b"HEAD"}:
+            kind = said.method.decode()
         if len(self.asked) < MAX_ASKED:
             self.asked = [*self.asked, kind]
-        if method == b"CONNECT":
-            self.target = _text(target)
+        if said.method == b"CONNECT":
+            self.target = _text(said.target)
             return TUNNEL
-        if _upgrades(told):
-            self.target = _text(told.get(b"host", b"") + target)
+        if said.upgrades:
+            self.target = _text(said.host + said.target)
             return FRAMES
-        return self._body(told, wanted=kind == JSON, to_end=False)
+        return self._body(said, wanted=kind == JSON, to_end=False)
 
-    def _response(self, status: int, phrase: bytes, told: dict[bytes, bytes], peer: "Http | None") -> str:
+    def _response(self, said: "_Head", peer: "Http | None") -> str:
+        status = said.status
         if status == 101:
-            if not _upgrades(told):
+            if not said.upgrades:
                 raise ValueError("another protocol")
             return FRAMES
         if status < 200:
@@ -164,27 +161,25 @@ class Http(msgspec.Struct, array_like=True, gc=False):
         if peer is not None and peer.asked:
             asked, *peer.asked = peer.asked
         # Whose request was not seen is told by its words alone.
-        connected = asked == CONNECT or (asked == UNKNOWN and b"onnection" in phrase)
+        connected = asked == CONNECT or (asked == UNKNOWN and said.connects)
         if connected and status < 300:
             return TUNNEL
         if asked == HEAD or status in {204, 304}:
             return NEXT
-        mines = b"x-long-polling" in told or b"x-stratum" in told
-        answers = asked in {JSON, UNKNOWN} and (_is_json(told) or b"content-type" not in told)
-        return self._body(told, wanted=mines or answers, to_end=True)
+        answers = asked in {JSON, UNKNOWN} and (said.is_json or not said.has_type)
+        return self._body(said, wanted=said.mines or answers, to_end=True)
 
-    def _body(self, told: dict[bytes, bytes], *, wanted: bool, to_end: bool) -> str:
+    def _body(self, said: "_Head", *, wanted: bool, to_end: bool) -> str:
         """What of a body comes behind a head (RFC 9112 section 6.3)."""
         self.body, self.long = b"", False
-        coding = told.get(b"content-encoding", b"identity").lower().decode("latin-1")
-        self.coding = coding if coding in CODINGS else ""
-        self.wanted = wanted and (coding in CODINGS or coding == "identity")
-        if b"transfer-encoding" in told:
-            if not told[b"transfer-encoding"].lower().endswith(b"chunked"):
+        self.coding = said.coding if said.coding in CODINGS else ""
+        self.wanted = wanted and (said.coding in CODINGS or said.coding == "identity")
+        if said.transfer is not None:
+            if not said.transfer.endswith(b"chunked"):
                 raise ValueError("a transfer coding")
             self.where = _SIZES
             return NEXT
-        size = told.get(b"content-length")
+        size = said.size
         if size is None:
             self.where = _TO_END if to_end else _AT_HEAD
             return NEXT
@@ -235,6 +230,62 @@ class Http(msgspec.Struct, array_like=True, gc=False):
         self.left = int(size[1], 16)
         self.where = _CHUNK if self.left else _TRAILER
         return end + 1, NEXT
+
+
+class _Head(NamedTuple):
+    """What a head says: of a request method and target, of a response its status, else 0; ``mines``: a field
+    that only miners or their nodes send."""
+
+    method: bytes
+    target: bytes
+    status: int
+    connects: bool
+    mines: bool
+    user: str
+    agent: str
+    host: bytes
+    is_json: bool
+    has_type: bool
+    upgrades: bool
+    coding: str
+    transfer: bytes | None
+    size: bytes | None
+
+
+def _read(head: bytes) -> _Head:
+    """A head, without the blank line behind it.  Raises ValueError on what is none."""
+    first, *fields = head.split(b"\n")
+    told: dict[bytes, bytes] = {}
+    for field in fields:
+        name, colon, value = field.partition(b":")
+        if colon:
+            told.setdefault(name.lower(), value.strip())
+    request, response = _REQUEST.fullmatch(first), _RESPONSE.fullmatch(first)
+    if request is None and response is None:
+        raise ValueError("no start line")
+    mines = b"x-long-polling" in told or b"x-stratum" in told
+    if request is not None:
+        mines = any(name.startswith(b"x-mining-") for name in told)
+    return _Head(
+        method=b"" if request is None else request[1],
+        target=b"" if request is None else request[2],
+        status=0 if response is None else int(response[1]),
+        connects=response is not None and b"onnection" in response[2],
+        mines=mines,
+        user=_user(told.get(b"authorization", b"")),
+        agent=_text(told.get(b"user-agent", b"")),
+        host=told.get(b"host", b""),
+        is_json=_is_json(told),
+        has_type=b"content-type" in told,
+        upgrades=_upgrades(told),
+        coding=told.get(b"content-encoding", b"identity").lower().decode("latin-1"),
+        transfer=told[b"transfer-encoding"].lower() if b"transfer-encoding" in told else None,
+        size=told.get(b"content-length"),
+    )
+
+
+_known: Final = lru_cache(maxsize=1024)(_read)
+"""Programs send the same heads again and again."""
 
 
 def _is_json(told: dict[bytes, bytes]) -> bool:
