@@ -211,7 +211,9 @@ def remember(dropped: dict[str, int], names: list[str], name: str) -> None:
 
 
 def bound_works(s: Session, keep: int) -> None:
-    """Only the newest ``keep`` jobs hold what a header is built from."""
+    """Only the newest ``keep`` jobs hold what a header is built from; Stratum V2 bounds its own."""
+    if not keep:
+        s.force.blocks.clear()
     works = [job for job in s.jobs.values() if job.work is not None]
     for job in works[: max(0, len(works) - keep)]:
         job.work = None

@@ -1,7 +1,8 @@
 """Encrypted Stratum V2 in flow rows: who, how many shares, and that it is never sure by itself."""
 
 import pytest
-from flowrows import MINER, POOL, SECOND, flows
+from crashes import engine, said
+from flowrows import MINER, NOON, POOL, SECOND, flows
 from hypothesis import given
 from hypothesis import strategies as st
 from metering import metered, records
@@ -13,6 +14,7 @@ from collectors import wire
 from detector import fusion
 from detector.observers.noise import NoiseObserver
 from detector.sightings import Recent
+from detector.state import decode, encode
 
 RECORD = {
     "first_sizes": [64, 98, 91, 62, 62, 62], "reverse_first_sizes": [234, 44, 87, 83, 86], "initiator": 1,
@@ -125,3 +127,36 @@ def test_what_is_metered_is_what_was_said():
     assert made[-1]["first_sizes"][:1] == [64]
     assert made[-1]["reverse_first_sizes"][:2] == [234, 44]
     assert made[0]["t_last"] - made[0]["t_first"] < 60 * SECOND
+
+
+def incident(*rows):
+    """The document of an engine that took the rows, each in a message."""
+    one = engine(durable=False)
+    for number, row in enumerate(rows):
+        one.step(said("flows", flows(row), NOON + (number + 1) * 60 * SECOND, number))
+    one.finish()
+    documents = one.documents()
+    return documents[0] if documents else None
+
+
+def test_it_is_suspected_by_itself_and_confirmed_at_a_pools_endpoint():
+    elsewhere = RECORD | {"dst": "203.0.113.99"}
+    alone = incident(elsewhere)
+    assert (alone.state, alone.dialects, alone.algorithms) == ("suspected", ("sv2",), ("sha256d",))
+    assert (alone.hashrate, alone.shares.accepted, alone.bytes.up) == ((), 0, 1200)
+    assert {e.kind: e.count for e in alone.evidence} == {"noise_session": 1, "noise_shares": 5}
+    assert incident(RECORD).state == "confirmed"
+    assert incident({**RECORD, "first_sizes": [64, 98, 91]}).state == "suspected"
+    assert incident(elsewhere | {"first_sizes": [64, 161, 66], "reverse_first_sizes": [234, 142]}) is None
+
+
+def test_what_was_said_is_not_said_again_after_a_crash():
+    rows = flows(RECORD | {"dst": "203.0.113.99"})
+    one = engine()
+    one.step(said("flows", rows, NOON + 60 * SECOND))
+    (subscriber,) = one.changed_subscribers()
+    two = engine()
+    two.restore(subscriber, decode(encode(one.state(subscriber))))
+    two.step(said("flows", rows, NOON + 60 * SECOND))
+    (document,) = two.documents()
+    assert {e.kind: e.count for e in document.evidence} == {"noise_session": 1, "noise_shares": 5}
