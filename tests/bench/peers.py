@@ -1,26 +1,31 @@
 """Who is told to mine by ndpiReader, by tshark and by ``poolwatch scan``: every connection of every capture.
 
     .venv/bin/python tests/bench/peers.py [--captures ../shared/captures] [--all]
+    .venv/bin/python tests/bench/peers.py --spoken [--part 0.4]
 
 tshark lists the connections (TCP and UDP, the innermost ends) and says what its dissectors name in each;
 ndpiReader gives one verdict a connection (protocol, category and risks); ``poolwatch scan --json`` gives
 incidents, and a connection is told to mine where an incident names its subscriber and its service, so that
 everything else between the same two is accused with it.  Truth is the table below: what is not in it does
 not mine.  Mining that is encrypted, and attempts that the pool refused, are rows of their own, in neither
-total.  Exit status 1 when ``poolwatch`` misses a connection that mines in plain text or accuses another.
+total.  ``--spoken`` asks instead of each speaker of ``tests/helpers/speakers``, a session in a capture of its
+own, from that ``part`` of its packets on: every dialect that is read in plain text, as its specification has
+it.  Exit status 1 when ``poolwatch`` misses a connection that mines in plain text or accuses another.
 """
 
 import argparse
 import json
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+TESTS = HERE.parent
+sys.path[:0] = [str(part) for part in (HERE, TESTS.parent, TESTS / "helpers", TESTS / "detector" / "speech")]
 
 import processes  # noqa: E402
 
@@ -28,6 +33,7 @@ CAPTURES = HERE.parents[2] / "shared" / "captures"
 MINING, ATTEMPT, ENCRYPTED, OTHER = "mining", "refused attempt", "encrypted mining", "no mining"
 KINDS = (MINING, ATTEMPT, ENCRYPTED, OTHER)
 POSITIVE = "packets/ours-positive"
+SPOKEN = "spoken"
 # What ../shared/reference/captures.md and truth.json say of the files that are not plain mining.
 REFUSED = ("xmrig-badlogin", "cpuminer-unauthorized")
 IN_TLS = "xmrig-tls"
@@ -63,6 +69,8 @@ class Capture:
 
     def kind(self, connection: Connection) -> str:
         """What a connection truly is."""
+        if self.name.startswith(SPOKEN):
+            return MINING
         if not self.name.startswith(POSITIVE):
             return OTHER
         if self.path.stem == IN_TLS or any((self.path.stem, port) in TLS_ATTEMPTS for _, port in connection):
@@ -81,7 +89,18 @@ def told(command: Iterable[str | Path], spent: Counter[str], who: str) -> str:
 
 def dissected(path: Path, spent: Counter[str]) -> dict[Connection, set[str]]:
     """Each connection with the names of the dissectors that took part, by tshark."""
-    command = ["tshark", "-r", path, "-n", "-T", "fields", "-E", "occurrence=l", "-e", "frame.protocols"]
+    command: list[str | Path] = [
+        "tshark",
+        "-r",
+        path,
+        "-n",
+        "-T",
+        "fields",
+        "-E",
+        "occurrence=l",
+        "-e",
+        "frame.protocols",
+    ]
     found: dict[Connection, set[str]] = {}
     for line in told(
         [*command, *(part for one in ENDS for part in ("-e", one))], spent, "tshark"
@@ -135,6 +154,24 @@ def captures(folder: Path) -> Iterator[Capture]:
             yield Capture(path, str(path.relative_to(folder).with_suffix("")))
 
 
+def spoken(folder: Path, part: float) -> Iterator[Capture]:
+    """A capture of each speaker's session, of four jobs of eight shares, without the first ``part`` of it."""
+    from dialogues import connection
+    from scapy.utils import wrpcap
+    from speakers import SPEAKERS
+    from speakers.conversing import converse
+    from spoken import Talk
+
+    for number, kind in enumerate(SPEAKERS):
+        talk = Talk()
+        converse(kind(), talk, jobs=4, shares=8)
+        said = [(row["data"], row["src"] == talk.client[0]) for row in talk.rows]
+        path = folder / f"{number:02}.pcap"
+        packets = connection(number + 1, 3333, said)
+        wrpcap(str(path), packets[int(part * len(packets)) :])
+        yield Capture(path, f"{SPOKEN}: {kind.name}")
+
+
 PROGRAMS = ("poolwatch", "ndpiReader", "tshark")
 
 
@@ -171,10 +208,23 @@ def main() -> int:
     """Ask all three and count."""
     parser = argparse.ArgumentParser(description="who is told to mine, by three programs")
     parser.add_argument("--captures", type=Path, default=CAPTURES)
+    parser.add_argument(
+        "--spoken", action="store_true", help="of every speaker of the tests, in place of captures"
+    )
+    parser.add_argument("--part", type=float, default=0.0, help="joined in the middle of what is spoken")
     parser.add_argument("--all", action="store_true", help="a line for the captures with nothing to tell too")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = (
+            list(spoken(Path(folder), options.part)) if options.spoken else list(captures(options.captures))
+        )
+        return compare(found, options.all)
+
+
+def compare(found: list[Capture], everything: bool) -> int:
+    """The tables; the exit status."""
     spent: Counter[str] = Counter()
-    found, listed, currency = list(captures(options.captures)), 0, 0
+    listed = currency = 0
     for capture in found:
         capture.named = dissected(capture.path, spent)
         mining, number = inspected(capture.path, spent)
@@ -189,7 +239,7 @@ def main() -> int:
         capture.accused = {"ndpiReader": mining, "tshark": by_name, "poolwatch": set()}
     scanned(found, spent)
     print(processes.machine())
-    show(found, options.all)
+    show(found, everything)
     print(
         f"\n{len(found)} captures; ndpiReader lists {listed} connections, tshark "
         f"{sum(len(c.named) for c in found)}, {currency} of them by a dissector of a currency's nodes; "
