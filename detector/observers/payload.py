@@ -102,7 +102,9 @@ class PayloadObserver:
         for t_ns, offset, seq, ack, flags, start, end, begins, ends, first, last, name in given.rows:
             route = routes.get(name) or given.route(name)
             step, plans, plan = route.step, UNUSUAL, None
-            if begins < ends and step is not None and flags in PLAIN and route.change == self._changes:
+            if begins < ends and (step is None or route.change != self._changes):
+                step = self._known(route, seq, steps)
+            if begins < ends and step is not None and flags in PLAIN:
                 track, way = step.track, route.way
                 plans, side = step.plans, track.sides[way]
                 if plans is None:
@@ -140,8 +142,7 @@ class PayloadObserver:
         """Take a row as it comes."""
         step: Step | None = route.step
         if step is None or route.change != self._changes or is_new(step.track, route.way, chunk):
-            step = route.step = self._open(route, chunk, steps)
-            route.change = self._changes
+            step = self._open(route, chunk, steps)
         step.plans = None
         self._touch(step, chunk.t_ns)
         self._chunk(step, route.way, chunk)
@@ -153,9 +154,21 @@ class PayloadObserver:
         if track is None or is_new(track, route.way, chunk):
             self._changes += track is not None
             track = book.tracks[ends] = self._begin(book, ends, chunk)
-        step = steps.get(id(track))
+        return self._noted(route, track, book, steps)
+
+    def _known(self, route: Route, seq: int, steps: dict[int, Step]) -> Step | None:
+        """The step of a connection that plainly goes on; None where it may be new."""
+        book = self._books.get(route.subscriber)
+        track = None if book is None else book.tracks.get(route.ends)
+        if track is None or track.sides[route.way].ended or track.sides[route.way].reached != seq:
+            return None
+        return self._noted(route, track, self._book(route.subscriber), steps)
+
+    def _noted(self, route: Route, track: Track, book: Book, steps: dict[int, Step]) -> Step:
+        step: Step | None = steps.get(id(track))
         if step is None:
-            step = steps[id(track)] = Step(route.subscriber, ends, track, book)
+            step = steps[id(track)] = Step(route.subscriber, route.ends, track, book)
+        route.step, route.change = step, self._changes
         return step
 
     def _book(self, subscriber: bytes) -> Book:
