@@ -13,6 +13,7 @@ from collectors.jit import within
 from collectors.packet import lasting
 from collectors.packet.fragments import Pieces, pieces
 from collectors.packet.frames import FRAME
+from collectors.packet.heads import AMPLE
 from collectors.packet.lasting import LASTING, Lasting, release
 from collectors.packet.lasting import REFUSED as NO_PLACE
 from collectors.packet.naming import NAMED
@@ -51,6 +52,7 @@ WITHHELD: Final = 8  # candidate segments over their connection's budget
 SCANNED: Final = 9  # payload octets that were searched for tokens
 SKIPPED: Final = 10  # segments not searched to their end: too many near misses on their connection
 STEPS: Final = 11  # places in payload that were looked at one by one
+PUT_OFF: Final = 12  # segments of connections that carriers make tentative, while there is no room for more
 REFUSED: Final = 16
 COUNTERS: Final = 32
 
@@ -182,7 +184,7 @@ def export(r, reason, clock, out):
         r.payload_packets[d] = np.uint32(0)
         r.tcp_flags[d] = np.uint16(0)
     # A candidate's budget is one of a record's time, not of its life.
-    if r.candidate == PICKED:
+    if r.candidate == PICKED or (r.carried[0] | r.carried[1]) & AMPLE:
         r.passed_on = np.uint32(0)
     r.attempts = np.uint16(0)
 

@@ -101,6 +101,7 @@ class Metrics:
         )
         self.tentative = _counter(registry, "tentative", "Connections passed on for their first bytes.")
         self.candidates = _counter(registry, "candidates", "Connections picked by a token.")
+        self.put_off = _counter(registry, "put_off", "Segments that ask for a tentative connection too many.")
         self.withheld = _counter(registry, "withheld", "Segments over their connection's budget.")
         self.scanned = _counter(registry, "scanned_bytes", "Payload octets searched for tokens.")
         self.unscanned = _counter(
@@ -349,6 +350,7 @@ class Collector:
             (ageing.SCANNED, m.scanned),
             (ageing.SKIPPED, m.unscanned),
             (ageing.STEPS, m.steps),
+            (ageing.PUT_OFF, m.put_off),
         ):
             yield counter, int(moved[place])
         yield m.evictions.labels("no"), int(moved[ageing.EVICTED] - moved[ageing.EVICTED_PICKED])

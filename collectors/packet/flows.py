@@ -100,6 +100,7 @@ def _open(r, t, d, via, state, out):
         r.sized[k] = np.uint8(0)
         r.tail_size[k] = np.uint8(0)
         r.blanks[k] = np.uint16(0)
+        r.carried[k] = np.uint16(0)
         for j in range(8):
             r.sizes[k, j] = np.uint16(0)
 
@@ -336,7 +337,7 @@ def meter(block, at, stop, table, limits, tokens, wanted, out):
                     if fresh > 0 and t - r.t_open >= AFTER_NS:
                         note(source, f, r, n, d, t, rows, out.lasting)
                     if f.tcp == 1:
-                        pick(source, f, r, d, t, state[CLOCK], limits, tokens, picks)
+                        pick(source, f, r, d, t, state, limits, tokens, picks)
                     if wanted.on and may_name(source, f, r, d):
                         name(source, f, r, d, t, state, wanted, names)
                     if f.tcp == 1 and f.payload_wire > 0:

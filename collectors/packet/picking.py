@@ -4,7 +4,8 @@ A connection is *picked* once any segment of it holds a token, also one that str
 bytes of an unfinished token are kept in its row).  It is *tentative* while a direction that was seen from
 its start has sent nothing but blanks and an opening brace comes first: lines split over many segments are
 thus whole when the token shows.  A tentative connection passes on so many octets and no more.  What carries
-lines without showing them is looked at apart (``carriers``).
+lines without showing them is looked at apart (``carriers``); so many connections a second are tentative for
+it, and who is put off is asked again at its next segment.
 
 Text that is full of near misses costs its connection's budget of steps; what it has beyond that is searched
 where it is short, or by chance: mining lines are short, and come again.
@@ -15,9 +16,21 @@ from typing import Final
 import numpy as np
 
 from collectors.jit import bare as kernel
-from collectors.packet.carriers import judge
+from collectors.packet.carriers import carries, judge
 from collectors.packet.frames import SYN
-from collectors.packet.table import BRACE, DECIDED, HAS_PAYLOAD, HAS_START, NO, PICKED, TENTATIVE
+from collectors.packet.heads import AMPLE, WANTED
+from collectors.packet.table import (
+    BRACE,
+    CLOCK,
+    DECIDED,
+    HAS_PAYLOAD,
+    HAS_SEQ,
+    HAS_START,
+    NO,
+    PICKED,
+    RATIONS,
+    TENTATIVE,
+)
 from collectors.packet.tokens import find, tail_of
 
 # One segment of a candidate connection, as the reassembly wants it.
@@ -39,6 +52,7 @@ _WITHHELD: Final = 8
 _SCANNED: Final = 9
 _SKIPPED: Final = 10
 _STEPS: Final = 11
+_PUT_OFF: Final = 12
 # Ordinary HTML and JSON have a place to look at in some 20 octets, and JSON-RPC a near miss in a hundred too:
 # one step in so many octets is free.
 _FREE: Final = 8
@@ -51,10 +65,20 @@ _ALL: Final = 1 << 40
 _SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 # Out of order before the first byte is known: so far ahead it may still be the same burst.
 _WINDOW: Final = 65536
+# PROXY protocol, version 2, begins with so many blanks and NUL.
+_SIGNATURE: Final = 4
 # So much of a segment is joined to the tail of the one before.
 _JOIN: Final = 64
 # What a packet without payload takes of its connection's budget.
 _LEAST: Final = 16
+# What carries lines for as long as it lasts has so many budgets of a tentative connection in a record's time:
+# frames and chunks of one octet are seven.
+_AMPLE: Final = 8
+# A connection that a carrier makes tentative takes so many ns of its ration, of which so many are to be had
+# at once: one in a hundredth of a second of those of which one direction was seen, ten of the others.
+_ONE_WAY: Final = 10_000_000
+_BOTH_WAYS: Final = 1_000_000
+_RATION: Final = 20_000_000_000
 
 
 @kernel
@@ -72,6 +96,8 @@ def _first_bytes(data, f, r, d, first):
                 r.seen[d] |= np.uint8(DECIDED | BRACE)
                 return True
             if byte not in (32, 9, 10, 13):
+                if byte == 0 and r.blanks[d] == _SIGNATURE:
+                    r.carried[d] |= np.uint16(WANTED | AMPLE)
                 break
             r.blanks[d] += np.uint16(1)
             place += 1
@@ -135,7 +161,7 @@ def _judge(data, f, r, d, first, limits, tokens, out):
             if r.candidate == NO:
                 r.candidate = np.uint8(TENTATIVE)
                 out.counters[_TENTATIVES] += 1
-        elif r.candidate == TENTATIVE and not (r.seen[1 - d] & BRACE):
+        elif r.candidate == TENTATIVE and not (r.seen[1 - d] & BRACE) and not carries(r) & WANTED:
             r.candidate = np.uint8(NO)
     spent = np.int64(r.attempts)
     free = f.payload // _FREE
@@ -161,27 +187,49 @@ def _judge(data, f, r, d, first, limits, tokens, out):
 
 
 @kernel
-def _carried(data, f, r, d, limits, tokens, out):
-    """Move ``candidate`` on by what may carry lines without showing them."""
-    before = r.candidate
-    r.candidate = judge(data, f, r, d, limits, tokens, out.joined)
-    if r.candidate > before:
-        out.counters[_PICKS if r.candidate == PICKED else _TENTATIVES] += 1
+def _ration(r, state):
+    """Is there room for another connection that a carrier makes tentative?  Who sends single packets takes
+    it from nobody of whom both directions are seen."""
+    both = r.seen[0] & r.seen[1] & HAS_SEQ != 0
+    place = RATIONS + (1 if both else 0)
+    now = state[CLOCK]
+    until = state[place]
+    if until < now or until > now + 2 * _RATION:  # or the clock went back
+        until = now
+    if until > now + _RATION:
+        return False
+    state[place] = until + (_BOTH_WAYS if both else _ONE_WAY)
+    return True
 
 
 @kernel
-def pick(data, f, r, d, t, clock, limits, tokens, out):
+def _carried(data, f, r, d, follows, state, limits, tokens, out):
+    """Move ``candidate`` on by what may carry lines without showing them."""
+    got = judge(data, f, r, d, follows, limits, tokens, out.joined)
+    if got > r.candidate:
+        if got == TENTATIVE and not _ration(r, state):
+            out.counters[_PUT_OFF] += 1
+            return
+        out.counters[_PICKS if got == PICKED else _TENTATIVES] += 1
+    r.candidate = got
+
+
+@kernel
+def pick(data, f, r, d, t, state, limits, tokens, out):
     """Judge one TCP segment and, if its connection is a candidate, write its EVENT."""
     first = f.seq
     if f.tcp_flags & SYN:
         first = np.uint32(f.seq + np.uint32(1))
     if f.payload > 0 and r.candidate != PICKED:
+        follows = r.tail_next[d] == first
         _judge(data, f, r, d, first, limits, tokens, out)
         if r.candidate != PICKED:
-            _carried(data, f, r, d, limits, tokens, out)
+            _carried(data, f, r, d, follows, state, limits, tokens, out)
     if r.candidate == NO:
         return
-    budget = limits.candidate_octets if r.candidate == PICKED else limits.tentative_octets
+    budget = limits.candidate_octets
+    if r.candidate != PICKED:
+        budget = limits.tentative_octets * (_AMPLE if carries(r) & AMPLE else 1)
     if np.int64(r.passed_on) + f.payload > budget:
         out.counters[_WITHHELD] += 1
         return
@@ -204,6 +252,6 @@ def pick(data, f, r, d, t, clock, limits, tokens, out):
     e.ack = f.ack
     e.start = r.start[d]
     e.t = t
-    e.clock = clock
+    e.clock = state[CLOCK]
     e.at = f.payload_at
     e.size = f.payload

@@ -34,7 +34,8 @@ ROW: Final = np.dtype(
         ("via", "u2"),                   # how the first packet came: vias
         ("attempts", "u2"),
         ("t_open", "i8"), ("conn", "u8"),
-        ("lasting", "u4"), ("spare", "u4"),  # place plus one of what ``lasting`` keeps, or REFUSED; 0 none
+        ("lasting", "u4"),              # place plus one of what ``lasting`` keeps, or REFUSED; 0 none
+        ("carried", "u2", (2,)),        # where a head of HTTP stands, and what was seen of carriers: heads
         ("start", "u4", (2,)),          # sequence number of the first byte, once HAS_START
         ("tail_next", "u4", (2,)),
         ("passed_on", "u4"),            # candidate payload octets handed to reassembly
@@ -73,6 +74,7 @@ DEBT: Final = 4  # rows times nanoseconds still to be aged
 CONN: Final = 5  # connections so far
 EVICT_HAND: Final = 6
 WARY: Final = 7  # rows to be looked at whatever they are due: the clock went back
+RATIONS: Final = 8  # (2,) until when tentative connections are spoken for: one direction seen, both
 STATES: Final = 16
 
 _PRIME: Final = np.uint64(0x9E3779B97F4A7C15)

@@ -27,7 +27,7 @@ MAX_LINE: Final = 256
 METHODS: Final = ("GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE")
 STARTS: Final = (b"HTTP/1.", *(f"{method} ".encode() for method in METHODS))
 _REQUEST: Final = re.compile(rb"([A-Z]{3,7}) (\S+) HTTP/1\.[01]\r?")
-_RESPONSE: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)((?: .*)?)", re.S)
+_RESPONSE: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)((?: .*)?)\r?", re.S)
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r?", re.S)
 
@@ -294,7 +294,7 @@ def _is_json(told: dict[bytes, bytes]) -> bool:
 
 
 def _upgrades(told: dict[bytes, bytes]) -> bool:
-    return told.get(b"upgrade", b"").lower() == b"websocket"
+    return b"websocket" in map(bytes.strip, told.get(b"upgrade", b"").lower().split(b","))
 
 
 def _text(value: bytes) -> str:

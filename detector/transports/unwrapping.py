@@ -107,7 +107,7 @@ class _Feeding:
         frames from here on, or messages of Stratum V2 from a place on.  Gives where to begin."""
         side = self.side
         joined = side.mode == PLAIN and self.joined
-        if side.held or not (joined or side.mode == SEEKING):
+        if not (joined or side.mode == SEEKING):
             return 0
         if http.starts(data[:8]):
             self._end_line()
@@ -121,6 +121,29 @@ class _Feeding:
             return at
         return 0
 
+    def _joins(self) -> bool:
+        """Whether the frames of a WebSocket may begin anywhere: nothing else was read, or they were lost."""
+        side = self.side
+        late = side.mode == SEEKING or (self.joined and not self.lines.tail)
+        return late and (side.frames is not None or not self.lines.read)
+
+    def _seek(self, data: bytes, at: int) -> int | None:
+        """Look for frames: where they begin, or where they may; None where they do not, from ``at`` on."""
+        side = self.side
+        found, sure = websocket.find(data, at)
+        if sure:
+            self.lines.gap()
+            side.frames, side.mode = Frames(), FRAMES
+            return found
+        if found == len(data):
+            return None
+        if side.mode == PLAIN and found > at:
+            self.out += [
+                (line, max(0, at + end - self.base), False)
+                for line, end in self.lines.feed(data[at:found], self.refused)
+            ]
+        return found
+
     def _end_line(self) -> None:
         """What of a line is there ends where HTTP begins: it was the body of a message."""
         if self.lines.tail.rstrip().endswith(b"}"):
@@ -133,6 +156,10 @@ class _Feeding:
         side = self.side
         if side.mode == UNDECIDED:
             return self._decide(data, at)
+        if side.mode in {PLAIN, SEEKING} and self._joins():
+            after = self._seek(data, at)
+            if after is not None:
+                return after
         if side.mode == PLAIN:
             self.out += [
                 (line, max(0, at + end - self.base), False)
@@ -205,11 +232,12 @@ class _Feeding:
         if begins:
             side.mode = STRATUM2
             return at
-        if self.joined and not side.targets:
-            if websocket.is_frames(head):
-                side.mode, side.frames = FRAMES, Frames()
-            else:
-                side.mode = PLAIN
+        frames = websocket.begins(head, 0) if head[0] in websocket.STARTS else False
+        if frames is None:
+            return at
+        if frames or (self.joined and not side.targets):
+            frames = frames or websocket.is_frames(head)
+            side.mode, side.frames = (FRAMES, Frames()) if frames else (PLAIN, None)
             return at
         if head[:1] == b"\5":
             found = preambles.socks5_opening(head)

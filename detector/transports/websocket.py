@@ -4,6 +4,7 @@ Fragments are joined, frames of a client unmasked, compressed messages inflated.
 alone: what was agreed on need not have been seen.  A window is kept whatever the two agreed on.
 """
 
+import re
 from typing import Annotated, Final
 
 import msgspec
@@ -16,8 +17,16 @@ MAX_HEADER: Final = 14
 _CONTINUED: Final = 0
 _OPCODES: Final = frozenset({0, 1, 2, 8, 9, 10})
 _TEXT: Final = 1
+_BINARY: Final = 2
 _CONTROL: Final = 8
 _BLANKS: Final = b" \t\r\n"
+# The first octet of a message that is not compressed; so much of its text tells that it is JSON; and its
+# frames may be so long together until then.
+STARTS: Final = b"\x01\x02\x81\x82"
+_STARTS: Final = re.compile(rb"[\x01\x02\x81\x82]")
+_JSON: Final = re.compile(rb"[ \t\r\n]*(?:[{\[][ \t\r\n]*(?:[{}\[\]\"][ \t\r\n\x20-\xff]*)?)?")
+_SURE: Final = 8
+_MAX_SEARCHED: Final = 1024
 
 Octets = Annotated[bytes, msgspec.Meta(max_length=MAX_MESSAGE)]
 
@@ -86,6 +95,43 @@ def is_frames(data: bytes) -> bool:
             if text[:1] not in {b"{", b"[", b""}:
                 return False
     return at == len(data) > 0
+
+
+def begins(data: bytes, at: int) -> bool | None:
+    """Whether frames of a message that is JSON begin at ``at``; None while the bytes end before that is
+    sure.  Its text tells, in fragments of whatever size: what is compressed does not."""
+    text, opened, first = b"", False, at
+    while len(text) < _SURE:
+        try:
+            head = header(data, at)
+        except ValueError:
+            return False
+        if head is None:
+            break
+        if head.compressed or (not opened and head.opcode not in {_TEXT, _BINARY}):
+            return False
+        opened = True
+        at += head.octets
+        if head.opcode < _CONTROL:
+            text += unmask(data[at : at + min(head.size, _SURE)], head.key)
+            if not _JSON.fullmatch(text):
+                return False
+        at += head.size
+        if at >= len(data):
+            break
+    if len(text) >= _SURE:
+        return True
+    return None if len(data) - first <= _MAX_SEARCHED else False
+
+
+def find(data: bytes, at: int = 0) -> tuple[int, bool]:
+    """Where from ``at`` on frames begin, and whether that is sure; the end of ``data`` where they do not.
+    For one who joined in the middle of anything."""
+    for found in _STARTS.finditer(data, at):
+        sure = begins(data, found.start())
+        if sure is not False:
+            return found.start(), bool(sure)
+    return len(data), False
 
 
 class Frames(msgspec.Struct, array_like=True, gc=False):

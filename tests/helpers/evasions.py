@@ -1,5 +1,7 @@
 """Sessions of ``pcaps/`` as one would send them who does not want to be found: packets in, packets out."""
 
+import gzip
+import re
 import socket
 import struct
 import zlib
@@ -168,6 +170,59 @@ def compressed():
         return head + (mask(sent, b"\xc1") if client else frame(sent, b"\xc1"))
 
     return change
+
+
+def compressed_alone(data, first, client):
+    """Compressed messages that look back at nothing that was sent before ("no_context_takeover")."""
+    return compressed()(data, first, client)
+
+
+def behind_connect(change):
+    """The same, behind a proxy's CONNECT; its answer and the first words behind it are one segment."""
+    connect = before(CONNECT, CONNECTED)
+    return lambda data, first, client: connect(change(data, first, client), first, client)
+
+
+def behind_socks(data, first, client):
+    """All method names and keys escaped, behind SOCKS 5 and CONNECT: nothing shows where it is split."""
+    said = SOCKS5 + CONNECT if client else SOCKED + CONNECTED.replace(b"Connection established", b"OK")
+    return (said if first else b"") + escaped(data, first, client)
+
+
+def bodies(change):
+    """``change(head without its length, body)`` of each message of HTTP that has a body."""
+
+    def reword(data, _first, _client):
+        head, _, body = data.partition(b"\r\n\r\n")
+        if not body:
+            return data
+        fields = [f for f in head.split(b"\r\n") if not f.lower().startswith(b"content-length:")]
+        return change(b"\r\n".join(fields), body)
+
+    return reword
+
+
+def chunked(size):
+    """Bodies in chunks of so many octets, each with an extension (RFC 9112 section 7.1)."""
+
+    def change(head, body):
+        parts = [body[at : at + size] for at in range(0, len(body), size)]
+        chunks = b"".join(b"%x;a=b\r\n%s\r\n" % (len(part), part) for part in parts)
+        return head + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+    return bodies(change)
+
+
+def zipped(head, body):
+    """A body in gzip, both sides (RFC 9110 section 8.4)."""
+    body = gzip.compress(body, mtime=0)
+    return head + b"\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def escaped_body(head, body):
+    """Every character of every string of a body as a JSON escape."""
+    body = re.sub(rb'"([^"\\]*)"', lambda m: b'"%s"' % b"".join(b"\\u%04x" % ch for ch in m[1]), body)
+    return head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
 def cut_frames(data, first, client):

@@ -215,6 +215,7 @@ def evade():
     write("cryptonote-after-nested-proxies", evasions.reworded(xmrig, nested))
     write("rpc-service-after-nested-proxies", evasions.reworded(rpc, nested))
     write("getwork-in-small-segments", in_pieces(read("cpuminer-getwork")[:120], 90))
+    carry(xmrig, rpc)
     for kind in ("qinq", "mpls", "pseudowire", "pppoe", "gre", "ip-in-ip", "geneve", "gtp", "erspan"):
         write(f"cryptonote-in-{kind}", evasions.in_tunnel(xmrig, kind))
     for kind in ("gre", "gtp", "mpls", "pppoe"):
@@ -222,6 +223,35 @@ def evade():
     write("cryptonote-in-six-in-four", evasions.six_in_four(xmrig))
     write("wallet-in-six-in-four", evasions.six_in_four(wallet[:200]))
     write("wallet-over-ipv6-in-fragments", evasions.six_in_fragments(wallet[:200]))
+
+
+def carry(xmrig, rpc):
+    """Carriers whose lines show no token in any one segment, and look-alikes in the same."""
+    split, reworded = evasions.split_everywhere, evasions.reworded
+    socket = reworded(xmrig, evasions.websocket)
+    write("cryptonote-over-websocket-split-everywhere", split(socket))
+    write("cryptonote-over-websocket-split-and-joined-in-the-middle", split(joined(socket, 6)))
+    write("cryptonote-over-cut-websocket-frames", reworded(xmrig, evasions.cut_frames))
+    alone = reworded(xmrig, evasions.compressed_alone)
+    write("cryptonote-over-compressed-websocket-joined-in-the-middle", joined(alone, 6))
+    write(
+        "cryptonote-over-compressed-websocket-split-everywhere", split(reworded(xmrig, evasions.compressed()))
+    )
+    behind = evasions.behind_connect(evasions.compressed())
+    write("cryptonote-over-compressed-websocket-after-connect", reworded(xmrig, behind))
+    write("cryptonote-after-nested-proxies-split-everywhere", split(reworded(xmrig, evasions.behind_socks)))
+    work, calls = read("cpuminer-getwork")[:120], read("ethrpc")[:120]
+    for name, change in (
+        ("in-chunks", evasions.chunked(3)),
+        ("compressed", evasions.bodies(evasions.zipped)),
+        ("with-json-escapes", evasions.bodies(evasions.escaped_body)),
+    ):
+        write(f"getwork-{name}", reworded(work, change))
+        write(f"wallet-rpc-{name}", reworded(calls, change))
+    write("rpc-service-over-compressed-websocket-split-everywhere",
+          split(reworded(rpc[:100], evasions.compressed())))  # fmt: skip
+    write("rpc-service-over-websocket-split-and-joined-in-the-middle",
+          split(joined(reworded(rpc[:100], evasions.websocket), 6)))  # fmt: skip
 
 
 def main():

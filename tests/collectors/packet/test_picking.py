@@ -206,3 +206,44 @@ def test_the_draw_is_one_in_eight(make):
     got = replay(make, download(make, [flood] * 1000))
     searched = got.moved["scanned_bytes_total",] / len(flood)
     assert 80 < searched < 190
+
+
+def framed(seed):
+    """A message of a WebSocket as a server compresses it, or so it seems."""
+    size = 20 + seed % 60
+    return bytes([0xC1, size]) + random.Random(seed).randbytes(size)
+
+
+def spread(make, count, packets, start=0):
+    """So many connections beside each other, of so many segments from one side."""
+    out = []
+    for n in range(count):
+        at = 1
+        for k in range(packets):
+            data = framed(n + k)
+            src = (f"93.184.{n >> 8}.{n & 255}", 80)
+            out.append((start + k * 1_000_000 + n * 100, make.tcp(src, A, at, 1, make.ACK, data)))
+            at += len(data)
+    return sorted(out)
+
+
+def test_a_flood_of_single_frames_passes_on_nothing(make):
+    got = replay(make, spread(make, 300, 1), flow_slots=1 << 10)
+    assert got.payloads == []
+
+
+def test_a_flood_of_frames_takes_its_ration_and_nobody_elses(make):
+    """Of 2,600 connections in a second 2,000 are passed on; who is answered has a ration of his own."""
+    flood = spread(make, 2600, 2)
+    server, client = ("93.185.0.1", 80), ("10.0.0.3", 4)
+    late = 10_000_000
+    talk = [
+        (late, make.tcp(client, server, 1, 1, make.ACK, framed(1))),
+        (late + 1, make.tcp(server, client, 1, 9, make.ACK, framed(2))),
+        (late + 2, make.tcp(server, client, 1 + len(framed(2)), 9, make.ACK, framed(3))),
+    ]
+    got = replay(make, [*flood, *talk], flow_slots=1 << 13)
+    assert got.moved["tentative_total",] == 2001 + 1
+    assert got.moved["put_off_total",] == 2600 - 2001
+    assert len(said(got, 4)) == 0
+    assert b"".join(r["data"] for r in got.payloads if r["src"].tobytes().endswith(b"\x5d\xb9\0\1")) != b""

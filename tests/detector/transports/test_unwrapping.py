@@ -142,6 +142,35 @@ def test_a_websocket_is_joined_in_the_middle(masked):
     assert got == LINES[1:]
 
 
+@pytest.mark.parametrize("size", [1, 2, 7, 90])
+@pytest.mark.parametrize("fragment", [1, 20, 1000])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_websocket_is_joined_anywhere_and_cut_anywhere(size, fragment, masked):
+    """From inside of a frame the next message is found, however segments and fragments are cut."""
+    stream = b""
+    for line in LINES:
+        pieces = [line[at : at + fragment] for at in range(0, len(line), fragment)]
+        for n, piece in enumerate(pieces):
+            first, last = not n, n == len(pieces) - 1
+            stream += wrapped.frame(piece, 1 if first else 0, final=last, masked=masked)
+    stream = stream[5:]
+    got, *_ = fed([stream[at : at + size] for at in range(0, len(stream), size)], joined=True)
+    assert got[-4:] == LINES[1:]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_compressed_messages_that_look_back_at_nothing_are_read_from_the_middle(masked):
+    alone = [wrapped.frame(wrapped.Deflater()(line), masked=masked, packed=True) for line in LINES]
+    assert fed(alone[2:], joined=True)[0] == LINES[2:]
+    pack = wrapped.Deflater()
+    kept = [wrapped.frame(pack(line), masked=masked, packed=True) for line in LINES]
+    assert fed(kept[2:], joined=True)[0] == []  # what these look back at was not seen
+
+
+def test_frames_without_an_upgrade_are_read():
+    assert fed([wrapped.frame(line, masked=True) for line in LINES])[0] == LINES
+
+
 def test_after_a_hole_frames_and_messages_are_found_again():
     for parts in (
         [wrapped.frame(line, masked=True) for line in LINES],

@@ -121,3 +121,31 @@ def test_frames_are_told_from_the_middle_of_something():
     assert not websocket.is_frames(frame(b"hello", masked=True))
     assert not websocket.is_frames(b'ed","x"],"id":1}\n')
     assert not websocket.is_frames(b"")
+
+
+@given(st.binary(max_size=60).filter(lambda b: not set(b) & {1, 2, 0x81, 0x82}), st.booleans())
+def test_the_next_message_is_found_behind_anything(before, masked):
+    data = before + frame(b'{"id":1,"method":"login"}', masked=masked)
+    assert websocket.find(data) == (len(before), True)
+    place, sure = websocket.find(data[: len(before) + 9])
+    assert (place, sure) in {(len(before), False), (len(before), True)}
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"id":1}', b"\x81\x05hello", b"\xc1\x05{abcd", b"\x81\x83abcdefg", b"\x01\x09{hello..."]
+)
+def test_words_and_what_is_compressed_are_not_found(data):
+    assert websocket.find(data) == (len(data), False)
+
+
+def test_fragments_that_never_tell_are_given_up():
+    """One who sends empty fragments is not held for ever."""
+    assert websocket.begins(frame(b"", 1, final=False) + frame(b"", 0, final=False) * 100, 0) is None
+    assert websocket.begins(frame(b"", 1, final=False) + frame(b"", 0, final=False) * 1000, 0) is False
+
+
+@given(st.binary(max_size=400), st.integers(0, 20))
+def test_any_bytes_are_searched(data, at):
+    place, sure = websocket.find(data, min(at, len(data)))
+    assert min(at, len(data)) <= place <= len(data)
+    assert not sure or websocket.begins(data, place)
