@@ -246,4 +246,4 @@ def test_a_flood_of_frames_takes_its_ration_and_nobody_elses(make):
     assert got.moved["tentative_total",] == 2001 + 1
     assert got.moved["put_off_total",] == 2600 - 2001
     assert len(said(got, 4)) == 0
-    assert b"".join(r["data"] for r in got.payloads if r["src"].tobytes().endswith(b"\x5d\xb9\0\1")) != b""
+    assert b"".join(r["data"] for r in got.payloads if bytes(r["src"]).endswith(b"\x5d\xb9\0\1")) != b""
