@@ -96,6 +96,11 @@ def _follow(era: Era, client: Sequence[int], server: Sequence[int]) -> Found | N
     if era.framing == "apart":
         ours, theirs = _joined(ours), _joined(theirs)
     over = _OVERHEAD[era.framing]
+    if min(len(ours), len(theirs)) > 2 and all(
+        _is("RequestExtensions", some[1] - over) for some in (ours, theirs)
+    ):
+        spent += ours.pop(1)
+        del theirs[1]
     if len(ours) < 2 or len(theirs) < 2:
         return None
     asked = _is("SetupConnection", ours[0] - over) and _is("OpenMiningChannel", ours[1] - over)

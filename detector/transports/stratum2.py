@@ -19,12 +19,16 @@ MAX_FRAME: Final = 8 << 10
 """The longest message that is waited for: NewExtendedMiningJob with a coinbase of a few thousand octets."""
 
 _FIRST: Final = frozenset({0, 1, 2})
+_MOST_EXTENSION: Final = 0xFF
+_OTHER: Final = -1
+"""The type of a message of an extension, such as those that agree on extensions: it is passed over."""
+_ORDERS: Final[tuple[Literal["big", "little"], ...]] = ("big", "little")
 _OF_CHANNEL: Final = b"\0\x80"
 """The extension type of a channel's message, of which those that come often are."""
 _NUMBERS: Final = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 _BLOBS: Final = {"str": (1, 255), "b32": (1, 32), "b255": (1, 255), "b64k": (2, 65535)}
-_WORKER: Final = b"\0\2\1"
-"""Before the length and the text of a worker's name (extension 2, worker-specific hash rate)."""
+_WORKER: Final = frozenset({b"\0\2\1", b"\2\0\1"})
+"""Before the length and the text of a worker's name (extension 2), as printed, and as other numbers are."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,6 +53,8 @@ def header(data: bytes, at: int) -> tuple[int, int] | None:
         return None
     extension = int.from_bytes(data[at : at + 2], "little")
     kind, size = data[at + 2], int.from_bytes(data[at + 3 : at + 6], "little")
+    if 0 < extension <= _MOST_EXTENSION and size <= MAX_FRAME:
+        return _OTHER, size
     row = load().get(kind)
     of_channel = extension >> 15
     if row is not None and row.channel != "any" and of_channel != (row.channel == "yes"):
@@ -146,8 +152,8 @@ def _worker(extensions: bytes) -> str:
     """The worker's name among extensions, "" where there is none."""
     at = 5
     while at <= len(extensions):
-        end = at + int.from_bytes(extensions[at - 2 : at], "big")
-        if extensions[at - 5 : at - 2] == _WORKER:
+        end = at + min(int.from_bytes(extensions[at - 2 : at], order) for order in _ORDERS)
+        if extensions[at - 5 : at - 2] in _WORKER:
             return extensions[at:end].decode("utf-8", "replace")
         at = end + 5
     return ""

@@ -257,7 +257,7 @@ def carry(xmrig, rpc):
 def main():
     version2 = spoken(stratum2.Extended())
     write("stratum-v2-plain", version2)
-    write("stratum-v2-plain-joined-in-the-middle", version2[12:])
+    write("stratum-v2-plain-joined-in-the-middle", version2[14:])
     write("stratum-v2-encrypted", spoken(noise.Extended()))
     client, (_, *server) = encrypted.bip324(random.Random(2))
     write("bitcoin-v2-transport", turns((client, [234, *server]), 8333))  # 134 octets of garbage

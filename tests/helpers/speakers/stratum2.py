@@ -80,6 +80,11 @@ class Extended(Standard):
     name, channel = "sv2-plain (extended)", 300
     sums = in_reply = True
 
+    def setup(self):
+        """Extensions are agreed on first: that of workers' names (extensions/0x0001)."""
+        asks = b"\1\0\0\6\0\0" + struct.pack("<HHH", 1, 1, 2)
+        return [*super().setup(), (C, asks), (S, asks[:2] + b"\1" + asks[3:])]
+
     def open(self):
         asks = struct.pack("<I", 1) + text("bc1qlabonly.rig") + struct.pack("<f", 1e12) + b"\xff" * 32
         easy = (ONE >> 32).to_bytes(32, "little")
