@@ -16,7 +16,7 @@ from detector.dialects.lines import LineError
 from detector.evidence import Evidence, Seen, SessionFacts, Veto
 from detector.ledger import WRAP
 from detector.observers import telling, words
-from detector.observers.repeats import UNUSUAL, Repeats
+from detector.observers.repeats import MAX_MISSED, UNUSUAL, Repeats
 from detector.observers.telling import Fresh, Step
 from detector.pairing import Arrival
 from detector.sessions import Engine, Sight
@@ -125,7 +125,7 @@ class PayloadObserver:
             self._read(route, chunk, steps)
             if plan is None and plans is not UNUSUAL:
                 places = [value - start for value in slots[first:last]]
-                repeats.learn(plans, forms[begins:ends], chunk.data, places)
+                repeats.learn(step, plans, forms[begins:ends], chunk.data, places)
         return self._told(steps)
 
     def _touch(self, step: Step, t_ns: int) -> None:
@@ -143,7 +143,7 @@ class PayloadObserver:
         step: Step | None = route.step
         if step is None or route.change != self._changes or is_new(step.track, route.way, chunk):
             step = self._open(route, chunk, steps)
-        step.plans = None
+        step.plans = None if step.missed < MAX_MISSED else UNUSUAL
         self._touch(step, chunk.t_ns)
         self._chunk(step, route.way, chunk)
 

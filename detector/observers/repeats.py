@@ -23,6 +23,9 @@ from detector.tracks import TCP, is_sure, is_usual
 MAX_PLANS: Final = 4096
 MAX_LEARNED: Final = 64
 """Forms of one batch that are looked into: it takes as long as to read some ten lines."""
+MAX_MISSED: Final = 64
+"""So many lines of a connection in a row of forms that nobody knows, and no more are looked at in a batch:
+what never says the same again is read anew at once."""
 _NAMES: Final = ("job", "worker", "within")
 _MAX_TEXT: Final = 100
 """Longer values are cut where they are kept (``ledger.text``, ``ledger.key_of``)."""
@@ -132,6 +135,7 @@ class Submitted(Plan):
         if fresh is None:
             return self.kind, self.rule, t_ns, (whose,)
         fresh.again(t_ns)
+        step.missed = 0
         return True
 
 
@@ -175,6 +179,7 @@ class Accepted(Plan):
         if fresh is None:
             return kind, request.dialect, t_ns, (request.name,)
         fresh.again(t_ns)
+        step.missed = 0
         return True
 
 
@@ -204,9 +209,10 @@ class Repeats:
             plans = self._plans[dialect] = Plans(dialect)
         return plans
 
-    def learn(self, plans: Plans, form: bytes, line: bytes, places: list[int]) -> None:
+    def learn(self, step: Step, plans: Plans, form: bytes, line: bytes, places: list[int]) -> None:
         """Find out what lines of a form do, the second time that there is one: ``line``, its slots at
         ``places`` in it."""
+        step.missed += 1
         if form not in self._seen:
             if len(self._seen) >= MAX_PLANS:
                 self._seen.clear()

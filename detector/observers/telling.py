@@ -37,14 +37,16 @@ class Fresh(msgspec.Struct):
 
 class Step:
     """What one step has seen so far of one track.  A lifted veto begins a new tale.  ``plans`` is the
-    observer's to note what its lines may repeat, None where that is to be found out."""
+    observer's to note what its lines may repeat, None where that is to be found out, and
+    ``missed`` how many lines in a row did not."""
 
-    __slots__ = ("book", "ends", "now", "plans", "subscriber", "tales", "track")
+    __slots__ = ("book", "ends", "missed", "now", "plans", "subscriber", "tales", "track")
 
     def __init__(self, subscriber: bytes, ends: Ends, track: Track, book: Book) -> None:
         self.subscriber, self.ends, self.track, self.book = subscriber, ends, track, book
         self.tales: list[Tale] = []
         self.plans: Any = None
+        self.missed = 0
         self.begin()
 
     def begin(self) -> None:

@@ -14,8 +14,11 @@ from spoken import Talk
 from detector import tables
 from detector.dialects.table import Accept, Form, Refuse
 from detector.observers.payload import PayloadObserver
-from detector.observers.repeats import UNUSUAL, Plan, Plans
+from detector.observers.repeats import MAX_MISSED, UNUSUAL, Plan, Plans
+from detector.observers.telling import Step
+from detector.tracks import Book, Track
 
+STEP = Step(bytes(16), ((bytes(16), 1), (bytes(16), 2), 6, 0), Track(0, 0, 0), Book())
 KINDS = {kind.name: kind for kind in SPEAKERS}
 
 
@@ -107,8 +110,8 @@ def test_forms_are_forgotten_before_they_are_too_many(monkeypatch):
     repeats.begin()
     for number in range(40):
         form, line = b"%d" % number, b'{"id":%d,"result":true}\n' % (number % 10)
-        repeats.learn(plans, form, line, [6, 7])
-        repeats.learn(plans, form, line, [6, 7])
+        repeats.learn(STEP, plans, form, line, [6, 7])
+        repeats.learn(STEP, plans, form, line, [6, 7])
         assert max(len(plans), len(repeats._seen)) <= 4
     assert plans
 
@@ -119,8 +122,24 @@ def test_one_batch_has_no_more_than_so_many_forms_looked_into(monkeypatch):
     plans = Plans("kaspa")
     repeats.begin()
     for number in range(2 * 20):
-        repeats.learn(plans, b"%d" % (number // 2), b'{"id":1,"result":true}\n', [6, 7])
+        repeats.learn(STEP, plans, b"%d" % (number // 2), b'{"id":1,"result":true}\n', [6, 7])
     assert len(plans) == 3
+
+
+def test_a_flood_of_forms_that_never_come_again_is_soon_not_looked_at():
+    talk = Talk()
+    converse(KINDS["kaspa"](), talk, shares=6)
+    begin = len(talk.rows)
+    for number in range(3 * MAX_MISSED):
+        worker = "".join(chr(ord("g") + int(digit)) for digit in f"{number:04d}")
+        talk.c({"id": 7, "method": "mining.submit", "params": [worker, "7", "0x00000000000000aa"]})
+    observer, fitted = PayloadObserver(), []
+    observer.step(batch(talk.rows[:begin]))
+    fit = observer._repeats.fit
+    observer._repeats.fit = lambda step: fitted.append(step) or fit(step)
+    observer.step(batch(talk.rows[begin:]))
+    assert len(fitted) == MAX_MISSED
+    assert told(talk.rows, [begin])[:3] == told(talk.rows, [begin], plain=True)[:3]
 
 
 def test_a_plan_by_itself_leaves_a_line_to_be_read():
