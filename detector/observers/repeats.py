@@ -213,6 +213,8 @@ class Repeats:
         """Find out what lines of a form do, the second time that there is one: ``line``, its slots at
         ``places`` in it."""
         step.missed += 1
+        if step.missed >= MAX_MISSED:
+            step.plans = UNUSUAL
         if form not in self._seen:
             if len(self._seen) >= MAX_PLANS:
                 self._seen.clear()
