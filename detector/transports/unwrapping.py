@@ -121,11 +121,12 @@ class _Feeding:
             return at
         return 0
 
-    def _joins(self) -> bool:
-        """Whether the frames of a WebSocket may begin anywhere: nothing else was read, or they were lost."""
+    def _joins(self, first: int) -> bool:
+        """Whether the frames of a WebSocket may begin from here on: nothing else was read, or they were lost;
+        or what was read was one's text, and here, behind it, is the ``first`` octet of another."""
         side = self.side
         late = side.mode == SEEKING or (self.joined and not self.lines.tail)
-        return late and (side.frames is not None or not self.lines.read)
+        return late and (side.frames is not None or not self.lines.read or first in websocket.STARTS)
 
     def _seek(self, data: bytes, at: int) -> int | None:
         """Look for frames: where they begin, or where they may; None where they do not, from ``at`` on."""
@@ -156,7 +157,7 @@ class _Feeding:
         side = self.side
         if side.mode == UNDECIDED:
             return self._decide(data, at)
-        if side.mode in {PLAIN, SEEKING} and self._joins():
+        if side.mode in {PLAIN, SEEKING} and self._joins(data[at]):
             after = self._seek(data, at)
             if after is not None:
                 return after

@@ -167,6 +167,13 @@ def test_compressed_messages_that_look_back_at_nothing_are_read_from_the_middle(
     assert fed(kept[2:], joined=True)[0] == []  # what these look back at was not seen
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_rest_of_a_frame_may_be_a_whole_line(masked):
+    framed = [wrapped.frame(line + b"\n", masked=masked) for line in LINES[1:]]
+    got, *_ = fed([LINES[0] + b"\n", *(part for f in framed for part in (f[:9], f[9:]))], joined=True)
+    assert got == LINES
+
+
 def test_frames_without_an_upgrade_are_read():
     assert fed([wrapped.frame(line, masked=True) for line in LINES])[0] == LINES
 
