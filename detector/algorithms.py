@@ -65,6 +65,12 @@ def factor(algorithm: str) -> float | None:
     return None if row is None else row.factor
 
 
+def unit(algorithm: str) -> str:
+    """What a hash of it is called."""
+    row = load().get(algorithm)
+    return "H" if row is None else row.unit
+
+
 def energy(algorithm: str) -> tuple[float, float, float] | None:
     """Joules per hash (low, typical, high), None where no row tells."""
     row = load().get(algorithm)

@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from detector.algorithms import energy
+from detector.algorithms import energy, unit
 from detector.evidence import SessionFacts, Worked
 
 NS_PER_S = 1e9
@@ -18,7 +18,8 @@ KWH_PER_DAY_OF_A_WATT = 0.024
 class HashRate(msgspec.Struct, frozen=True, kw_only=True):
     """Hashes per second of one algorithm, with the exact 95 % Poisson interval of its ``shares``.
 
-    ``value`` is None where no share was seen: then ``high`` alone speaks.
+    ``value`` is None where no share was seen: then ``high`` alone speaks.  ``unit`` is what the algorithm
+    counts in: solutions, graphs and points are no hashes.
     """
 
     algorithm: str
@@ -73,19 +74,18 @@ def _rate(algorithm: str, facts: Sequence[SessionFacts]) -> HashRate | None:
     seconds = covered_s((f.first_job_ns, f.last_ns) for f in facts if f.first_job_ns is not None)
     if seconds <= 0:
         return None
+    made = partial(HashRate, algorithm=algorithm, unit=f"{unit(algorithm)}/s")
     shares = sum(f.hashes_shares for f in facts)
     hashes = sum(f.hashes or 0.0 for f in facts)
     low, high = garwood(shares)
     if shares:
         each = hashes / shares / seconds
-        return HashRate(
-            algorithm=algorithm, value=hashes / seconds, low=low * each, high=high * each, shares=shares
-        )
+        return made(value=hashes / seconds, low=low * each, high=high * each, shares=shares)
     # Silence bounds the rate from above; the hardest difficulty that was in force makes the bound safe.
     most = [f.most_hashes_per_share for f in facts if f.most_hashes_per_share]
     if not most:
         return None
-    return HashRate(algorithm=algorithm, value=None, low=0.0, high=high * max(most) / seconds, shares=0)
+    return made(value=None, low=0.0, high=high * max(most) / seconds, shares=0)
 
 
 def _before(facts: SessionFacts, worked: Worked) -> SessionFacts:

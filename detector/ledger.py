@@ -9,7 +9,7 @@ import msgspec
 
 from detector import algorithms
 from detector.dialects import templates
-from detector.dialects.messages import Difficulty, InForce, Job, Submit
+from detector.dialects.messages import ONLY, Difficulty, InForce, Job, Submit
 from detector.dialects.table import Reader
 from detector.evidence import Shares, Worked
 from detector.proof import Proof
@@ -164,7 +164,7 @@ def text(value: object) -> str:
 def job_id(reader: Reader, fields: dict[str, Any]) -> str:
     """The id of a job; one that is a header or its hash may come in either case (EthProxy, getwork), and Grin
     numbers the jobs of each height anew (``within``).  A block is of the template with its parent."""
-    told = text(fields["job"])
+    told = text(fields.get("job", ONLY))
     find = templates.NAMES.get(reader.id)
     if find is not None:
         return find(fields["job"])

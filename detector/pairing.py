@@ -13,6 +13,9 @@ from detector.dialects import difficulty
 from detector.dialects.messages import Job
 from detector.ledger import HALF, WRAP, Held, Pending, Session
 
+SETTLED_NS = 5 * 10**9
+"""No refusal takes longer: a round trip and one hash."""
+
 
 class Arrival(msgspec.Struct, gc=False):
     """Where a line came: direction, time, sequence number behind it, acknowledgement beside it, and the
@@ -77,6 +80,25 @@ def _told(s: Session, request: Pending, worth: float | None) -> None:
     s.algorithm = s.algorithm or "sha256d"
     if s.first_job_ns is None:
         s.first_job_ns = request.t_ns
+
+
+def settled(s: Session, at: Arrival) -> list[Pending]:
+    """Take the shares that the server got a while before this message of its, and did not refuse.
+
+    What a share of no known job was worth is not told by a later one.
+    """
+    before = at.t_ns - SETTLED_NS
+    found = [
+        p
+        for p in s.pending
+        if p.kind == "submit" and p.direction != at.direction and p.t_ns <= before
+        and ledger.acknowledges(at.ack, p.end)
+    ]  # fmt: skip
+    if found:
+        s.pending = [p for p in s.pending if not any(p is one for one in found)]
+    for p in found:
+        p.job = "" if p.known is None else p.job
+    return found
 
 
 def number(key: str | int | None) -> int:

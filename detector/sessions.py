@@ -52,6 +52,8 @@ class Engine:
         row knows (for the vetoes), else None.  ``asker``: user and agent of the HTTP request around it."""
         said = read_line(line)
         self._agent = asker[1]
+        for share in pairing.settled(s, at) if s.dialect in self.table.silent else ():
+            self._judged(s, at, share, ACCEPTED, out)
         if asker[0] or asker[1]:
             ledger.asked(s, self.dropped, *asker)
         name = self.table.name(said)

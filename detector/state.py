@@ -25,8 +25,8 @@ VERSION: Final = 4
 READ: Final = (1, 2, 3, 4)
 """Versions that are read.  Fields that came later are the last of their struct: Link.points with 2,
 Direction.wrap, Submit.header, InForce.hashes and algorithm, Session.let_in and closed, and
-SessionFacts.others with 3, InForce.channels and blocks with 4.  A document is a map: fields that it lacks
-have their defaults."""
+SessionFacts.others with 3; InForce.channels and blocks, Http.call and last, Wrapping.node and gunzip with 4.
+A document is a map: fields that it lacks have their defaults."""
 MAX_STATE_BYTES: Final = wire.MAX_MESSAGE_BYTES - 65_536
 """The room that a message leaves for a record."""
 INT64: Final = 1 << 63

@@ -229,7 +229,7 @@ def place(track: Track, way: int, chunk: Chunk, protocol: int, refused: dict[str
         side.reached = (chunk.seq + len(data)) & WRAP
         return data
     if chunk.flags & GAP:
-        _lost(track, side, refused)
+        _lost(track, side, chunk, refused)
     if protocol == TCP:
         if data:
             data = _in_sequence(track, side, chunk, refused)
@@ -239,10 +239,11 @@ def place(track: Track, way: int, chunk: Chunk, protocol: int, refused: dict[str
     return data
 
 
-def _lost(track: Track, side: Direction, refused: dict[str, int]) -> None:
+def _lost(track: Track, side: Direction, chunk: Chunk, refused: dict[str, int]) -> None:
     track.gaps = True
     track.session.from_start = False
-    unwrapping.lost(side.wrap)
+    ahead = 0 if side.reached is None else (chunk.seq - side.reached) & WRAP
+    unwrapping.lost(side.wrap, ahead if ahead <= FAR_BYTES else 0)
     if side.lines.gap():
         refused[Refusal.GAP] = refused.get(Refusal.GAP, 0) + 1
 
@@ -262,7 +263,7 @@ def _in_sequence(track: Track, side: Direction, chunk: Chunk, refused: dict[str,
         if ahead >= HALF:
             data = data[WRAP + 1 - ahead :]
         elif ahead and not chunk.flags & GAP:
-            _lost(track, side, refused)
+            _lost(track, side, chunk, refused)
     if data:
         side.reached = (chunk.seq + len(chunk.data)) & WRAP
     return data

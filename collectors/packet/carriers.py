@@ -2,10 +2,10 @@
 
 A token is not seen in the frames of a WebSocket's client, which are masked (RFC 6455 section 5.3): they are
 unmasked for the search.  In compressed ones (RFC 7692), in the chunks of a body (RFC 9112 section 7.1) and
-in coded bodies nothing is seen.  Stratum V2 has no tokens: its messages show by their heads.  And what comes
-before the first token is wanted too: the head of a request (``heads``) whose body has it, the words to a
-proxy, the upgrade to a WebSocket.  Connections that begin so, or go on so, are *tentative*: they pass on so
-many octets.
+in coded bodies nothing is seen.  Stratum V2 and nodes (``nodes``) have no tokens: their messages show by
+their heads.  And what comes before the first token is wanted too: the head of a request (``heads``) whose
+body has it, the words to a proxy, the upgrade to a WebSocket.  Connections that begin so, or go on so, are
+*tentative*: they pass on so many octets.
 """
 
 from typing import Final
@@ -27,6 +27,7 @@ from collectors.packet.heads import (
     WANTED,
     read_on,
 )
+from collectors.packet.nodes import is_node
 from collectors.packet.table import BRACE, DECIDED, HAS_PAYLOAD, HAS_START, NO, PICKED, TENTATIVE
 from collectors.packet.tokens import find
 
@@ -273,7 +274,7 @@ def judge(data, f, r, d, follows, limits, tokens, scratch):
         r.carried[1] = np.uint16(0)
         return np.uint8(NO)
     # One packet is no connection: a flood of them costs nothing here, and nobody else anything.
-    if first == 0 and r.life_packets > 1 and speaks_stratum2(data, at, end):
+    if first <= 3 and r.life_packets > 1 and (is_node(data, at, end) or speaks_stratum2(data, at, end)):
         return np.uint8(PICKED)
     if first & 0x30 == 0 and 0 < first & 15 <= 10:
         got, searched = look_frames(data, at, end, r.attempts < limits.attempts, tokens, scratch)

@@ -33,6 +33,22 @@ def boundary(text: object) -> float | None:
     return number(2**256 / value) if value > 0 else None
 
 
+def target(value: object) -> float | None:
+    """2^256 / t of a target sent as a number, which may have lost its last digits."""
+    if type(value) is not int and type(value) is not float:
+        return None
+    if not 0 < value < 2**256:  # type: ignore[operator]  # false for NaN too
+        return None
+    return number(2**256 / value)  # type: ignore[operator]
+
+
+def compact(bits: object) -> float | None:
+    """2^256 / t of a target as Bitcoin's compact bits: 8 of exponent, 24 of mantissa."""
+    if type(bits) is not int or not 0 <= bits < 33 << 24:
+        return None
+    return target((bits & 0xFFFFFF) * 2.0 ** (8 * ((bits >> 24) - 3)))
+
+
 def cryptonote(text: object, *, big_endian: bool = False) -> float | None:
     """Difficulty of a CryptoNote target: 8 hex digits floor((2^32 - 1) / t), 16 digits 2^64 / t.
 

@@ -5,6 +5,7 @@ ends its line too; a byte order mark before one is passed over; an array of obje
 section 6) is as many lines.  A line that is neither is refused with a reason; a chunk never is.
 """
 
+import math
 import re
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -36,7 +37,7 @@ class Refusal(StrEnum):
 
     LONG = "long"  # more than MAX_LINE_BYTES without LF
     TEXT = "text"  # does not begin with a brace: not JSON, never parsed
-    JSON = "json"  # malformed, not an object, a number out of range, not UTF-8
+    JSON = "json"  # malformed, not an object
     DEEP = "deep"  # nested deeper than the interpreter's stack
     GAP = "gap"  # unfinished when bytes were lost
     FRAME = "frame"  # in a WebSocket, but no frame of it
@@ -53,6 +54,10 @@ class LineError(ValueError):
 
 
 _SPOILED: Final = re.compile(rb"\\(?:u(?:0000|[dD][89a-fA-F][\da-fA-F]{2})|.)|[\0-\x1f]")
+# Texts, and what stands for a number: as JSON writes it, as Python and JavaScript write what is none.
+_VALUES: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?(?:NaN|nan|Infinity|inf)\b|[-+.]?\d[\d.eE+-]*', re.S)
+_NUMBER: Final = re.compile(rb"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_MOST_DIGITS: Final = 4000
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -67,7 +72,11 @@ def read(line: bytes) -> dict[str, Any]:
         except RecursionError:
             raise LineError(Refusal.DEEP) from None
     try:
-        return _OBJECT.decode(_mended(line))
+        line = _mended(line)
+        try:
+            return _OBJECT.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _OBJECT.decode(_VALUES.sub(_sober, line))
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise LineError(Refusal.JSON) from None
     except RecursionError:
@@ -86,6 +95,15 @@ def _plain(found: re.Match[bytes]) -> bytes:
     """Escapes of other characters stay: their backslash must not be taken for another's."""
     said = found[0]
     return said if said[:1] == b"\\" and len(said) == 2 else b"?" if said[:1] == b"\\" else b" "
+
+
+def _sober(found: re.Match[bytes]) -> bytes:
+    """A number that no program means becomes null: such a value costs its line no more than itself."""
+    said = found[0]
+    if said[:1] == b'"':
+        return said
+    sane = len(said) <= _MOST_DIGITS and _NUMBER.fullmatch(said) and math.isfinite(float(said))
+    return said if sane else b"null"
 
 
 class Assembler(msgspec.Struct, array_like=True, gc=False):
@@ -231,5 +249,8 @@ def batch(line: bytes) -> list[bytes]:
     try:
         found = [bytes(raw) for raw in _LIST.decode(line)]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return []
+        try:
+            found = [bytes(raw) for raw in _LIST.decode(_VALUES.sub(_sober, _mended(line)))]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return []
     return found[:MAX_BATCH] if all(one.startswith(b"{") for one in found) else []

@@ -13,6 +13,9 @@ Hex64 = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
 Octets = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2})*$", max_length=1 << 15)]
 Name = Annotated[str, msgspec.Meta(max_length=128)]
 
+ONLY = "current"
+"""The name of a job where there is one at a time and no share names it."""
+
 
 class Work(msgspec.Struct, array_like=True, gc=False):
     """What a Bitcoin-family header is built from (mining.notify), hex as sent."""

@@ -45,7 +45,8 @@ def plain(fields: Line, says: bool | None = None) -> Line:
     other names; ``says``: it accepts, or refuses, by its name.  Beam tells by a code alone: 0 lets in, 1
     accepts (errata B8)."""
     if says is not None:
-        return {"id": None, "result": True} if says else {"id": None, "error": [None, fields.get("words")]}
+        error = [fields.get("code"), fields.get("words")]
+        return {"id": None, "result": True} if says else {"id": None, "error": error}
     code = fields.get("code")
     if type(code) is not int:
         return fields

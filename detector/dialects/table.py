@@ -36,13 +36,14 @@ class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     an account or a verified share tells it.  ``begins`` is the difficulty that holds before any was set.
     ``bare``: a reply with neither result nor error accepts.  ``extends`` names the dialect whose forms it
     shares.  ``loose`` is a pattern of agents that name a wrong job in their shares: the latest counts.
-    ``nulls``: a reply of null accepts, a text says why not (BIP 22).
+    ``nulls``: a reply of null accepts, a text says why not (BIP 22).  ``silent``: only what is refused is
+    answered.
     """
 
     id: str
     parser: Literal[
         "bitcoin", "cryptonote", "ethereum", "targets", "equihash", "ergo", "alephium", "graphs", "getwork",
-        "templates", "channels", "noise",
+        "templates", "channels", "noise", "nimiq", "chia",
     ]  # fmt: skip
     what: str
     worth: str
@@ -53,6 +54,7 @@ class Dialect(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     bare: bool = False
     extends: str | None = None
     nulls: bool = False
+    silent: bool = False
     loose: str | None = None
 
 
@@ -250,6 +252,7 @@ class Table:
         self.bare: Final = frozenset(d.id for d in self.dialects.values() if d.bare)
         self.nulls: Final = frozenset(d.id for d in self.dialects.values() if d.nulls)
         self.bases: Final = {d.id: d.extends for d in self.dialects.values() if d.extends}
+        self.silent: Final = frozenset(d.id for d in self.dialects.values() if d.silent)
         self._called: Final[dict[str, list[Reader]]] = {}
         self._own: Final[dict[tuple[str, str], list[Reader]]] = {}
         self._keys: Final = sorted({f.key for f in self.forms if f.method and f.key != "method"})

@@ -255,6 +255,8 @@ class Repeats:
             return NO_PLAN
         row = self._table.dialects.get(dialect)
         one, two = reader.fields(probe.said), reader.fields(probe.other)
+        if "job" not in one:
+            return NO_PLAN
         told = [None if row is None else handing.algorithm(row, fields) for fields in (one, two)]
         found = probe.find(probe.said.get("id"), probe.other.get("id"))
         job, worker, within = (probe.name(one.get(field), two.get(field)) for field in _NAMES)

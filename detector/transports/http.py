@@ -1,7 +1,8 @@
 """Octets of one direction of HTTP/1 in, the JSON bodies of its messages out (RFC 9112).
 
-Bodies of requests are read where they are POSTed as JSON, which no page can make a browser do to another's
-server without its leave; bodies of responses where they answer such a request.  All others are passed over.
+Bodies of requests are read where they are POSTed or PUT as JSON, which no page can make a browser do to
+another's server without its leave; bodies of responses where they answer such a request.  All others are
+passed over.
 """
 
 import base64
@@ -12,6 +13,7 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
+from detector.transports import chia, excerpts
 from detector.transports.inflating import CODINGS, InflateError
 from detector.transports.inflating import body as inflated
 
@@ -19,6 +21,7 @@ MAX_HEAD: Final = 16 << 10
 MAX_KNOWN: Final = 512
 """Octets of a head that is remembered, with what it says."""
 MAX_BODY: Final = 64 << 10
+"""What is kept whole; of a longer one that is not compressed its first and last octets (``excerpts``)."""
 MAX_ASKED: Final = 64
 MAX_TEXT: Final = 128
 MAX_LINE: Final = 256
@@ -64,7 +67,8 @@ class Http(msgspec.Struct, array_like=True, gc=False):
     the present message ``wanted`` says that its ``body`` is kept, ``coding`` how it is packed.
 
     ``user`` and ``agent`` are those of the latest request: getwork names its worker there alone.  ``target``
-    is whom CONNECT asked for, or whose WebSocket; ``heads`` says that a head was whole.
+    is whom CONNECT asked for, or whose WebSocket; ``heads`` says that a head was whole; ``call`` is that of
+    ``chia`` which the present message is; ``last`` is the end of a body that is ``long``.
     """
 
     where: Where = _AT_HEAD
@@ -78,6 +82,8 @@ class Http(msgspec.Struct, array_like=True, gc=False):
     agent: Text = ""
     target: Text = ""
     heads: bool = False
+    call: Text = ""
+    last: Annotated[bytes, msgspec.Meta(max_length=2 * excerpts.LAST)] = b""
 
     def step(self, data: bytes, at: int, peer: "Http | None") -> tuple[int, str]:
         """Read on at ``at``: where it stopped, and what comes there.  ``peer`` is the other direction.
@@ -98,11 +104,15 @@ class Http(msgspec.Struct, array_like=True, gc=False):
         """The body that has ended; None where it was not wanted.  Raises InflateError on one that cannot be
         read."""
         body, self.body = self.body, b""
+        last, self.last = self.last, b""
         wanted, self.wanted = self.wanted, False
         if not wanted:
             return None
         if self.long:
-            raise InflateError("more than is read")
+            found = None if self.coding else excerpts.excerpt(body, last)
+            if found is None:
+                raise InflateError("more than is read")
+            return found
         if not self.coding:
             return body
         return inflated(body, self.coding)
@@ -136,11 +146,13 @@ class Http(msgspec.Struct, array_like=True, gc=False):
 
     def _request(self, said: "_Head") -> str:
         self.user, self.agent = said.user, said.agent
-        kind = JSON if said.mines or (said.method == b"POST" and said.is_json) else PLAIN
+        posts = said.method in {b"POST", b"PUT"} and said.is_json
+        kind = JSON if said.mines or posts else PLAIN
+        self.call = chia.call(said.method, said.target) if posts or said.method == b"GET" else ""
         if said.method in {b"CONNECT", b"HEAD"}:
             kind = said.method.decode()
         if len(self.asked) < MAX_ASKED:
-            self.asked = [*self.asked, kind]
+            self.asked = [*self.asked, self.call + chia.ANSWER if self.call else kind]
         if said.method == b"CONNECT":
             self.target = _text(said.target)
             return TUNNEL
@@ -166,12 +178,13 @@ class Http(msgspec.Struct, array_like=True, gc=False):
             return TUNNEL
         if asked == HEAD or status in {204, 304}:
             return NEXT
-        answers = asked in {JSON, UNKNOWN} and (said.is_json or not said.has_type)
+        self.call = asked if asked.endswith(chia.ANSWER) else ""
+        answers = (bool(self.call) or asked in {JSON, UNKNOWN}) and (said.is_json or not said.has_type)
         return self._body(said, wanted=said.mines or answers, to_end=True)
 
     def _body(self, said: "_Head", *, wanted: bool, to_end: bool) -> str:
         """What of a body comes behind a head (RFC 9112 section 6.3)."""
-        self.body, self.long = b"", False
+        self.body, self.last, self.long = b"", b"", False
         self.coding = said.coding if said.coding in CODINGS else ""
         self.wanted = wanted and (said.coding in CODINGS or said.coding == "identity")
         if said.transfer is not None:
@@ -192,9 +205,24 @@ class Http(msgspec.Struct, array_like=True, gc=False):
     # -- bodies ------------------------------------------------------------------------------------
 
     def _keep(self, data: bytes) -> None:
-        if self.wanted and not self.long:
-            self.long = len(self.body) + len(data) > MAX_BODY
-            self.body = b"" if self.long else self.body + data
+        if not self.wanted:
+            return
+        if not self.long:
+            self.body += data
+            if len(self.body) <= MAX_BODY:
+                return
+            self.body, data, self.long = self.body[: excerpts.FIRST], self.body[excerpts.FIRST :], True
+        self.last += data
+        if len(self.last) > 2 * excerpts.LAST:
+            self.last = self.last[-excerpts.LAST :]
+
+    def passed(self, octets: int) -> bool:
+        """Octets of a body were not seen; whether one is read that goes on behind them."""
+        if self.where != _COUNTED or not self.wanted or self.coding or octets >= self.left:
+            return False
+        self.left -= octets
+        self.body, self.long = self.body[: excerpts.FIRST], True
+        return True
 
     def _counted(self, data: bytes, at: int) -> tuple[int, str]:
         taken = data[at : at + self.left]

@@ -3,8 +3,8 @@
 ``feed`` is the verb.  Most directions are plain lines from their first byte on, and are handed to the cutter
 of lines at once.  Before them may be preambles of proxies, one inside another; around them HTTP/1 or the
 frames of a WebSocket, also inside of a tunnel; or they are messages of
-Stratum V2.  What begins as one of these and is not is given to the cutter
-as it is.
+Stratum V2 or of Alephium's nodes.  Plain lines may turn to gzip.  What begins as one of these and is not is
+given to the cutter as it is.
 """
 
 from typing import Annotated, Final
@@ -12,7 +12,9 @@ from typing import Annotated, Final
 import msgspec
 
 from detector.dialects.lines import MAX_BATCH, Assembler, Refusal, batch
-from detector.transports import http, preambles, stratum2, websocket
+from detector.transports import alephium, chia, gunzip, http, preambles, stratum2, websocket
+from detector.transports.alephium import Node
+from detector.transports.gunzip import Gunzip
 from detector.transports.http import Http
 from detector.transports.inflating import InflateError
 from detector.transports.websocket import Frames
@@ -24,8 +26,8 @@ MAX_TARGETS: Final = 4
 _BLANKS: Final = b" \t\r\n"
 _MAX_BLANKS: Final = 1024
 
-UNDECIDED, PLAIN, HTTP, UPGRADING, FRAMES, SOCKS, SEEKING, STRATUM2 = range(8)
-Mode = Annotated[int, msgspec.Meta(ge=0, le=7)]
+UNDECIDED, PLAIN, HTTP, UPGRADING, FRAMES, SOCKS, SEEKING, STRATUM2, NODE, GZIP = range(10)
+Mode = Annotated[int, msgspec.Meta(ge=0, le=9)]
 
 Told = tuple[bytes, int, bool]
 """A line; the offset behind it in what was fed; whether it is a body of HTTP, whole and by itself."""
@@ -40,6 +42,8 @@ class Wrapping(msgspec.Struct, array_like=True, gc=False):
     http: Http | None = None
     frames: Frames | None = None
     targets: Annotated[list[str], msgspec.Meta(max_length=MAX_TARGETS)] = []
+    node: Node | None = None
+    gunzip: Gunzip | None = None
 
 
 def feed(
@@ -53,18 +57,21 @@ def feed(
     ends: bool = False,
 ) -> list[Told]:
     """Lines of ``data``.  ``joined``: the direction's first byte was not seen; ``ends``: it ends behind."""
-    if side.mode == PLAIN and not joined:
+    if side.mode == PLAIN and not joined and gunzip.MAGIC not in data:
         return [(line, end, False) for line, end in lines.feed(data, refused)]
     return _Feeding(side, peer, lines, refused, joined).run(data, ends=ends)
 
 
-def lost(side: Wrapping) -> None:
-    """Bytes were lost: what was begun is not finished; what follows is looked at as it comes."""
+def lost(side: Wrapping, octets: int = 0) -> None:
+    """Bytes were lost, so many where that is known: what was begun is not finished, but for the body of a
+    message that goes on behind; what follows is looked at as it comes."""
     side.held = b""
+    if side.mode == HTTP and side.http is not None and octets and side.http.passed(octets):
+        return
     if side.http is not None:
         side.http = msgspec.structs.replace(Http(), asked=side.http.asked, user=side.http.user)
-    if side.mode in {HTTP, FRAMES, SEEKING, STRATUM2}:
-        side.mode = SEEKING
+    if side.mode in {HTTP, FRAMES, SEEKING, STRATUM2, NODE, GZIP}:
+        side.mode, side.node, side.gunzip = SEEKING, None, None
         side.frames = Frames() if side.frames is not None else None
     elif side.mode != PLAIN:
         side.mode = UNDECIDED
@@ -115,6 +122,11 @@ class _Feeding:
         elif (side.frames is not None or not self.lines.read) and websocket.is_frames(data):
             self.lines.gap()
             side.frames, side.mode = Frames(), FRAMES
+        elif data.startswith(gunzip.MAGIC):
+            side.mode = GZIP
+        elif not self.lines.read and alephium.begins(data, joined=True):
+            self.lines.gap()
+            side.mode = NODE
         elif (side.mode == SEEKING or not self.lines.read) and (at := stratum2.find(data)) >= 0:
             self.lines.gap()
             side.mode = STRATUM2
@@ -162,17 +174,17 @@ class _Feeding:
             if after is not None:
                 return after
         if side.mode == PLAIN:
-            self.out += [
-                (line, max(0, at + end - self.base), False)
-                for line, end in self.lines.feed(data[at:], self.refused)
-            ]
-            return len(data)
+            return self._plain(data, at)
         if side.mode == HTTP:
             return self._http(data, at)
         if side.mode == FRAMES:
             return self._frames(data, at)
         if side.mode == STRATUM2:
             return self._messages(data, at)
+        if side.mode == NODE:
+            return self._node(data, at)
+        if side.mode == GZIP:
+            return self._gzip(data, at)
         if side.mode == SOCKS:
             return self._preamble(preambles.socks5(data[at:]), at, last=data[at] == 5)
         if side.mode == UPGRADING:
@@ -188,9 +200,9 @@ class _Feeding:
     def _give_up(self, mode: int) -> None:
         """It is not what it began as."""
         side = self.side
-        if mode in {FRAMES, STRATUM2}:
-            self._count(Refusal.FRAME)
-            side.mode = SEEKING
+        if mode in {FRAMES, STRATUM2, NODE, GZIP}:
+            self._count(Refusal.INFLATE if mode == GZIP else Refusal.FRAME)
+            side.mode, side.node, side.gunzip = SEEKING, None, None
             return
         if mode == HTTP:
             self._count(Refusal.HTTP)
@@ -227,11 +239,11 @@ class _Feeding:
 
     def _decide_binary(self, head: bytes, at: int) -> int:
         side = self.side
-        begins = stratum2.begins(head, joined=self.joined)
-        if begins is None:
+        mode = GZIP if head.startswith(gunzip.MAGIC) else _binary(head, joined=self.joined)
+        if mode is None:
             return at
-        if begins:
-            side.mode = STRATUM2
+        if mode:
+            side.mode = mode
             return at
         frames = websocket.begins(head, 0) if head[0] in websocket.STARTS else False
         if frames is None:
@@ -297,10 +309,42 @@ class _Feeding:
             return
         end = max(0, after - self.base)
         whole = body.strip(_BLANKS)
-        self.out += [(line, end, True) for line in objects(whole)]
+        call = self.side.http.call
+        told = chia.messages(call, whole) if call else objects(whole)
+        self.out += [(line, end, True) for line in told]
+
+    def _plain(self, data: bytes, at: int) -> int:
+        """Lines, up to where one is over and gzip begins."""
+        cut = at if not self.lines.tail and data.startswith(gunzip.MAGIC, at) else len(data)
+        found = data.find(b"\n" + gunzip.MAGIC, at) if cut > at else -1
+        if found >= 0:
+            cut = found + 1
+        lines = self.lines.feed(data[at:cut], self.refused) if cut > at else []
+        self.out += [(line, max(0, at + end - self.base), False) for line, end in lines]
+        if cut < len(data):
+            self.side.mode = GZIP
+        return cut
+
+    def _gzip(self, data: bytes, at: int) -> int:
+        side = self.side
+        if side.gunzip is None:
+            side.gunzip = Gunzip()
+        after, text = side.gunzip.step(data, at)
+        if text:
+            self._text(text, after)
+        return after
 
     def _messages(self, data: bytes, at: int) -> int:
         after, message = stratum2.step(data, at)
+        if message is not None:
+            self.out.append((message, max(0, after - self.base), True))
+        return after
+
+    def _node(self, data: bytes, at: int) -> int:
+        side = self.side
+        if side.node is None:
+            side.node = Node()
+        after, message = side.node.step(data, at)
         if message is not None:
             self.out.append((message, max(0, after - self.base), True))
         return after
@@ -315,12 +359,26 @@ class _Feeding:
         if message is None:
             self._count(Refusal.INFLATE)
             return after
+        self._text(message, after)
+        return after
+
+    def _text(self, message: bytes, after: int) -> None:
         # A message that ends as an object does is not cut short; one that does not goes on in the next.
         if message.rstrip(_BLANKS)[-1:] in {b"}", b"]"}:
             message += b"\n"
         end = max(0, after - self.base)
         self.out += [(line, end, False) for line, _ in self.lines.feed(message, self.refused)]
-        return after
+
+
+def _binary(head: bytes, *, joined: bool) -> int | None:
+    """The mode of binary messages that begin here, 0 for none; None while they could."""
+    nodes = alephium.begins(head, joined=joined)
+    if nodes:
+        return NODE
+    frames = stratum2.begins(head, joined=joined)
+    if frames:
+        return STRATUM2
+    return None if nodes is None or frames is None else 0
 
 
 def objects(text: bytes) -> list[bytes]:

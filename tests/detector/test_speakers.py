@@ -3,12 +3,13 @@ middle, against the truth.  ``speakers.table`` prints the same as a table."""
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from payload_rows import batch
-from speakers import SPEAKERS, browsers, ethereum, grounds, mining, noise, solo, stratum2, table
+from speakers import SPEAKERS, browsers, ethereum, grounds, mining, nodes, noise, solo, stratum2, table
 from spoken import Talk
 
-from detector import fusion
+from detector import fusion, hashrate
 from detector.dialects.table import load
 from detector.observers.payload import PayloadObserver
 
@@ -126,20 +127,69 @@ def test_a_captcha_with_a_site_key_is_no_browser_miner():
     assert PayloadObserver().step(batch(talk.rows)).evidence == ()
 
 
-def test_a_pool_of_nimiqs_weighs_less_and_has_no_rate():
-    speaker, talk = browsers.Coinhive(), Talk()
-    address = "NQ00 JU0Q PJS4 G0CY TQM5 NA74 NS3X 227D YTQ8"
+def test_a_share_of_nimiqs_is_accepted_by_a_silence_that_its_server_is_heard_in():
+    speaker, talk = browsers.Nimiq(), Talk()
+    for side, message in (*speaker.open(), *speaker.job(0, 1e6, True)[0], ("c", speaker.share(0))):
+        talk.say(side, speaker.dump(message))
+    talk.wait(4)
+    ((_, balance),) = speaker.close()
+    talk.say("s", speaker.dump(balance))
+    talk.wait(2)
+    talk.say("c", speaker.dump(speaker.share(0)))
+    assert PayloadObserver().step(batch(talk.rows)).sessions[0].shares.accepted == 0
+    talk.say("s", speaker.dump(balance))
+    seen = PayloadObserver().step(batch(talk.rows))
+    assert seen.sessions[0].shares.accepted == 1
+    assert "share_accepted" in {e.kind for e in seen.evidence}
+
+
+def test_what_only_shares_registers_and_errs_is_no_miner_of_nimiqs():
+    speaker, talk = browsers.Nimiq(), Talk()
     for side, message in (
         *speaker.upgrade(),
-        ("c", ("c", {"message": "register", "mode": "nano", "address": address, "deviceId": 7})),
-        ("s", ("s", {"message": "settings", "address": address, "extraData": "", "target": 1, "nonce": 1})),
+        ("c", ("c", {"message": "register", "name": "bob", "address": "Elm Street 7", "deviceId": 7})),
+        ("s", ("s", {"message": "registered"})),
         ("c", ("c", {"message": "share", "block": "AAGw8X0="})),
+        ("s", ("s", {"message": "settings", "address": "x", "extraData": "", "target": 1, "nonce": 1})),
         ("s", ("s", {"message": "error", "reason": "invalid share"})),
+        ("s", ("s", {"message": "balance", "balance": 3})),
     ):
         talk.say(side, speaker.dump(message))
-    seen = PayloadObserver().step(batch(talk.rows))
-    assert {e.kind for e in seen.evidence} == {"unverified"}
-    assert (seen.sessions[0].dialect, seen.sessions[0].shares.rejected) == ("nimiq", 1)
+    assert PayloadObserver().step(batch(talk.rows)).evidence == ()
+
+
+def test_lines_that_turn_to_one_member_of_gzip_are_read_from_the_start():
+    found = table.heard(ethereum.EthStratum2Stream())
+    assert (found.dialect, found.counts, found.refused) == ("eth-stratum2", found.true_counts, {})
+    assert found.value == pytest.approx(found.true_rate, rel=0.02)
+    # Who joins later misses what the rest looks back at.
+    assert table.heard(ethereum.EthStratum2Stream(), part=0.4).dialect is None
+
+
+def test_a_service_whose_paths_are_those_of_chias_pools_is_none():
+    speaker, talk = nodes.Farmer(), Talk()
+    for side, message in (
+        speaker.asks("GET /pool_info"),
+        speaker.says({"name": "swimming", "minimum_difficulty": 1}),
+        speaker.asks("POST /farmer", {"payload": {"name": "bob", "cows": 7}, "signature": "0x7e"}),
+        speaker.says({"welcome_message": "hello"}),
+        speaker.asks("POST /partial", {"payload": {"launcher_id": "7", "proof_of_space": {}}, "part": 1}),
+        speaker.says({"new_difficulty": 3}),
+        speaker.says({"error_code": 5, "error_message": "no"}),
+    ):
+        talk.say(side, message)
+    assert {e.kind for e in PayloadObserver().step(batch(talk.rows)).evidence} == set()
+
+
+def test_points_of_chias_are_no_hashes():
+    found = table.heard(nodes.Farmer())
+    (facts,) = table.sessions(nodes.Farmer())
+    (rate,) = hashrate.rates([facts])
+    assert (rate.unit, rate.algorithm, found.coin) == ("point/s", "proof-of-space/chia", "XCH")
+    # 10,000 points a day are about 100 TiB, and disks of 100 TiB take 30 to 100 W.
+    day = msgspec.structs.replace(rate, value=1e4 / 86400, low=0.0, high=0.0)
+    watts = hashrate.power([day])
+    assert 29 < watts.low < watts.typical < watts.high < 101
 
 
 def test_one_message_of_stratum_v2_accepts_many_shares_of_its_channel_alone():

@@ -379,7 +379,7 @@ def fields(kind, seen):
             fields(one, seen)
 
 
-FORM = "89777fbd220219c2"
+FORM = "15dd56621d0016b7"
 
 
 def test_the_form_changes_with_its_version_only():

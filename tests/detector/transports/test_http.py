@@ -1,6 +1,7 @@
 """HTTP: bodies of JSON come out whole, by either side's rules; what is no HTTP is refused."""
 
 import gzip
+import json
 import zlib
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wrapped import JSON, LINE, chunked, post, reply
 
-from detector.transports import http
+from detector.dialects.lines import Assembler
+from detector.transports import excerpts, http, unwrapping
 from detector.transports.http import Http
 from detector.transports.inflating import InflateError
 
@@ -90,6 +92,64 @@ def test_a_body_that_is_too_long_is_told_not_kept():
     way = Http()
     assert bodies([post(b"x" * 70000), post()], way)[0] == ["?", LINE]
     assert not way.body
+
+
+TEMPLATE = {
+    "result": {
+        "version": 536870912, "previousblockhash": "ab" * 32,
+        "transactions": [{"data": "00" * 9000, "txid": "7e" * 32, "fee": 7} for _ in range(9)],
+        "coinbasevalue": 312500000, "target": "00" * 8 + "ff" * 24, "bits": "1702905c", "height": 905000,
+    },
+    "error": None, "id": 3,
+}  # fmt: skip
+BLOB = {"id": 1, "jsonrpc": "2.0", "result": {
+    "blockhashing_blob": "10" * 76, "blocktemplate_blob": "10" * 50000, "difficulty": 512000000000,
+    "height": 7, "prev_hash": "cd" * 32, "status": "OK"}}  # fmt: skip
+
+
+@pytest.mark.parametrize("room", [1400, 65536, 1 << 20])
+@pytest.mark.parametrize("told", [TEMPLATE, BLOB], ids=["bitcoind", "monerod"])
+def test_of_a_template_that_is_too_long_its_members_are_read(told, room):
+    stream = reply(json.dumps(told).encode())
+    (body,), _ = bodies([stream[at : at + room] for at in range(0, len(stream), room)])
+    read = json.loads(body)
+    assert len(body) < 2000
+    assert read["id"] == told["id"]
+    assert told["result"].items() >= {k: v for k, v in read["result"].items() if k[-5:] != "_blob"}.items()
+    assert {"height", "previousblockhash", "target", "bits"} <= set(read["result"]) or "prev_hash" in read[
+        "result"
+    ]
+
+
+def test_of_a_block_that_is_too_long_its_header_is_read():
+    told = {"id": 7, "method": "submitblock", "params": ["20" * 60000]}
+    (body,), _ = bodies([post(json.dumps(told).encode())])
+    assert json.loads(body) == {**told, "params": ["20" * 256]}
+
+
+@pytest.mark.parametrize(
+    "told", [{"result": {"logs": ["x" * 70000]}}, {"method": "log", "params": ["0" * 70000]}]
+)
+def test_of_other_long_bodies_nothing_is(told):
+    assert bodies([post(json.dumps(told).encode())])[0] == ["?"]
+
+
+@pytest.mark.parametrize(("lost", "found"), [(9000, 1), (60000, 1), (170000, 0)])
+def test_what_is_lost_in_the_middle_of_a_template_does_not_hide_it(lost, found):
+    stream = reply(json.dumps(TEMPLATE).encode())
+    way, lines, refused = unwrapping.Wrapping(), Assembler(), {}
+    out = unwrapping.feed(way, unwrapping.Wrapping(), lines, stream[:3000], refused)
+    unwrapping.lost(way, lost)
+    for at in range(3000 + lost, len(stream), 1400):
+        out += unwrapping.feed(way, unwrapping.Wrapping(), lines, stream[at : at + 1400], refused)
+    assert [json.loads(line)["result"]["bits"] for line, *_ in out] == ["1702905c"] * found
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_any_octets_have_an_excerpt_or_none(first, last):
+    for a, b in ((first, last), (json.dumps(TEMPLATE).encode()[:200] + first, last)):
+        got = excerpts.excerpt(a, b)
+        assert got is None or json.loads(got)
 
 
 def test_a_tunnel_begins_behind_connect_and_its_answer():

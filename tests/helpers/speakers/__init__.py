@@ -3,9 +3,10 @@
 A speaker knows the words of one dialect; ``conversing.converse`` lets it mine at a known rate.
 """
 
-from speakers import bitcoin, browsers, cryptonote, ethereum, graphs, mining, odd, solo, stratum2
+from speakers import bitcoin, browsers, cryptonote, ethereum, graphs, mining, nodes, odd, solo, stratum2
 
 SPEAKERS = (
     *bitcoin.SPEAKERS, *cryptonote.SPEAKERS, *ethereum.SPEAKERS, *mining.SPEAKERS, *odd.SPEAKERS,
     *graphs.SPEAKERS, *solo.SPEAKERS, *browsers.SPEAKERS, *stratum2.SPEAKERS,
+    *nodes.SPEAKERS,
 )  # fmt: skip

@@ -1,7 +1,8 @@
-"""Miners in browsers, over WebSocket: Coinhive's kind, webminerpool, stratum-jsonrpc2-ws (reference 3.30, 3.36,
-3.37; RFC 6455 section 5.2)."""
+"""Miners in browsers, over WebSocket: Coinhive's kind, webminerpool, stratum-jsonrpc2-ws, Nimiq (reference 3.30,
+3.31, 3.36, 3.37; RFC 6455 section 5.2)."""
 
 # ruff: noqa: E501, RUF012, RUF100  # real lines are long; nobody changes what a class says
+import base64
 import json
 import struct
 
@@ -168,4 +169,84 @@ class Cyber(Browser):
         return {"id": request["id"], "jsonrpc": "2.0", "error": {"code": -32000, "message": words}}
 
 
-SPEAKERS = (Coinhive, DeepMiner, WebMinerPool, WebMinerPoolId, Cyber)
+class Nimiq(Browser):
+    """A pool of Nimiq's in nano mode: no answer accepts; settings tell the target, blocks the work."""
+
+    name, dialect, algorithm, hashes, in_job = "nimiq", "nimiq", "argon2d/nimiq", 1e6, False
+    account = "NQ07 0000 0000 0000 0000 0000 0000 0000 0000"
+    path = "/"
+
+    def base64(self, octets):
+        return base64.b64encode(self.random.randbytes(octets)).decode()
+
+    def greet(self):
+        said = {"deviceId": 7, "deviceData": {"minerVersion": "spoken 1.0"}, "genesisHash": self.base64(32)}
+        return [(C, {"message": "register", "mode": "nano", "address": self.account, **said}),
+                (S, {"message": "registered"})]  # fmt: skip
+
+    def settings(self, hashes):
+        t = int(ONE / hashes)
+        # Only the leading digits of the target arrive, as JavaScript writes numbers.
+        said = {"extraData": self.base64(40), "target": float(f"{float(t):.17g}"), "nonce": 1030036789885656}
+        return {"message": "settings", "address": self.account, **said}, ONE / t
+
+    def job(self, number, hashes, changed):
+        settings, worth = self.settings(hashes)
+        block = {
+            "message": "new-block",
+            "bodyHash": self.base64(32),
+            "accountsHash": self.base64(32),
+            "previousBlock": self.base64(900),
+        }
+        return [(S, (S, told)) for told in ((settings, block) if changed else (block,))], worth
+
+    def solved(self, number):
+        return {"message": "share", "block": self.base64(300)}
+
+    def dump(self, message):
+        return b"" if message is None else super().dump(message)
+
+    def reply(self, request, fate):
+        if fate == ACCEPTED:
+            return None
+        return S, {
+            "message": "error",
+            "reason": "invalid share: " + ("bad prev" if fate == STALE else "invalid pow"),
+        }
+
+    def close(self):
+        told = {"message": "balance", "balance": 1230, "confirmedBalance": 1220, "payoutRequestActive": False}
+        return [(S, (S, told))]
+
+
+class NimiqSmart(Nimiq):
+    """The client makes its own blocks; older pools tell compact bits alone."""
+
+    name = "nimiq (smart)"
+
+    def greet(self):
+        (side, said), yes = super().greet()
+        return [(side, {**said, "mode": "smart"}), yes]
+
+    def settings(self, hashes):
+        told, _ = super().settings(hashes)
+        t = int(ONE / hashes)
+        exponent = (t.bit_length() + 7) // 8
+        mantissa = t >> 8 * (exponent - 3)
+        told.pop("target")
+        return {**told, "targetCompact": exponent << 24 | mantissa}, ONE / (mantissa << 8 * (exponent - 3))
+
+    def job(self, number, hashes, changed):
+        settings, worth = self.settings(hashes)
+        return [(S, (S, settings))], worth
+
+    def solved(self, number):
+        return {
+            "message": "share",
+            "blockHeader": self.base64(146),
+            "minerAddrProof": self.base64(99),
+            "extraDataProof": self.base64(99),
+        }
+
+
+SPEAKERS = (Coinhive, DeepMiner, WebMinerPool, WebMinerPoolId, Cyber, Nimiq, NimiqSmart)

@@ -68,10 +68,14 @@ def converse(
         for k, pause in enumerate(waits(shares, seed + number)):
             talk.wait(pause * worth / rate)
             _share(speaker, talk, truth, number, ACCEPTED, known, worth)
+            known = len(talk.rows) - 1 if getattr(speaker, "tells_next", False) else known
             if k == 2:
                 _share(speaker, talk, truth, number, REJECTED, known, worth)
             if k == 4 and number % 2 and STALE in speaker.fates:
                 _share(speaker, talk, truth, number - 1, STALE, known, worth)
+    talk.wait(10)
+    for side, message in getattr(speaker, "close", list)():
+        talk.say(side, speaker.dump(message))
     return truth
 
 

@@ -1,6 +1,9 @@
 """The Ethereum families (reference 3.4 to 3.7) and Zano over EthProxy."""
 
 # ruff: noqa: E501, RUF012, RUF100  # real lines are long; nobody changes what a class says
+import gzip
+import zlib
+
 from speakers.speaking import ACCEPTED, ONE, STALE, C, S, Speaker, be
 
 ETH = "0x17fa2dd80f7a7e06d7c1c400911d31690a8ff606"
@@ -214,4 +217,44 @@ class EthStratum2(Speaker):
         }
 
 
-SPEAKERS = (EthProxy, EthStratum0, EthNiceHash, EthStratum2, ZanoProxy)
+class EthStratum2Gzip(EthStratum2):
+    """Behind the answer to hello each line is gzip of its own."""
+
+    name = "eth-stratum2 (gzip)"
+
+    def __init__(self):
+        super().__init__()
+        self.said = 0
+
+    def open(self):
+        said = super().open()
+        said[1][1]["result"]["encoding"] = "gzip"
+        return said
+
+    def dump(self, message):
+        self.said += 1
+        line = super().dump(message)
+        return line if self.said <= 2 else self.packed(message, line)
+
+    def packed(self, message, line):
+        return gzip.compress(line, mtime=0)
+
+
+class EthStratum2Stream(EthStratum2Gzip):
+    """Each direction is one member that goes on, flushed behind each line."""
+
+    name = "eth-stratum2 (gzip, one member)"
+
+    def __init__(self):
+        super().__init__()
+        self.ways = {}
+
+    def packed(self, message, line):
+        way = "id" in message and "method" in message
+        if way not in self.ways:
+            self.ways[way] = zlib.compressobj(9, zlib.DEFLATED, 31)
+        made = self.ways[way].compress(line)
+        return made + self.ways[way].flush(zlib.Z_SYNC_FLUSH)
+
+
+SPEAKERS = (EthProxy, EthStratum0, EthNiceHash, EthStratum2, EthStratum2Gzip, ZanoProxy)

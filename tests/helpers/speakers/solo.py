@@ -42,6 +42,9 @@ class BlockTemplate(OverHttp):
         super().__init__()
         self.parents, self.targets = [], []
 
+    def transactions(self):
+        return []
+
     def asks(self, number):
         told = {"capabilities": ["coinbasetxn", "coinbasevalue", "longpoll", "workid"], "rules": ["segwit"]}
         if number:
@@ -54,7 +57,7 @@ class BlockTemplate(OverHttp):
         self.targets.append(t)
         result = {
             "capabilities": ["proposal"], "version": 0x20000000, "rules": ["csv"], "previousblockhash": self.parents[-1],
-            "transactions": [], "coinbaseaux": {}, "coinbasevalue": 5000000000, "longpollid": self.parents[-1] + "7",
+            "transactions": self.transactions(), "coinbaseaux": {}, "coinbasevalue": 5000000000, "longpollid": self.parents[-1] + "7",
             "target": be(t), "mintime": 1, "mutable": ["time"], "noncerange": "00000000ffffffff", "curtime": 1700000000,
             "bits": "207fffff", "height": 7 + number,
         }  # fmt: skip
@@ -81,12 +84,33 @@ class BlockTemplate(OverHttp):
         return {"result": said, "error": None}
 
 
+class FullTemplate(BlockTemplate):
+    """As on the main network: a template is longer than anything that is kept."""
+
+    name = "getblocktemplate (full blocks)"
+
+    def transactions(self):
+        return [
+            {
+                "data": self.hex(5000),
+                "txid": self.hex(64),
+                "hash": self.hex(64),
+                "depends": [],
+                "fee": 7,
+                "sigops": 4,
+                "weight": 900,
+            }
+            for _ in range(30)
+        ]
+
+
 class MoneroDaemon(OverHttp):
     """XMRig at monerod: a template for a wallet; the address tells the coin."""
 
     name, dialect, algorithm, hashes = "cryptonote-daemon", "cryptonote-daemon", "rx/0", 512000.0
     agent, path = "XMRig/6.22.2 (Linux x86_64) libuv/1.49.2 gcc/13.2.0", "/json_rpc"
     fates = (ACCEPTED, "rejected")
+    transactions = 0
 
     def __init__(self):
         super().__init__()
@@ -101,7 +125,7 @@ class MoneroDaemon(OverHttp):
         request = {"id": ids, "jsonrpc": "2.0", "method": "getblocktemplate",
                    "params": {"wallet_address": XMR, "extra_nonce": self.hex(16)}}  # fmt: skip
         result = {
-            "blocktemplate_blob": self.blob(number), "blockhashing_blob": self.blob(number), "difficulty": told,
+            "blocktemplate_blob": self.blob(number) + self.hex(self.transactions), "blockhashing_blob": self.blob(number), "difficulty": told,
             "height": 3412345 + number, "prev_hash": self.parents[number], "seed_hash": self.hex(64), "status": "OK",
         }  # fmt: skip
         return [(C, (C, request)), (S, (S, {"id": ids, "jsonrpc": "2.0", "result": result}))], float(told)
@@ -142,4 +166,10 @@ class MoneroPlain(MoneroDaemon):
         return side, {**told, "method": "submit_block"}
 
 
-SPEAKERS = (BlockTemplate, MoneroDaemon, MoneroPlain)
+class MoneroFull(MoneroDaemon):
+    """Full blocks: one text of the template is longer than anything that is kept."""
+
+    name, transactions = "cryptonote-daemon (full blocks)", 120000
+
+
+SPEAKERS = (BlockTemplate, FullTemplate, MoneroDaemon, MoneroPlain, MoneroFull)

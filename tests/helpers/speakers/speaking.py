@@ -23,6 +23,7 @@ class Speaker:
     hashes = 4e9
     in_job = False
     in_reply = False
+    tells_next = False  # an accepted share's reply tells what the next is worth
     blanks = False
     fates = (ACCEPTED, REJECTED, STALE)
     silent = False  # a late share is refused without a reason: who does not know the dialect yet cannot tell
@@ -68,6 +69,10 @@ class Speaker:
     def share(self, number: int) -> Any:
         """A share of job ``number``."""
         raise NotImplementedError
+
+    def close(self) -> Said:
+        """What is said a while after the last share."""
+        return []
 
     def bad(self, number: int) -> Any:
         """A share that does not count."""
