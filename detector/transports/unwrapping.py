@@ -100,7 +100,8 @@ class _Feeding:
                 after = self._step(data, at)
             except ValueError:
                 self._give_up(mode)
-                after = at
+                # What is no frame here is none when it is looked for again.
+                after = at + (mode == FRAMES)
             if after == at and side.mode == mode:
                 side.held = data[at:][:MAX_HELD]
                 break

@@ -157,11 +157,17 @@ class Frames(msgspec.Struct, array_like=True, gc=False):
         one, and the message, None where it cannot be read.
 
         It stops before the end of ``data`` without a message only where a header is cut.  Raises ValueError
-        on what is no frame.
+        on what is no frame; what was read before it is not read again.
         """
+        begun = at
         while True:
             if not self.left:
-                head = header(data, at)
+                try:
+                    head = header(data, at)
+                except ValueError:
+                    if at == begun:
+                        raise
+                    return at, False, None
                 if head is None:
                     return at, False, None
                 self._begin(head)
