@@ -6,6 +6,10 @@ put together as well, and read once more when it is whole.  All within bounds: s
 sets of WAYS by the two addresses, so that a flood between two hosts pushes out nobody else's; so many octets
 and fragments a packet, and for so long.  The fragments of a packet come close together, so of a full set the
 oldest packet goes.
+
+Where fragments contradict each other end points differ.  Of IPv6 the packet is refused (RFC 5722, RFC 8200
+section 4.5).  Of IPv4 what came first stays, and a fragment that cannot be of the same packet is left out: so
+does whoever does not refuse such a packet altogether, and nobody can keep us from reading what he reads.
 """
 
 from typing import Final, NamedTuple
@@ -22,6 +26,8 @@ WAYS: Final = 8
 MAX_OCTETS: Final = 16384
 MAX_PIECES: Final = 512
 MAX_AGE_NS: Final = 30_000_000_000
+# Sooner nobody comes to the same 16-bit identification again: another first fragment is then forged.
+_REUSE_NS: Final = 1_000_000_000
 _HEAD: Final = 40
 MAX_WHOLE: Final = _HEAD + MAX_OCTETS
 # Packets that became whole wait here until the pass returns; one frame may complete two, one in the other.
@@ -188,7 +194,8 @@ def _put(data, f, e, n, offset, size, more, p):
     ends_elsewhere = e.total >= 0 and (after > e.total or (not more and after != e.total))
     if ends_elsewhere or (not more and e.furthest > after):
         p.counts[BAD] += 1
-        e.phase = np.uint8(_DONE)
+        if e.six:
+            e.phase = np.uint8(_DONE)
         return False
     fresh = np.int64(0)
     units = (size + 7) >> 3
@@ -198,7 +205,7 @@ def _put(data, f, e, n, offset, size, more, p):
         if not p.have[n, unit >> 6] & bit:
             fresh += 1
     if fresh < units:
-        if fresh == 0 and (not e.six or _same(data, f.piece_at, p.body, n, _HEAD + offset, size)):
+        if fresh == 0 and _same(data, f.piece_at, p.body, n, _HEAD + offset, size):
             p.counts[REPEATED] += 1
         else:
             p.counts[OVERLAP] += 1
@@ -256,13 +263,16 @@ def take(data, f, t, p, seed):
     e = p.packets[n]
     if f.fragment == FIRST:
         begins = be64(data, f.piece_at) if f.piece_end - f.piece_at >= 8 else np.uint64(0)
-        if e.phase == _DONE or (e.known and not six and e.begins != begins):
+        other = e.known and not six and e.begins != begins
+        if e.phase == _DONE or (other and abs(t - e.t) >= _REUSE_NS):
             if e.phase == _OPEN:
                 p.counts[REUSED] += 1
                 e.wanted = np.uint8(0)
             _close(e, REUSED, p)
             _begin(e, n, t, p)
-        e.begins = begins
+            other = False
+        if not other:
+            e.begins = begins
     if e.phase == _OPEN:
         if e.pieces == 0 and e.held == 0 and not e.known:
             e.wanted = np.uint8(_is_wanted(data, f, following, offset))

@@ -139,7 +139,26 @@ def test_of_overlapping_fragments_of_ipv4_the_first_wins(make):
     frames = [*frames[:4], frames[5], others[1], *frames[6:]]
     got = run(make, frames)
     assert said(got) == LINE
-    assert outcomes(got)["repeated"] == 1
+    assert outcomes(got)["overlap"] == 1
+
+
+def test_fragments_of_ipv4_that_contradict_do_not_keep_the_others_from_being_read(make):
+    frames, segment = session(make, LINE, size=40)
+    other = bytearray(segment)
+    other[20:] = bytes(len(other) - 20)
+    forged = pieces_of(bytes(other) + bytes(40), 40)
+    parts = frames[3:]
+    mixed = [
+        parts[-1],
+        forged[-1],
+        parts[0],
+        forged[0],
+        *(f for p in zip(parts[1:-1], forged[1:], strict=False) for f in p),
+    ]
+    got = run(make, [*frames[:3], *mixed])
+    assert said(got) == LINE
+    assert outcomes(got)["whole"] == 1
+    assert outcomes(got)["bad"] == outcomes(got)["overlap"] == 1
 
 
 def test_overlapping_fragments_of_ipv6_are_refused(make):
@@ -187,7 +206,7 @@ def test_fragments_that_cannot_be_are_counted_and_make_nothing(make, frames):
 def test_an_identification_that_comes_again_is_another_packet(make):
     lost, _ = session(make, LINE, size=40)
     segment = make.tcp(CLIENT, SERVER, 101 + len(LINE), 501, make.ACK, LINE.replace(b"and so", b"or not"))
-    got = run(make, [*lost[:-1], *pieces_of(segment, 40)])
+    got = run(make, [*lost[:-1], *pieces_of(segment, 40)], step=600 * MS)
     assert LINE.replace(b"and so", b"or not") in said(got)
     assert outcomes(got)["reused"] == 1
     assert outcomes(got)["whole"] == 1
