@@ -6,7 +6,8 @@
 Each speaker of ``tests/helpers/speakers`` mines on a connection of its own; then all at once in equal parts,
 message by message in turn.  A message is a line, a body, a frame, request or reply; the rows come as batches
 of 4,096 that were made beforehand.  Every pass begins with an empty observer; the best pass counts, by the
-process's own CPU time.  The exit status is 1 when a pass does not read every message, or misses a share.
+process's own CPU time.  The exit status is 1 when a pass misses a share or refuses a line; what of binary
+protocols has no row is passed over, which tells nothing.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def once(given: list[Any], messages: int, accepted: int) -> float:
         for facts in observer.step(rows).sessions:
             shares[facts.connection] = facts.shares.accepted
     took = time.process_time() - began
-    if (observer.stats.lines, sum(shares.values())) != (messages, accepted) or observer.stats.refused:
+    if sum(shares.values()) != accepted or observer.stats.refused:
         sys.exit(f"{observer.stats.lines} of {messages} messages, {shares} of {accepted} shares")
     return took
 
