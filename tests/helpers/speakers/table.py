@@ -119,7 +119,7 @@ Printed by `PYTHONPATH=.:tests/helpers:tests/detector/speech .venv/bin/python -m
 
 Every dialect of `detector/tables/dialects.toml` has `hits` and `misses` in its own rows
 (`dialects/test_table.py`); `sv2`, Stratum V2 inside of Noise, is known by sizes alone
-(`observers/test_noise.py`); `nimiq` has no speaker.
+(`observers/test_noise.py`).
 A session is one of a speaker in `tests/helpers/speakers`, written from the specification, that mines at a
 known rate; `test_speakers.py` holds what stands here. A rate of `1.000 of true` is the measured one over that
 of the speaker; *joined in the middle* is from 40 % of its messages on. Published examples are not kept here:
