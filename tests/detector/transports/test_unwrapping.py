@@ -280,3 +280,13 @@ def test_a_form_in_plain_text_is_no_miners_whatever_its_length():
     for n in range(5):
         talk.say("s", wrapped.reply(b'{"id":%d,"result":true}' % n))
     assert PayloadObserver().step(batch(talk.rows)).evidence == ()
+
+
+def test_what_looks_like_frames_and_is_none_is_not_looked_for_there_without_end():
+    talk = Talk()
+    talk.c(b'{"ts": 1}', end=b"")
+    talk.seq["s"] += 7
+    talk.say("s", b'\x01\x00\x00({"ts": 620586499, orker9326", "result": tr', flags=1)
+    observer = PayloadObserver()
+    assert observer.step(batch(talk.rows)).evidence == ()
+    assert observer.stats.refused["frame"] >= 1
