@@ -24,6 +24,7 @@ def counts_of(engine: Engine) -> Counter[CountKey]:
         "arrivals": engine.arrivals.counts,
         "meter": engine.meter.counts,
         "payload": engine.payload.stats,
+        "admission": engine.payload.admission.stats,
         "names": engine.names.stats,
         "sightings": engine.sightings.stats,
         "contacts": engine.endpoints.stats,

@@ -106,12 +106,13 @@ class State(msgspec.Struct, array_like=True, gc=False):
 
 class Book:
     """One subscriber's tracks; of each pair of ends the next opening number and when the last was given;
-    and the number of its rows."""
+    the number of its rows; and the purses that ``admission`` keeps for it."""
 
-    __slots__ = ("opened", "rows", "tracks")
+    __slots__ = ("opened", "purses", "rows", "tracks")
 
     def __init__(self) -> None:
         self.rows = 0
+        self.purses: Any = None
         self.tracks: dict[Ends, Track] = {}
         self.opened: dict[Ends, tuple[int, int]] = {}
 

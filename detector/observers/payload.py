@@ -11,6 +11,7 @@ import msgspec
 from collectors import wire
 from collectors.streams import END, START
 from detector import vetoes
+from detector.admission import Admission, Budget
 from detector.clock import MINUTE_NS, SECOND_NS
 from detector.dialects.lines import LineError
 from detector.evidence import Evidence, Seen, SessionFacts, Veto
@@ -57,6 +58,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     remembered_s: Bound = 24 * 3600  # and for how long
     max_subscribers: Bound = 65536  # with connections; the one that was silent longest goes
     verified_shares: Annotated[int, msgspec.Meta(ge=0, le=10**6)] = 32  # per connection, checked by hashing
+    budget: Budget = Budget()
 
 
 class Stats(msgspec.Struct):
@@ -87,10 +89,9 @@ class PayloadObserver:
         self._engine = Engine(self.config.verified_shares)
         self._repeats = Repeats(self._engine)
         self.stats = Stats(dropped=self._engine.dropped)
+        self.admission = Admission(self.config.budget)
         self._books: dict[bytes, Book] = {}
         self._changes = 0  # tracks that were put in another's place or taken away: routes do not hold then
-
-    # -- the verb ----------------------------------------------------------------------------------
 
     def step(self, rows: wire.Batch) -> Seen:
         """Take one batch of PAYLOADS."""
@@ -122,8 +123,8 @@ class PayloadObserver:
                             self._see(step, sight)
                         continue
             chunk = Chunk(t_ns, offset, seq, ack, flags, told[start:end])
-            self._read(route, chunk, steps)
-            if plan is None and plans is not UNUSUAL:
+            heard = self._read(route, chunk, steps)
+            if heard and plan is None and plans is not UNUSUAL:
                 places = [value - start for value in slots[first:last]]
                 repeats.learn(step, plans, forms[begins:ends], chunk.data, places)
         return self._told(steps)
@@ -138,20 +139,26 @@ class PayloadObserver:
         elif t_ns < track.first_ns:
             track.first_ns = t_ns
 
-    def _read(self, route: Route, chunk: Chunk, steps: dict[int, Step]) -> None:
-        """Take a row as it comes."""
+    def _read(self, route: Route, chunk: Chunk, steps: dict[int, Step]) -> bool:
+        """Take a row as it comes; whether it was not turned away."""
         step: Step | None = route.step
         if step is None or route.change != self._changes or is_new(step.track, route.way, chunk):
             step = self._open(route, chunk, steps)
-        step.plans = None if step.missed < MAX_MISSED else UNUSUAL
-        self._touch(step, chunk.t_ns)
-        self._chunk(step, route.way, chunk)
+        if step is not None:
+            step.plans = None if step.missed < MAX_MISSED else UNUSUAL
+            self._touch(step, chunk.t_ns)
+            self._chunk(step, route.way, chunk)
+        return step is not None
 
-    def _open(self, route: Route, chunk: Chunk, steps: dict[int, Step]) -> Step:
-        """The step of the row's connection, begun where it is new."""
-        book, ends = self._book(route.subscriber), route.ends
-        track = book.tracks.get(ends)
-        if track is None or is_new(track, route.way, chunk):
+    def _open(self, route: Route, chunk: Chunk, steps: dict[int, Step]) -> Step | None:
+        """The step of the row's connection, begun where it is new; None where it is turned away."""
+        known, ends = self._books.get(route.subscriber), route.ends
+        track = None if known is None else known.tracks.get(ends)
+        new = track is None or is_new(track, route.way, chunk)
+        if new and not self.admission.admits(known, chunk):
+            return None
+        book = self._book(route.subscriber)
+        if track is None or new:
             self._changes += track is not None
             track = book.tracks[ends] = self._begin(book, ends, chunk)
         return self._noted(route, track, book, steps)
@@ -302,7 +309,7 @@ class PayloadObserver:
                 return
         seen = step.now.fresh.get((kind, rule, t_ns // MINUTE_NS))
         if seen is None or kind == "share_verified":
-            self._add(step, kind, rule, t_ns, t_ns, _count(sight), details)
+            self._add(step, kind, rule, t_ns, t_ns, telling.count(sight), details)
         else:
             seen.again(t_ns)
 
@@ -333,10 +340,10 @@ class PayloadObserver:
         for held in track.waiting:
             if held.kind == kind and held.rule == rule and held.last_ns // MINUTE_NS == t_ns // MINUTE_NS:
                 held.first_ns, held.last_ns = min(held.first_ns, t_ns), max(held.last_ns, t_ns)
-                held.count += _count(sight)
+                held.count += telling.count(sight)
                 return
         if len(track.waiting) < 32:
-            track.waiting.append(Waiting(kind, rule, details, t_ns, t_ns, _count(sight)))
+            track.waiting.append(Waiting(kind, rule, details, t_ns, t_ns, telling.count(sight)))
 
     def _confirmed(self, step: Step) -> None:
         if step.track.vetoed is None:
@@ -391,9 +398,3 @@ class PayloadObserver:
         """Take a subscriber's state, as much of it as the bounds let in, in place of what is known of it."""
         self._books.pop(subscriber, None)
         self._book(subscriber).restore(state, self.config.max_connections, self.config.max_remembered)
-
-
-def _count(sight: Sight) -> int:
-    """How often it was: a sight of verified shares tells."""
-    kind, _, _, details = sight
-    return int(details[3]) if kind == "share_verified" else 1

@@ -7,6 +7,7 @@ import msgspec
 from detector import algorithms
 from detector.evidence import Connection, Evidence, SessionFacts, Veto
 from detector.ledger import hashes, others, since_ns
+from detector.sessions import Sight
 from detector.tracks import Book, Ends, Track
 
 
@@ -90,3 +91,9 @@ def _proxied(client: bool | None, server: bool | None) -> bool | None:
     if client is False or server is False:
         return True
     return None if client is None else False
+
+
+def count(sight: Sight) -> int:
+    """How often it was: a sight of verified shares tells."""
+    kind, _, _, details = sight
+    return int(details[3]) if kind == "share_verified" else 1
