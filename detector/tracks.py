@@ -156,8 +156,8 @@ def is_new(track: Track, way: int, chunk: Chunk) -> bool:
     """Whether the chunk is of another connection than the track's, on the same ends: it begins anew, or
     jumps far."""
     side = track.sides[way]
-    if chunk.seq == side.reached and not side.ended:
-        return False
+    if chunk.seq == side.reached:
+        return False  # even behind an end: then that was forged
     if not chunk.data:
         return False  # the numbers of a lone acknowledgement or RST need not fit the stream
     if chunk.flags & START and side.base is not None:
@@ -226,7 +226,8 @@ def is_sure(track: Track) -> bool:
 def place(track: Track, way: int, chunk: Chunk, protocol: int, refused: dict[str, int]) -> bytes:
     """Take the chunk's numbers; gives the bytes of it that are new, "" for none."""
     side, data = track.sides[way], chunk.data
-    if track.both_acked and chunk.seq == side.reached and chunk.flags in PLAIN and protocol == TCP:
+    in_order = track.both_acked and chunk.seq == side.reached and not side.ended
+    if in_order and chunk.flags in PLAIN and protocol == TCP:
         side.reached = (chunk.seq + len(data)) & WRAP
         return data
     if chunk.flags & GAP:
@@ -267,6 +268,7 @@ def _in_sequence(track: Track, side: Direction, chunk: Chunk, refused: dict[str,
             _lost(track, side, chunk, refused)
     if data:
         side.reached = (chunk.seq + len(chunk.data)) & WRAP
+        side.ended = False
     return data
 
 

@@ -53,9 +53,12 @@ SCANNED: Final = 9  # payload octets that were searched for tokens
 SKIPPED: Final = 10  # segments not searched to their end: too many near misses on their connection
 STEPS: Final = 11  # places in payload that were looked at one by one
 PUT_OFF: Final = 12  # segments of connections that carriers make tentative, while there is no room for more
+NOT_TAKEN: Final = 13  # segments whose payload no end point takes; a place for each of UNTAKEN
 REFUSED: Final = 16
 COUNTERS: Final = 32
 
+# Why: without ACK; of a RST; of a SYN inside a connection.
+UNTAKEN: Final = ("no_ack", "reset", "syn")
 # Rows that one frame ages at most: nobody waits for a sweep.
 _STEPS: Final = 512
 _LOOKED_AT: Final = 16
@@ -208,7 +211,7 @@ def due_of(r, limits):
     due = r.t_last + (limits.idle if counted or r.protocol != TCP else limits.linger)
     if counted:
         due = min(due, r.t_first + limits.active)
-    if r.phase == ENDED:
+    if r.phase == ENDED and (counted or r.candidate != PICKED):
         due = min(due, r.t_last + limits.ended_linger)
     return due
 
@@ -224,8 +227,10 @@ def _age(table, n, limits, out):
     quiet = clock - r.t_last
     if r.phase == ENDED and quiet >= limits.ended_linger:
         export(r, END, clock, out)
-        release(r, out.lasting)
-        forget_row(entries, rows, freed, state, seed, n)
+        # Whoever forged the end of a candidate shall not have what follows read as somebody else's.
+        if r.candidate != PICKED or quiet >= limits.linger:
+            release(r, out.lasting)
+            forget_row(entries, rows, freed, state, seed, n)
     elif quiet >= limits.idle:
         export(r, IDLE, clock, out)
         if r.protocol != TCP or quiet >= limits.linger:
@@ -291,12 +296,12 @@ def tick(t, table, limits, out):
 @kernel
 def _worth(r, clock):
     """What a row is worth keeping: candidates most, then those that lasted; then who spoke last."""
-    if r.phase == ENDED:
+    if r.phase == ENDED and r.candidate != PICKED:
         return np.int64(0)
     quiet = min(max(np.int64(0), (clock - r.t_last) >> 20), np.int64(1) << 30)
     rank = np.int64(1)
     if r.candidate == PICKED:
-        rank = np.int64(4)
+        rank = np.int64(4 if r.phase != ENDED else 1)
     elif r.life_packets > 1:
         rank = np.int64(2) if clock - r.t_open < 10 * SECOND else np.int64(3)
     return (rank << 32) - quiet

@@ -27,6 +27,7 @@ from collectors.packet import (
     namesets,
     payloads,
     records,
+    segments,
     tokens,
     vias,
 )
@@ -109,7 +110,7 @@ class Metrics:
         )
         self.steps = _counter(registry, "search_steps", "Places in payload that were looked at one by one.")
         self.reassembly_drops = _counter(
-            registry, "reassembly_drops", "Octets, holes or connections dropped.", ("reason",)
+            registry, "reassembly_drops", "Octets, holes, ends or connections dropped.", ("reason",)
         )
         self.reassembly_connections = Gauge(
             "poolwatch_collector_packet_reassembly_connections",
@@ -124,7 +125,7 @@ class Metrics:
         self.not_home = _counter(registry, "not_home", "Rows dropped: no home end.", ("stream",))
         for reason in Reason:  # a series exists, at zero, before its first event
             self.refused.labels(reason)
-        for why in payloads.DROPS:
+        for why in segments.DROPS:
             self.reassembly_drops.labels(why)
         for stream in _STREAMS:
             self.rows.labels(stream)

@@ -36,19 +36,20 @@ from collectors.packet.ageing import (
     sweep,
 )
 from collectors.packet.anchors import prefetch
+from collectors.packet.following import answered, control, mark, refuse_payload, sequence
 from collectors.packet.fragments import ARENA_FULL, HELD, METER, REFUSE, inherit, take, whole
-from collectors.packet.frames import ACK, FIN, FRAGMENT, RST, SYN, decode
+from collectors.packet.frames import ACK, FRAGMENT, RST, SYN, decode
 from collectors.packet.lasting import AFTER_NS, note, release
 from collectors.packet.naming import may_name, name
 from collectors.packet.picking import pick
 from collectors.packet.table import (
+    AGAIN,
     CLOCK,
     CONN,
     ENDED,
     FREE,
     FREED,
     HAND,
-    HAS_FIN,
     HAS_PAYLOAD,
     HAS_SEQ,
     HAS_START,
@@ -90,7 +91,9 @@ def _open(r, t, d, via, state, out):
     r.attempts = np.uint16(0)
     r.passed_on = np.uint32(0)
     r.life_packets = np.uint32(0)
+    r.marks = np.uint16(0)
     for k in range(2):
+        r.ttl[k] = np.uint8(0)
         r.octets[k] = np.uint64(0)
         r.packets[k] = np.uint32(0)
         r.payload_octets[k] = np.uint64(0)
@@ -107,15 +110,30 @@ def _open(r, t, d, via, state, out):
 
 @kernel
 def _renew(r, f, t, d, limits, state, seed, vias, out):
-    """A row met after a silence, by another clock, on its active timeout, or by a SYN."""
+    """A row met after a silence, by another clock, on its active timeout, or by a SYN.
+
+    A SYN that repeats is the same connection's.  One with another number opens a connection anew where nobody
+    answered the first for a while; else anybody may have forged it (RFC 9293 section 3.10.7.4, RFC 5961
+    section 4: the peer keeps the connection and asks), so that takes an answer.
+    """
     quiet = t - r.t_last
     opens = f.tcp == 1 and (f.tcp_flags & (SYN | ACK | RST)) == SYN
-    # A SYN that repeats is the same connection's; one with another number, after a silence, is not.
     other = opens and ((r.seen[d] & HAS_START) == 0 or r.start[d] != np.uint32(f.seq + np.uint32(1)))
-    if (opens and r.phase == ENDED) or (other and quiet >= limits.ended_linger):
+    spoken = (r.seen[0] | r.seen[1]) & HAS_PAYLOAD != 0 or r.seen[0] & r.seen[1] & HAS_SEQ != 0
+    if opens and other:
+        r.marks = np.uint16((r.marks & ~np.uint16(AGAIN)) | mark(f.seq + np.uint32(1)))
+    anew = opens and not spoken and (r.phase == ENDED or (other and quiet >= limits.ended_linger))
+    if anew or answered(r, f, d):
+        answers = not anew and not f.tcp_flags & SYN
         export(r, END if r.phase == ENDED else FORCED, state[CLOCK], out)
         _open(r, t, d, via_of(f, vias, seed), state, out)
-    elif quiet >= limits.idle and (r.protocol != TCP or quiet >= limits.linger or opens):
+        if not anew:
+            opener = d if answers else 1 - d
+            r.start[opener] = f.seq if answers else f.ack
+            r.expect[opener] = r.start[opener]
+            r.seen[opener] = np.uint8(HAS_START | HAS_SEQ)
+            r.initiator = np.uint8(opener + 1)
+    elif quiet >= limits.idle and (r.protocol != TCP or quiet >= limits.linger or (opens and not spoken)):
         export(r, IDLE, state[CLOCK], out)
         _open(r, t, d, via_of(f, vias, seed), state, out)
     elif quiet >= limits.idle:
@@ -167,13 +185,13 @@ def _row_of(f, t, d, table, limits, vias, out):
     r = rows[n]
     quiet = t - r.t_last
     opens = f.tcp == 1 and (f.tcp_flags & (SYN | ACK | RST)) == SYN
-    if opens or quiet >= limits.idle or quiet < -BACK or t - r.t_first >= limits.active:
+    if opens or quiet >= limits.idle or quiet < -BACK or t - r.t_first >= limits.active or r.marks & AGAIN:
         _renew(r, f, t, d, limits, state, seed, vias, out)
     return n
 
 
 @within
-def _count(r, d, t, f):
+def _count(r, d, t, f, source):
     """Count a frame into its row; payload only where it is new (RFC 9293 section 3.4).  Returns (whether the
     row falls due sooner than ``ageing`` knows, new payload octets)."""
     phase = r.phase
@@ -192,7 +210,8 @@ def _count(r, d, t, f):
     if f.protocol == TCP:
         fresh = np.int64(0)
         if f.tcp == 1:
-            fresh = _sequence(r, d, f)
+            turns = f.tcp_flags & (SYN | RST)
+            fresh = control(r, d, f, source) if turns else sequence(r, d, f, f.seq)
     if fresh > 0:
         r.payload_packets[d] += np.uint32(1)
         r.payload_octets[d] += np.uint64(fresh)
@@ -200,36 +219,6 @@ def _count(r, d, t, f):
             r.sizes[d, r.sized[d]] = np.uint16(min(f.payload_wire, np.int64(0xFFFF)))
             r.sized[d] += np.uint8(1)
     return sooner or r.phase != phase, fresh
-
-
-@within
-def _sequence(r, d, f):
-    """Follow TCP's sequence numbers and its opening and closing.  Returns the new payload octets."""
-    flags = f.tcp_flags
-    first = f.seq
-    if flags & SYN:
-        first = np.uint32(f.seq + np.uint32(1))
-        if (r.seen[d] & HAS_START) == 0:
-            r.start[d] = first
-            r.seen[d] |= np.uint8(HAS_START)
-        if r.initiator == 0 and not flags & RST:
-            opener = (1 - d) if flags & ACK else d
-            r.initiator = np.uint8(opener + 1)
-    after = np.uint32(first + np.uint32(f.payload_wire))
-    fresh = f.payload_wire
-    if r.seen[d] & HAS_SEQ:
-        ahead = np.int64(np.int32(np.uint32(after - r.expect[d])))
-        fresh = min(max(ahead, np.int64(0)), f.payload_wire)
-    if (r.seen[d] & HAS_SEQ) == 0 or fresh > 0 or np.int32(np.uint32(after - r.expect[d])) > 0:
-        r.expect[d] = after
-        r.seen[d] |= np.uint8(HAS_SEQ)
-    if flags & FIN:
-        r.seen[d] |= np.uint8(HAS_FIN)
-    if flags & RST or (r.seen[0] & r.seen[1] & HAS_FIN):
-        r.phase = np.uint8(ENDED)
-    elif fresh > 0 and r.phase == ENDED:
-        r.phase = np.uint8(LIVE)  # whoever forged the RST did not end it
-    return fresh
 
 
 @kernel
@@ -331,7 +320,9 @@ def meter(block, at, stop, table, limits, tokens, wanted, out):
                     d = np.int64(f.swapped)
                     n = _row_of(f, t, d, table, limits, out.vias, leaving)
                     r = rows[n]
-                    sooner, fresh = _count(r, d, t, f)
+                    if f.payload_wire > 0 and f.tcp == 1 and (f.tcp_flags & (SYN | RST | ACK)) != ACK:
+                        refuse_payload(r, d, f, counters)
+                    sooner, fresh = _count(r, d, t, f, source)
                     if sooner:
                         due[n] = due_of(r, limits)
                     if fresh > 0 and t - r.t_open >= AFTER_NS:

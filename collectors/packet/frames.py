@@ -46,6 +46,8 @@ FRAME: Final = np.dtype(
         ("tcp", "u1"),          # 1: flags, seq and ack were captured
         ("fragment", "u1"),     # NO_FRAGMENT, FIRST or LATER
         ("tunnel", "u1"),       # 0, or the kind of the outermost one (tunnels.NAMES), and its ends
+        ("ttl", "u1"),          # or hop limit; 0 of a packet put together
+        ("head", "u1"),         # octets of the TCP header
         ("packets", "u4"),      # that it counts as
         ("end", "i8"),          # where what was captured of the IP packet ends,
         ("wire_end", "i8"),     # and where it ended on the wire
@@ -119,6 +121,7 @@ def _transport(data, at, end, wire, snapped, f):
     if head < 20 or at + head > wire:
         return np.int64(0) if head >= 20 and f.fragment else np.int64(_TRANSPORT)
     f.tcp = np.uint8(1)
+    f.head = np.uint8(head)
     f.seq = np.uint32(be32(data, at + 4))
     f.ack = np.uint32(be32(data, at + 8))
     f.tcp_flags = np.uint16(be16(data, at + 12) & 0x01FF)
@@ -158,6 +161,7 @@ def _ipv4(data, at, end, wire_end, f):
     f.src_low = _MAPPED | np.uint64(be32(data, at + 12))
     f.dst_low = _MAPPED | np.uint64(be32(data, at + 16))
     f.protocol = data[at + 9]
+    f.ttl = data[at + 8]
     f.octets = total
     f.wire_end = at + total
     f.end = min(end, f.wire_end)
@@ -194,6 +198,7 @@ def _ipv6(data, at, end, wire_end, f):
     f.src_low = be64(data, at + 16)
     f.dst_high = be64(data, at + 24)
     f.dst_low = be64(data, at + 32)
+    f.ttl = data[at + 7]
     f.octets = 40 + length
     f.end = last
     f.wire_end = wire

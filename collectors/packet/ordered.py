@@ -12,6 +12,7 @@ import numpy as np
 
 from collectors.jit import bare as kernel
 from collectors.packet.anchors import copy_octets, prefetch
+from collectors.packet.doubts import doubted, doubted_first, learn
 from collectors.packet.frames import ACK, FIN, RST
 from collectors.packet.pages import CHUNKS_A_SEGMENT
 from collectors.packet.segments import WINDOW
@@ -30,6 +31,8 @@ CONNECTION: Final = np.dtype(
         ("known", "u1", (2,)),      # the stream was seen from its start
         ("begun", "u1", (2,)), ("gap", "u1", (2,)), ("ended", "u1", (2,)),
         ("acked", "u1", (2,)),      # this direction acknowledged published bytes of the other
+        # What is usual here, or turned out to be: see ``doubts``.
+        ("ttl", "u1", (2,)), ("loose", "u1", (2,)), ("stamp", "u4", (2,)),
         ("picked", "u1"),
         ("kept", "u1"),             # 1: Reassembly keeps something beside; 2: pieces wait, all events are its
     ]
@@ -47,7 +50,8 @@ FREED: Final = 5  # places on the free list
 FIRST: Final = 6  # (2,) least recently used: tentative, picked
 LAST: Final = 8  # (2,) most recently used
 EVICTIONS: Final = 10
-STATES: Final = 11
+REFUSED_ENDS: Final = 11
+STATES: Final = 12
 NEVER: Final = np.iinfo(np.int64).max
 
 _SECOND: Final = 1_000_000_000
@@ -178,6 +182,9 @@ def _make(e, t):
         r.gap[d] = np.uint8(0)
         r.ended[d] = np.uint8(0)
         r.acked[d] = np.uint8(0)
+        r.ttl[d] = np.uint8(0)
+        r.loose[d] = np.uint8(0)
+        r.stamp[d] = np.uint32(0)
     mask = t.slots.size - 1
     i = _home(r.conn, t.slots)
     while t.slots[i] != 0:
@@ -250,6 +257,8 @@ def _usual(e, r):
     """Is this the next segment of its direction, or one that takes no place in it?"""
     d = np.int64(e.direction)
     if r.kept & HOLDS:
+        return False
+    if (e.size > 0 or e.tcp_flags & (FIN | RST)) and doubted(e, r):
         return False
     if e.size == 0 and not (e.tcp_flags & FIN and (r.base[d] >= 0 or e.known & 1)):
         return True
@@ -346,7 +355,9 @@ def assemble(events, i, data, t, page, idle):
         if n >= 0:
             if not _usual(e, t.places[n]):
                 return i
-        elif e.known == 3 and e.seq != e.start and (e.size > 0 or e.tcp_flags & FIN):
+        elif (e.size > 0 or e.tcp_flags & (FIN | RST)) and (
+            (e.known == 3 and e.seq != e.start and (e.size > 0 or e.tcp_flags & FIN)) or doubted_first(e)
+        ):
             return i
         n = join(e, t)
         if n < 0:
@@ -356,7 +367,10 @@ def assemble(events, i, data, t, page, idle):
         o = 1 - d
         if e.tcp_flags & ACK:
             r.last_ack[o] = np.int64(e.ack)
+        taken = e.size > 0 or not doubted(e, r)
         told = _take(e, r, d, data, page)
+        if taken:
+            learn(e, r)
         if r.base[d] < 0 and e.known == 3:
             r.known[d] = np.uint8(1)  # no payload yet, but where it will begin
             r.base[d] = np.int64(e.start)
@@ -366,8 +380,12 @@ def assemble(events, i, data, t, page, idle):
                 r.acked[d] = np.uint8(1)
                 if not told:
                     _write(r, d, e.t, r.next[d], np.int64(e.seq), e.ack, ACK_ONLY, page)
-        if e.tcp_flags & RST and not r.ended[d]:
-            r.ended[d] = np.uint8(1)
-            _write(r, d, e.t, r.next[d], np.int64(e.seq), e.ack, END, page)
+        if e.tcp_flags & RST:
+            behind = (np.int64(e.seq) + e.size) & 0xFFFFFFFF
+            if r.base[d] >= 0 and behind not in ((r.base[d] + r.next[d]) & 0xFFFFFFFF, r.last_ack[d]):
+                t.state[REFUSED_ENDS] += 1
+            elif not r.ended[d]:
+                r.ended[d] = np.uint8(1)
+                _write(r, d, e.t, r.next[d], np.int64(e.seq), e.ack, END, page)
         i += 1
     return i

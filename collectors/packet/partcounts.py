@@ -1,10 +1,10 @@
-"""Counters of fragments and tunnels: what the compiled pass counted, moved to a registry."""
+"""Counters of fragments, tunnels and forged segments: what the compiled pass counted, moved to a registry."""
 
 from prometheus_client import CollectorRegistry, Counter
 
 from collectors.errors import Reason
 from collectors.packet import fragments, lasting, vias
-from collectors.packet.ageing import Outputs
+from collectors.packet.ageing import NOT_TAKEN, UNTAKEN, Outputs
 
 
 class PartMetrics:
@@ -31,6 +31,15 @@ class PartMetrics:
             ("outcome",),
             registry=registry,
         )
+        self.untaken = Counter(
+            "poolwatch_collector_packet_payload_refused_total",
+            "TCP segments whose payload no end point takes, and which is left out: without ACK, of a RST, "
+            "of a SYN inside a connection.",
+            ("reason",),
+            registry=registry,
+        )
+        for reason in UNTAKEN:
+            self.untaken.labels(reason)
         for outcome in lasting.OUTCOMES:
             self.lasting.labels(outcome)
         for outcome in fragments.OUTCOMES:
@@ -51,5 +60,10 @@ class PartMetrics:
         kept[:] = 0
         if out.vias.state[vias.UNTOLD]:
             self.untold.inc(int(out.vias.state[vias.UNTOLD]))
+        untaken = out.counters[NOT_TAKEN : NOT_TAKEN + len(UNTAKEN)]
+        for reason, by in zip(UNTAKEN, untaken.tolist(), strict=True):
+            if by:
+                self.untaken.labels(reason).inc(by)
+        untaken[:] = 0
         counts[:] = 0
         out.vias.state[vias.UNTOLD] = 0

@@ -16,7 +16,9 @@ from typing import Final
 import numpy as np
 
 from collectors.jit import bare as kernel
+from collectors.jit import within
 from collectors.packet.carriers import carries, judge
+from collectors.packet.checksums import doubt_of, stamp_of
 from collectors.packet.frames import SYN
 from collectors.packet.heads import AMPLE, WANTED
 from collectors.packet.table import (
@@ -29,9 +31,10 @@ from collectors.packet.table import (
     NO,
     PICKED,
     RATIONS,
+    SUMMED,
     TENTATIVE,
 )
-from collectors.packet.tokens import find, tail_of
+from collectors.packet.tokens import TAIL, find, tail_of
 
 # One segment of a candidate connection, as the reassembly wants it.
 EVENT: Final = np.dtype(
@@ -41,6 +44,9 @@ EVENT: Final = np.dtype(
         ("known", "u1"),     # 1: ``start`` is known; 2: this is the direction's first payload
         ("tcp_flags", "u2"),
         ("seq", "u4"), ("ack", "u4"), ("start", "u4"),
+        ("stamp", "u4"),     # its time stamp (RFC 7323), or 0
+        ("ttl", "u1"), ("usual_ttl", "u1"),  # of the packet, and of its direction's first; 0 not known
+        ("doubt", "u1"),     # bits of ``checksums``
         ("t", "i8"), ("clock", "i8"),
         ("at", "i8"), ("size", "i8"),  # the payload in the block's data
     ]
@@ -70,7 +76,7 @@ _SIGNATURE: Final = 4
 # So much of a segment is joined to the tail of the one before.
 _JOIN: Final = 64
 # What a packet without payload takes of its connection's budget.
-_LEAST: Final = 16
+_LEAST: Final = 8
 # What carries lines for as long as it lasts has so many budgets of a tentative connection in a record's time:
 # frames and chunks of one octet are seven.
 _AMPLE: Final = 8
@@ -107,13 +113,37 @@ def _first_bytes(data, f, r, d, first):
     return False
 
 
+@within
+def _half(seq):
+    """What ROW.tail_next keeps of a number: a tail joined to what is 65,536 octets off costs one search."""
+    return np.uint16(np.uint32(seq) & np.uint32(0xFFFF))
+
+
 @kernel
 def _keep_tail(data, end, begins, r, d, after):
     size = end - begins
     r.tail_size[d] = np.uint8(size)
-    r.tail_next[d] = after
+    r.tail_next[d] = _half(after)
     for k in range(size):
         r.tail[d, k] = data[begins + k]
+
+
+@kernel
+def _search_short(data, f, r, d, first, tokens, out):
+    """``_search`` of a segment that is shorter than a token and does not follow what is kept: it may come
+    before that, in a line whose segments come in reverse order, so both are kept whole."""
+    size, kept = f.payload, np.int64(0)
+    for k in range(size):
+        out.joined[k] = data[f.payload_at + k]
+    if _half(first + np.uint32(size) + np.uint32(r.tail_size[d])) == r.tail_next[d]:
+        kept = np.int64(r.tail_size[d])
+        for k in range(kept):
+            out.joined[size + k] = r.tail[d, k]
+    hit, steps = find(out.joined, 0, size + kept, tokens, np.int64(_ALL))
+    if not hit:
+        held = min(size + kept, np.int64(TAIL))
+        _keep_tail(out.joined, held, 0, r, d, np.uint32(first + np.uint32(held)))
+    return hit, steps
 
 
 @kernel
@@ -125,7 +155,7 @@ def _search(data, f, r, d, first, room, tokens, out):
     whole = f.payload == f.payload_wire
     size = np.int64(r.tail_size[d])
     before = np.int64(0)
-    if size > 0 and r.tail_next[d] == first:
+    if size > 0 and r.tail_next[d] == _half(first):
         more = min(f.payload, np.int64(_JOIN))
         for k in range(size):
             out.joined[k] = r.tail[d, k]
@@ -138,6 +168,8 @@ def _search(data, f, r, d, first, room, tokens, out):
             begins = tail_of(out.joined, 0, size + more, tokens)
             _keep_tail(out.joined, size + more, begins, r, d, after)
             return False, before
+    elif f.payload < TAIL and whole:
+        return _search_short(data, f, r, d, first, tokens, out)
     hit, steps = find(data, f.payload_at, end, tokens, room)
     if not hit:
         _keep_tail(data, end, tail_of(data, f.payload_at, end, tokens) if whole else end, r, d, after)
@@ -221,7 +253,7 @@ def pick(data, f, r, d, t, state, limits, tokens, out):
     if f.tcp_flags & SYN:
         first = np.uint32(f.seq + np.uint32(1))
     if f.payload > 0 and r.candidate != PICKED:
-        follows = r.tail_next[d] == first
+        follows = r.tail_next[d] == _half(first)
         _judge(data, f, r, d, first, limits, tokens, out)
         if r.candidate != PICKED:
             _carried(data, f, r, d, follows, state, limits, tokens, out)
@@ -251,6 +283,10 @@ def pick(data, f, r, d, t, state, limits, tokens, out):
     e.seq = first
     e.ack = f.ack
     e.start = r.start[d]
+    e.stamp = stamp_of(data, f) if f.head > 20 else np.uint32(0)
+    e.ttl = f.ttl
+    e.usual_ttl = r.ttl[d]
+    e.doubt = doubt_of(data, f, f.tcp_flags & SYN != 0, r.marks & (SUMMED << d) != 0)
     e.t = t
     e.clock = state[CLOCK]
     e.at = f.payload_at

@@ -16,12 +16,25 @@ _RIVALS: Final = 3
 _UNHEARD: Final = 16
 _SKIPS: Final = 8
 
+# Why reassembly dropped something; also the value of the ``reason`` label.
+REPEATED: Final = "repeated"  # octets that were there before
+BEFORE: Final = "before"  # octets from before the place where we joined
+GIVEN_UP: Final = "given_up"  # holes: nobody sent it again, or we missed it
+STRANGE: Final = "strange"  # octets no receiver would take, or that were given up before they came
+BOUNDS: Final = "bounds"  # holes given up early, for want of room
+AGED: Final = "aged"  # connections that fell silent
+EVICTED: Final = "evicted"  # connections dropped for want of room
+DOUBTED: Final = "doubted"  # octets aside that their receiver did not take, or for which others came
+DIFFERED: Final = "differed"  # octets that say something else than those which were taken in their place
+ENDS: Final = "end"  # RST and FIN at a number that their receiver does not take
+DROPS: Final = (REPEATED, BEFORE, GIVEN_UP, STRANGE, BOUNDS, AGED, EVICTED, DOUBTED, DIFFERED, ENDS)
+
 
 class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What reassembly may hold, and for how long it waits."""
 
     max_connections: Count = 16384
-    max_segments: Bound = 64
+    max_segments: Bound = 256
     max_bytes: Bound = 65536
     max_bytes_in_all: Bound = 64 << 20
     hole_ms: Wait = 2000
@@ -50,6 +63,10 @@ class Segment(NamedTuple):
     seq: int
     ack: int
     start: int
+    stamp: int
+    ttl: int
+    usual_ttl: int
+    doubt: int
     t: int
     clock: int
     data: bytes
@@ -82,7 +99,8 @@ class Way:
     count from ``base``, the sequence number of offset 0."""
 
     __slots__ = (
-        "_skipped", "acked_hole", "d", "denials", "held", "held_bytes", "hole", "rivals", "row",
+        "_skipped", "acked_hole", "asked", "d", "doubt", "doubted", "held", "held_bytes", "hole", "rivals",
+        "row",
     )  # fmt: skip
 
     base = _number("base")
@@ -93,6 +111,9 @@ class Way:
     gap = _number("gap")
     ended = _number("ended")
     acked = _number("acked")
+    loose = _number("loose")
+    stamp = _number("stamp")
+    ttl = _number("ttl")
 
     def __init__(self, row: np.void, d: int) -> None:
         self.row = row
@@ -101,9 +122,11 @@ class Way:
         self.held_bytes = 0
         self.hole = 0  # number of the hole being waited for; 0 none
         self.acked_hole = False
-        self.denials = 0  # waits for the hole that ended with acknowledgements that stop before it
+        self.asked = False  # the receiver told that it has nothing of the hole either
         self._skipped: list[tuple[int, int]] | None = None
         self.rivals: list[Segment] = []  # in order, at another place than ``next``
+        self.doubted: list[Segment] = []  # ``doubts``
+        self.doubt = 0  # number of the wait for what is doubted; 0 none
 
     @property
     def skipped(self) -> list[tuple[int, int]]:
@@ -120,11 +143,26 @@ class Way:
     @property
     def plain(self) -> bool:
         """Nothing is kept that the arrays do not have."""
-        return not self.held and not self.rivals and self._skipped is None
+        return not self.held and not self.rivals and not self.doubted and self._skipped is None
+
+    @property
+    def denied(self) -> bool:
+        """The receiver waits for the hole as we do: it is to come, or what is behind it is forged."""
+        return self.asked and not self.acked_hole
+
+    @property
+    def waits(self) -> bool:
+        """Something waits for what others say: each event of the connection is of concern."""
+        return bool(self.held or self.doubted)
 
     def place_of(self, seq: int) -> int:
         """The offset of a sequence number: the one that is nearest to where we are (modulo 2**32)."""
         return self.next + ((seq - self.base - self.next + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+    def ends_at(self, seq: int) -> bool:
+        """A RST of this number is one that the receiver takes (RFC 5961 section 3): what it expects is what
+        comes next, unless it told that it has more."""
+        return self.base < 0 or seq == self.last_ack or self.place_of(seq) == self.next
 
     def strange(self, offset: int) -> bool:
         """No receiver would take this: beyond any window, or where bytes were given up."""

@@ -36,8 +36,10 @@ ROW: Final = np.dtype(
         ("t_open", "i8"), ("conn", "u8"),
         ("lasting", "u4"),              # place plus one of what ``lasting`` keeps, or REFUSED; 0 none
         ("carried", "u2", (2,)),        # where a head of HTTP stands, and what was seen of carriers: heads
+        ("marks", "u2"),                # a SYN that nobody has answered, and SUMMED
+        ("ttl", "u1", (2,)),            # of the handshake, or of the first packet; 0 not known
         ("start", "u4", (2,)),          # sequence number of the first byte, once HAS_START
-        ("tail_next", "u4", (2,)),
+        ("tail_next", "u2", (2,)),      # the low half of the sequence number that goes on with ``tail``
         ("passed_on", "u4"),            # candidate payload octets handed to reassembly
         ("life_packets", "u4"),         # of the connection, not of the record
         ("sizes", "u2", (2, 8)),
@@ -64,6 +66,11 @@ DECIDED: Final = 8  # the first byte that is no blank was seen
 HAS_PAYLOAD: Final = 16
 BRACE: Final = 32  # and it was an opening brace
 # The two top bits: naming.
+
+# ROW.marks: enough of the number that a SYN inside the connection would begin with, 0 none; and from SUMMED
+# on, per direction, whether the checksum of its SYN was right.
+AGAIN: Final = 0x3FFF
+SUMMED: Final = 0x4000
 
 # Places in the state array.
 CLOCK: Final = 0  # newest data time

@@ -249,6 +249,114 @@ def wrapping(packets, before=100):
     return out
 
 
+def forged(packet, flags, seq=0, data=b"", *, ack=0, ttl=64, options=(), checksum=None):
+    """A segment beside ``packet``, ``seq`` octets from where that begins, as anybody may send it."""
+    q = packet.copy()
+    q[TCP].remove_payload()
+    q[TCP].options, q[TCP].flags, q[IP].ttl = list(options), flags, ttl
+    q[TCP].seq, q[TCP].ack = (packet[TCP].seq + seq) & 0xFFFFFFFF, (packet[TCP].ack + ack) & 0xFFFFFFFF
+    q[TCP].add_payload(data)
+    del q[IP].len, q[IP].chksum, q[TCP].chksum, q[TCP].dataofs
+    if checksum is not None:
+        q[TCP].chksum = checksum
+    return stamped(q, packet)
+
+
+def among(packets, forgers):
+    """Before each segment with payload what each of ``forgers`` makes of it, and behind it too."""
+    out = []
+    for p in packets:
+        more = [make(p) for make in forgers] if payload(p) else []
+        out += [*more, p, *more]
+    return out
+
+
+def _fill(p):
+    return b"A" * len(payload(p))
+
+
+RESETS = tuple(
+    lambda p, flags=flags, seq=seq: forged(p, flags, seq)
+    for flags in ("R", "RA")
+    for seq in (0, 1, 40_000, -500, 123_456_789)
+)
+OPENINGS = (
+    lambda p: forged(p, "S", 55_555),
+    lambda p: forged(p, "SA", 777),
+    lambda p: forged(p, "S", 99_999, b"GET / HTTP/1.1\r\n"),
+    lambda p: forged(p, "S", 2_000_000_000),
+    lambda p: forged(p, "A", 2_000_000_001),
+)
+CLOSINGS = (
+    lambda p: forged(p, "FA"),
+    lambda p: forged(p, "FA", 987_654_321),
+    lambda p: forged(p, "FPA", 5000, b"zzzz"),
+    lambda p: forged(p, "FSRPAUEC", 0, b"A"),
+)
+# What the tap sees and the peer never, or what the peer drops.
+DECOYS = (
+    lambda p: forged(p, "PA", 0, _fill(p), checksum=0x1234),
+    lambda p: forged(p, "PA", 0, _fill(p), checksum=0),
+    lambda p: forged(p, "PA", -20, b"B" * 20 + 2 * _fill(p), ttl=5),
+    lambda p: forged(p, "PA", 0, _fill(p), options=[(19, bytes(16))]),
+    lambda p: forged(p, "PA", 0, _fill(p), ack=0x40000000),
+    lambda p: forged(p, "P", 0, _fill(p)),
+    lambda p: forged(p, "", 0, _fill(p)),
+    lambda p: forged(p, "PA", 60, b"C" * 40, ttl=20),
+)
+
+
+def lied_about(packets, lines):
+    """Before each segment with payload one of a wrong checksum, and one without ACK, that say ``lines`` in
+    turn: nobody takes these."""
+    out, n = [], 0
+    for p in packets:
+        if payload(p):
+            line = lines[n % len(lines)]
+            out += [forged(p, "PA", 0, line, checksum=0x1234), forged(p, "P", 0, line)]
+            n += 1
+        out.append(p)
+    return out
+
+
+def in_reverse(packets):
+    """Every segment in segments of one octet, the last first."""
+    out = []
+    for p in packets:
+        data = payload(p)
+        parts = [segment(p, data[k : k + 1], k) for k in range(len(data) - 1, -1, -1)]
+        out += parts if len(data) > 1 else [p]
+    return out
+
+
+def contradicted(packets, size=64):
+    """IPv4 fragments, last first, behind each one of the same place that says something else."""
+    out = []
+    for p in in_fragments(packets, size):
+        out.append(p)
+        if p[IP].frag or p[IP].flags.MF:
+            q = p.copy()
+            q[IP].remove_payload()
+            q[IP].add_payload(Raw(b"B" * size))
+            del q[IP].chksum, q[IP].len
+            out.append(stamped(q, p))
+    return out
+
+
+def again(packets, seconds=60, by=0x12345678):
+    """The same once more on the same ports, from other sequence numbers on."""
+    out = list(packets)
+    for p in packets:
+        q = p.copy()
+        q[TCP].seq = (p[TCP].seq + by) & 0xFFFFFFFF
+        q[TCP].ack = (p[TCP].ack + by) & 0xFFFFFFFF if p[TCP].flags.A else 0
+        del q[TCP].chksum
+        q = stamped(q, p)
+        q.time = p.time + seconds
+        out.append(q)
+    return out
+
+
 def in_tunnel(packets, kind):
     """Every frame in a tunnel of this kind."""
     make = TUNNELS[kind]

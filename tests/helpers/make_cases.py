@@ -254,6 +254,22 @@ def carry(xmrig, rpc):
           split(joined(reworded(rpc[:100], evasions.websocket), 6)))  # fmt: skip
 
 
+def forge():
+    """What others, or the miner himself, put between the segments of a session."""
+    xmrig, rpc, chat = read("xmrig-plain"), read("rpcapp3333")[:120], read("chat")
+    write("cryptonote-among-forged-resets", evasions.among(xmrig, evasions.RESETS))
+    write("cryptonote-among-forged-openings", evasions.among(xmrig, evasions.OPENINGS))
+    write("cryptonote-among-forged-closings", evasions.among(xmrig, evasions.CLOSINGS))
+    write("cryptonote-behind-decoys", evasions.among(xmrig, evasions.DECOYS))
+    write("cryptonote-in-octets-in-reverse", evasions.in_reverse(xmrig))
+    write("cryptonote-in-contradicted-fragments", evasions.contradicted(xmrig))
+    write("cryptonote-again-on-the-same-ports", evasions.again(xmrig))
+    everything = evasions.RESETS[:2] + evasions.OPENINGS[:2] + evasions.CLOSINGS[:1] + evasions.DECOYS
+    write("rpc-service-behind-decoys", evasions.among(rpc, everything))
+    lines = [evasions.payload(p) for p in xmrig if evasions.payload(p)]
+    write("chat-behind-forged-mining-lines", evasions.lied_about(chat, lines))
+
+
 def main():
     version2 = spoken(stratum2.Extended())
     write("stratum-v2-plain", version2)
@@ -275,6 +291,7 @@ def main():
     write("chat-joined-in-the-middle", joined(read("chat"), 5))
     write("rpc-service-server-side-only", one_way(read("rpcapp3333"), "203."))
     evade()
+    forge()
     packed = gzip.compress(as_pcapng(read("xmrig-plain")), mtime=0)
     (CASES / "cryptonote-pcapng-two-links-gz" / "capture.pcapng.gz").write_bytes(packed)
 

@@ -13,6 +13,8 @@ from collectors.packet import table
 
 A, B = ("10.0.0.1", 40000), ("93.184.216.34", 3333)
 S = 10**9
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+ONE = bytes([10, 0, 0, 1])
 
 
 def text(address):
@@ -132,14 +134,75 @@ def test_without_a_handshake_the_first_sender_is_forward(make):
 
 def test_an_end_is_exported_two_seconds_later_and_a_new_syn_opens_anew(make):
     rows = replay(make, session(make) + session(make, at=S, isn=5000)).flows
-    assert [(r["t_open"], r["end_reason"], r["packets"]) for r in rows] == [(0, 3, 5), (S, 3, 5)]
+    assert [(r["t_open"], r["end_reason"], r["packets"]) for r in rows] == [(0, 3, 6), (S + 1, 3, 4)]
+    assert [(r["initiator"], r["payload_bytes"]) for r in rows] == [(1, 10), (1, 10)]
     rows = replay(make, [*session(make), (4 * S, make.udp(A, B))]).flows
     assert sorted((r["protocol"], r["t_received"]) for r in rows) == [(6, 4 * S), (17, 4 * S)]
 
 
 def test_a_syn_after_silence_opens_anew_without_an_end(make):
     rows = replay(make, session(make, finish=False) + session(make, at=5 * S, isn=77)).flows
-    assert [(r["t_open"], r["end_reason"]) for r in rows] == [(0, 4), (5 * S, 3)]
+    assert [(r["t_open"], r["end_reason"]) for r in rows] == [(0, 4), (5 * S + 1, 3)]
+    heard = [
+        f for f in session(make, finish=False) + session(make, at=5 * S, isn=10**8) if f[1][12:16] == ONE
+    ]
+    assert [r["t_open"] for r in replay(make, heard).flows] == [0, 5 * S + 2]
+
+
+FORGED = {
+    "reset elsewhere": [(1500, RST)],
+    "reset": [(1011, RST)],
+    "syn": [(7777, SYN), (10**9, SYN | ACK)],
+    "fin elsewhere": [(5000, FIN | ACK), (10**8, FIN | ACK)],
+    "fin": [(1011, FIN | ACK)],
+    "all flags": [(1011, 0x3F)],
+}
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
+def test_forged_segments_neither_end_a_connection_nor_begin_it_again_nor_bring_payload(make, forged):
+    frames = session(make, finish=False)
+    for k in range(30):
+        frames += [(k * S + 9, make.tcp(A, B, seq + k, 9021, flags, b"#")) for seq, flags in forged]
+        frames.append((k * S + 10, make.tcp(A, B, 1011 + k, 9021, ACK, b"x")))
+    rows = replay(make, frames).flows
+    assert {r["t_open"] for r in rows} == {0}
+    if forged != FORGED["fin elsewhere"]:  # its octets may be of a hole
+        assert sum(r["payload_bytes"] for r in rows) == 40
+
+
+def test_payload_that_no_end_point_takes_is_refused_by_reason(make):
+    frames = session(make, finish=False)
+    frames += [
+        (9, make.tcp(A, B, 1011, 9021, flags, b"#" * 5)) for flags in (0, 8, RST, RST | ACK, SYN, 0x3F)
+    ]
+    got = replay(make, frames)
+    assert got.flows[0]["payload_bytes"] == 10
+    refused = {k[1]: v for k, v in got.moved.items() if k[0] == "payload_refused_total"}
+    assert refused == {"no_ack": 2, "reset": 3, "syn": 1}
+
+
+def test_numbers_far_from_the_stream_do_not_hide_its_payload(make):
+    frames = session(make, finish=False)
+    for k in range(20):
+        frames.append((k * S + 9, make.tcp(A, B, 2**31 - 5000 + 10**7 * k, 9021, ACK, b"#")))
+        frames.append((k * S + 10, make.tcp(A, B, 1011 + 10 * k, 9021, ACK, b"x" * 10)))
+    assert sum(r["payload_bytes"] for r in replay(make, frames).flows) == 10 + 20 * 11
+
+
+def test_of_several_beginnings_that_counts_which_the_other_side_acknowledges(make):
+    line = b'{"id":1,"method":"mining.subscribe","params":[]}\n'
+    frames = [
+        (0, make.tcp(A, B, 4000, 0, SYN)),
+        (1, make.tcp(A, B, 1000, 0, SYN)),
+        (2, make.tcp(B, A, 70_000, 99, SYN | ACK)),
+        (3, make.tcp(B, A, 9000, 1001, SYN | ACK)),
+        (4, make.tcp(A, B, 1001, 9001)),
+        (5, make.tcp(A, B, 1001, 9001, ACK, line)),
+        (6, make.tcp(B, A, 9001, 1001 + len(line), ACK, line)),
+    ]
+    rows = [r for r in replay(make, frames).payloads if r["data"]]
+    assert [(r["offset"], r["flags"] & 3, r["data"]) for r in rows] == [(0, 2, line)] * 2
 
 
 def test_a_repeated_syn_is_the_same_connection(make):
