@@ -74,9 +74,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     hash_seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     # Whose DNS answers count: anybody can send one that says 1.1.1.1 is a pool.  Empty: nobody's.
     dns_resolvers: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
-    # Datagrams and segments read for names in a second of the data's time; a quarter of it for unclear ones.
     # Packets whose fragments are held, 16 KiB each at most.
     fragmented_packets: Annotated[int, msgspec.Meta(ge=8, le=65536)] = 1024
+    # Datagrams and segments read for names in a second of the data's time; a quarter of it for unclear ones.
     names_a_second: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 1024
     reassembly: payloads.Bounds = payloads.Bounds()
 
@@ -110,7 +110,7 @@ class Metrics:
         )
         self.steps = _counter(registry, "search_steps", "Places in payload that were looked at one by one.")
         self.reassembly_drops = _counter(
-            registry, "reassembly_drops", "Octets, holes, ends or connections dropped.", ("reason",)
+            registry, "reassembly_drops", "What reassembly dropped.", ("reason",)
         )
         self.reassembly_connections = Gauge(
             "poolwatch_collector_packet_reassembly_connections",

@@ -31,12 +31,12 @@ ROW: Final = np.dtype(
         ("candidate", "u1"),            # NO, TENTATIVE or PICKED
         ("tail_size", "u1", (2,)),      # bytes kept of a token that the segment's end cut
         ("end_reason", "u1"),
-        ("via", "u2"),                   # how the first packet came: vias
+        ("marks", "u2"),                # a SYN that nobody has answered, and SUMMED
         ("attempts", "u2"),
         ("t_open", "i8"), ("conn", "u8"),
         ("lasting", "u4"),              # place plus one of what ``lasting`` keeps, or REFUSED; 0 none
         ("carried", "u2", (2,)),        # where a head of HTTP stands, and what was seen of carriers: heads
-        ("marks", "u2"),                # a SYN that nobody has answered, and SUMMED
+        ("via", "u2"),                  # how the first packet came: vias
         ("ttl", "u1", (2,)),            # of the handshake, or of the first packet; 0 not known
         ("start", "u4", (2,)),          # sequence number of the first byte, once HAS_START
         ("tail_next", "u2", (2,)),      # the low half of the sequence number that goes on with ``tail``
