@@ -109,9 +109,7 @@ class Metrics:
             registry, "unscanned", "Segments not searched to their end: their connection is all near misses."
         )
         self.steps = _counter(registry, "search_steps", "Places in payload that were looked at one by one.")
-        self.reassembly_drops = _counter(
-            registry, "reassembly_drops", "What reassembly dropped.", ("reason",)
-        )
+        self.reassembly_drops = _counter(registry, "reassembly_drops", "Dropped by reassembly.", ("reason",))
         self.reassembly_connections = Gauge(
             "poolwatch_collector_packet_reassembly_connections",
             "Connections in reassembly.",
