@@ -74,8 +74,8 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     "aeternity": (
         Published(
             "aeternity/protocol: STRATUM @6260614", 8,
-            "handshake; its job has three members where its text has four, its share an empty solution: "
-            "neither is read",
+            "session, 1 accepted; its job has three members where its text has four, its share an empty "
+            "solution",
         ),
     ),
 }  # fmt: skip

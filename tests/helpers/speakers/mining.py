@@ -417,7 +417,20 @@ class Aeternity(Mining):
         return [self.account, f"{number:04x}", self.hex(10), [self.hex(8) for _ in range(42)]]
 
 
+class AeternityExample(Aeternity):
+    """As the specification's examples are: a job without the block's version, a share without a cycle."""
+
+    name = "aeternity (example)"
+
+    def notify(self, number, target):
+        del target
+        return [f"{number:08x}", self.hex(64), True]
+
+    def submit(self, number):
+        return ["rig3", f"{number:08x}", self.hex(10), ""]
+
+
 SPEAKERS = (
     KawPow, FiroPow, Equihash, Zhash, ZelHash, Kaspa, KaspaLarge, Spectre, Ergo, ErgoNetwork, ErgoNiceHash,
-    Ckb, Aleo, Handshake, Nexa, Kadena, Zano, Xelis, Warthog, Aeternity,
+    Ckb, Aleo, Handshake, Nexa, Kadena, Zano, Xelis, Warthog, Aeternity, AeternityExample,
 )  # fmt: skip
