@@ -1,4 +1,4 @@
-"""Which coin a connection mines, and why: from algorithm, job, wallet and endpoint, in that order.
+"""Which coin a connection mines, and why: from algorithm, job, wallet, endpoint and port, in that order.
 
 Pure.  Several coins share most algorithms, and pools that exchange pay in any coin: where nothing decides,
 or two things contradict each other, the coin is unknown.  What is paid is told apart from what is mined.
@@ -36,6 +36,13 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     id: str
     names: tuple[str, ...]
+
+
+class Operator(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An operator of pools, as in ``pools.csv``, and the coins that it serves, by port."""
+
+    id: str
+    ports: dict[str, tuple[str, ...]]
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -82,6 +89,17 @@ def exchanges(operator: str | None, name: str | None) -> bool:
     )
 
 
+@cache
+def _served() -> dict[tuple[str, int], tuple[str, ...]]:
+    rows = tables.rows("pool_ports", "operator", Operator)
+    return {(row.id.lower(), int(port)): served for row in rows for port, served in row.ports.items()}
+
+
+def served(operator: str | None, port: int) -> tuple[str, ...]:
+    """The coins that an operator serves at a port, as the table has it; none where it has nothing."""
+    return _served().get(((operator or "").lower(), port), ())
+
+
 def of(facts: SessionFacts | None, contact: Contact | None) -> Decided:
     """The coin of one connection, by what it told and by the known endpoint that it is with."""
     known = contact if contact is not None and not contact.weak else None
@@ -91,6 +109,7 @@ def of(facts: SessionFacts | None, contact: Contact | None) -> Decided:
         facts.wallets if facts is not None else (),
         known.coins if known is not None else (),
         known is not None and exchanges(known.operator, known.name),
+        served(known.operator, known.server[1]) if known is not None else (),
     )
 
 
@@ -101,9 +120,10 @@ def decide(
     accounts: tuple[str, ...],
     listed: tuple[str, ...],
     exchange: bool,
+    at_port: tuple[str, ...] = (),
 ) -> Decided:
-    """``told`` is what algorithm or job name; ``listed`` are the endpoint's coins, and ``exchange`` says
-    whether it pays in any."""
+    """``told`` is what algorithm or job name; ``listed`` are the endpoint's coins, ``exchange`` says whether
+    it pays in any, and ``at_port`` are the coins that its operator serves at its port."""
     read = {w.text: w for w in map(wallets.read, accounts) if w is not None}
     paid = _paid(algorithm, told, tuple(read.values()), exchange)
     if told is not None:
@@ -113,9 +133,9 @@ def decide(
     if exchange:
         return Decided(None, Basis.NOTHING, "its pool pays in any coin", paid)
     listed = tuple(coin for coin in listed if coin != "MULTI")
-    found = _of_wallets(algorithm, tuple(read.values()), listed)
+    found = _of_wallets(algorithm, tuple(read.values()), (*listed, *at_port))
     if found is None and not paid:
-        found = _of_endpoint(algorithm, listed)
+        found = _of_endpoint(algorithm, listed, at_port)
     if found is None:
         why = f"what is paid is no coin of {algorithm}" if paid else NOT_KNOWN.why
         found = Decided(None, Basis.NOTHING, why)
@@ -157,11 +177,18 @@ def _of_wallets(algorithm: str | None, read: tuple[Wallet, ...], listed: tuple[s
     return Decided(coin, Basis.WALLET, f"the wallet, {sure}, and {other}")
 
 
-def _of_endpoint(algorithm: str | None, listed: tuple[str, ...]) -> Decided | None:
-    """The one coin that the endpoint is listed for, among those that the algorithm mines."""
+def _of_endpoint(algorithm: str | None, listed: tuple[str, ...], at_port: tuple[str, ...]) -> Decided | None:
+    """The one coin that the endpoint is listed for, among those that the algorithm mines.  Of one that is
+    listed for several, or for none, the port tells."""
+    why, where = "the pool is listed for it", ""
+    if at_port and len(listed) != 1:
+        listed = tuple(coin for coin in at_port if coin in listed) if listed else at_port
+        why, where = "its pool serves it at that port", " at that port"
+        if not listed:
+            return Decided(None, Basis.NOTHING, "the pool is not listed for what it serves at that port")
     fit = [coin for coin in listed if algorithm is None or can_mine(algorithm, coin) is not False]
     if len(fit) == 1:
-        return Decided(fit[0], Basis.ENDPOINT, "the pool is listed for it")
+        return Decided(fit[0], Basis.ENDPOINT, why)
     if listed and not fit:
-        return Decided(None, Basis.NOTHING, f"the pool is listed for no coin of {algorithm}")
+        return Decided(None, Basis.NOTHING, f"the pool is listed for no coin of {algorithm}{where}")
     return None
