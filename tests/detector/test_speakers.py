@@ -20,6 +20,7 @@ def test_a_session_from_its_start_tells_dialect_algorithm_shares_and_rate(kind):
     assert found.dialect == kind.dialect
     assert found.algorithm == kind.algorithm
     assert found.counts == found.true_counts
+    assert found.messages == found.true_messages
     assert found.refused == {}
     if kind.algorithm is None:
         assert found.value is None

@@ -57,9 +57,7 @@ def test_a_miner_whose_lines_are_not_all_read_is_seen_as_if_they_were(name):
     *slow, none = told(rows, [50, 60, 150], plain=True)
     assert quick == slow
     assert none == 0
-    binary = name.startswith(("sv2", "coinhive", "webminerpool", "cyber-ws"))
-    over_http = name.startswith(("getblocktemplate", "cryptonote-daemon", "getwork"))
-    assert (taken > 0) == (not binary and not over_http)
+    assert (taken > 0) == KINDS[name].in_lines
 
 
 ALTERED = st.tuples(

@@ -13,8 +13,12 @@ from speakers.speaking import ACCEPTED, ONE, STALE, C, S, Speaker, be
 class Browser(Speaker):
     """A message is a side and an object, or octets of HTTP; each object is a frame, the client's masked."""
 
-    in_job = True
+    in_job, in_lines = True, False
     path = "/proxy"
+
+    def messages(self, said):
+        """A WebSocket is asked for, and given, without a message."""
+        return 0 if said.startswith((b"GET ", b"HTTP/1.1 101 ")) else super().messages(said)
 
     def dump(self, message):
         if type(message) is bytes:

@@ -220,7 +220,7 @@ class EthStratum2(Speaker):
 class EthStratum2Gzip(EthStratum2):
     """Behind the answer to hello each line is gzip of its own."""
 
-    name = "eth-stratum2 (gzip)"
+    name, in_lines = "eth-stratum2 (gzip)", False
 
     def __init__(self):
         super().__init__()

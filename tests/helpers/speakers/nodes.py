@@ -20,6 +20,7 @@ class Node(Speaker):
 
     name, dialect, algorithm, hashes = "alephium-node", "alephium-node", "blake3/alephium", 1e12
     in_job = True
+    in_lines = False
     fates = (ACCEPTED, "rejected")
     transactions = 40
 
@@ -29,6 +30,10 @@ class Node(Speaker):
 
     def dump(self, message):
         return message
+
+    def messages(self, said):
+        """Jobs of sixteen chains come at once; a miner's block is never of sixteen octets."""
+        return 16 if said[5:10] == b"\0" + u32(16) else super().messages(said)
 
     def message(self, kind, rest):
         return blob(bytes([1, kind]) + rest)
@@ -75,6 +80,7 @@ class Farmer(Speaker):
 
     name, dialect, algorithm, hashes = "chia", "chia", "proof-of-space/chia", 10.0
     in_job = tells_next = True
+    in_lines, both = False, b'{"new_difficulty": '
     account = "xch1qsclhhahfzs85xeemjye65yck2u6g9dpps0jtkwgjemzzndlu63qjej0te"
     path = "/partial"
 
@@ -84,6 +90,12 @@ class Farmer(Speaker):
 
     def dump(self, message):
         return message
+
+    def messages(self, said):
+        """What is asked for by a path alone is none; what accepts a partial tells what the next is worth, too."""
+        if said.startswith(b"GET "):
+            return 0
+        return 2 if self.both in said else super().messages(said)
 
     def asks(self, first, told=None):
         """A request; its body as aiohttp sends it."""
@@ -138,7 +150,7 @@ class Farmer(Speaker):
 class FarmerDraft(Farmer):
     """The draft of the protocol: another path, another name of the difficulty."""
 
-    name, path = "chia (draft)", "/v1/partials"
+    name, path, both = "chia (draft)", "/v1/partials", b'{"points_balance": '
 
     def yes(self):
         return {"points_balance": 1130, "current_difficulty": self.difficulty}

@@ -11,7 +11,7 @@ from speakers.speaking import ACCEPTED, ONE, STALE, C, S, Speaker, be
 class OverHttp(Speaker):
     """A message is a side and an object: a request POSTed, or its response."""
 
-    in_job = True
+    in_job, in_lines = True, False
     agent, path = "cpuminer/2.5.1", "/"
 
     def dump(self, message):

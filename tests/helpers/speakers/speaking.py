@@ -14,7 +14,8 @@ class Speaker:
     """One dialect.  ``hashes`` is about what a share is worth, ``in_job`` whether a job tells its own worth,
     ``in_reply`` whether what accepts a share tells it,
     ``dialect`` and ``algorithm`` what is to be found out; ``late_algorithm`` what can be found out by who
-    joins in the middle.  ``blanks``: JSON as Python writes it, else without blanks.
+    joins in the middle.  ``blanks``: JSON as Python writes it, else without blanks.  ``in_lines``: each
+    message is a line as it is, not a body of HTTP, a frame or packed.
     """
 
     name = ""
@@ -25,6 +26,7 @@ class Speaker:
     in_reply = False
     tells_next = False  # an accepted share's reply tells what the next is worth
     blanks = False
+    in_lines = True
     fates = (ACCEPTED, REJECTED, STALE)
     silent = False  # a late share is refused without a reason: who does not know the dialect yet cannot tell
 
@@ -54,6 +56,11 @@ class Speaker:
         if type(message) is bytes:
             return message + b"\n"
         return json.dumps(message, separators=None if self.blanks else (",", ":")).encode() + b"\n"
+
+    def messages(self, said: bytes) -> int:
+        """How many messages of the dialect what one side says at once holds: none where it is of what carries
+        them, or of no meaning to mining."""
+        return 1 if said else 0
 
     # -- a dialect's own ---------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ class Standard(Speaker):
 
     name, dialect, algorithm, hashes = "sv2-plain (standard)", "sv2-plain", "sha256d", 5e12
     channel = 7
+    in_lines = False
     sums = False  # of difficulties in what accepts; older servers count shares there
 
     def __init__(self):
@@ -84,6 +85,10 @@ class Extended(Standard):
         """Extensions are agreed on first: that of workers' names (extensions/0x0001)."""
         asks = b"\1\0\0\6\0\0" + struct.pack("<HHH", 1, 1, 2)
         return [*super().setup(), (C, asks), (S, asks[:2] + b"\1" + asks[3:])]
+
+    def messages(self, said):
+        """What extensions there are is passed over: it tells nothing of mining."""
+        return 0 if said[:2] == b"\1\0" else super().messages(said)
 
     def open(self):
         asks = struct.pack("<I", 1) + text("bc1qlabonly.rig") + struct.pack("<f", 1e12) + b"\xff" * 32

@@ -30,11 +30,13 @@ CONFIRMING = {"mining_session", "share_accepted", "share_verified"}
 
 @dataclass
 class Heard:
-    """What was found, and what is true; ``worth`` is (hashes, shares)."""
+    """What was found, and what is true; ``worth`` is (hashes, shares), ``messages`` how many were read."""
 
     true_counts: dict[str, int]
     true_worth: tuple[float, int]
     true_rate: float
+    true_messages: int
+    messages: int = 0
     dialect: str | None = None
     algorithm: str | None = None
     coin: str | None = None
@@ -57,7 +59,9 @@ def heard(speaker: Speaker, part: float = 0.0) -> Heard:
     observer = PayloadObserver()
     seen = observer.step(batch(talk.rows[since:]))
     counts = truth.counts(since)
-    found = Heard(counts, truth.worth(since), truth.rate, refused=observer.stats.refused)
+    said = sum(speaker.messages(row["data"]) for row in talk.rows[since:])
+    found = Heard(counts, truth.worth(since), truth.rate, said, refused=observer.stats.refused)
+    found.messages = observer.stats.lines - observer.stats.quoted
     found.kinds = {e.kind for e in seen.evidence}
     found.confirmed = bool(found.kinds & CONFIRMING)
     for facts in seen.sessions:
@@ -124,8 +128,6 @@ A session is one of a speaker in `tests/helpers/speakers`, written from the spec
 known rate; `test_speakers.py` holds what stands here. A rate of `1.000 of true` is the measured one over that
 of the speaker; *joined in the middle* is from 40 % of its messages on. Published examples are not kept here:
 `tests/helpers/speakers/grounds.py` says which were read, and what of them was not understood.
-
-## Grounds
 """
 
 
