@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b, sha256
 from typing import Final
 
+from detector.blake256 import blake256
+
 BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE58_VALUE: Final = {c: n for n, c in enumerate(BASE58)}
 _BECH32: Final = {c: n for n, c in enumerate("qpzry9x8gf2tvdw0s3jn54khce6mua7l")}
@@ -57,6 +59,11 @@ def _base58check(text: str, hashed: Callable[[bytes], bytes] = _sha256d) -> byte
 def _base58blake2b(text: str) -> bytes | None:
     """Ergo: BLAKE2b of 256 bits."""
     return _base58check(text, lambda data: blake2b(data, digest_size=32).digest())
+
+
+def _base58blake256(text: str) -> bytes | None:
+    """Decred: BLAKE-256 twice."""
+    return _base58check(text, lambda data: blake256(blake256(data)))
 
 
 def _aeternity(text: str) -> bytes | None:
@@ -219,6 +226,7 @@ def _ton(text: str) -> bytes | None:
 KINDS: Final[dict[str, Callable[[str], bytes | None]]] = {
     "base58check": _base58check,
     "base58-blake2b": _base58blake2b,
+    "base58-blake256": _base58blake256,
     "base58-aeternity": _aeternity,
     "cryptonote": _cryptonote,
     "segwit": _segwit,
