@@ -38,6 +38,7 @@ from detector.exporters.jsonl import JsonLines
 from detector.exporters.prometheus import Exporter
 from detector.links import Links
 from detector.links import check as check_links
+from detector.loading import late
 from detector.metrics import Complaints, Deliveries, Pace
 from detector.notify import Notifier
 from detector.reading import Held, captures, printable
@@ -150,7 +151,10 @@ def _names(config: Config) -> Names:
 
 
 def warm_kernels(say: Callable[[str], None], *, load: bool = True) -> None:
-    """Compile or load every kernel before the first packet; see ``jit.warm`` for ``load``."""
+    """Compile or load every kernel before the first packet, and import what would be imported later; not
+    without ``load``: see ``jit.warm``."""
+    if load:
+        late()
     holds = partial(subscribers.holds, subscribers.home(), bytes(16))
     netflow = (warm_netflow, batches.warm, collecting.warm)
     others = (warm_import, warm_export, warm_laying, ring.warm, masking.warm, holds)
