@@ -35,6 +35,12 @@ _MS: Final = 1_000_000
 _SECOND: Final = 1000 * _MS
 
 
+def _overlap(a: Segment, b: Segment) -> bool:
+    """Have two segments of one direction octets in common?"""
+    ahead = (b.seq - a.seq + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+    return -len(b.data) < ahead < len(a.data)
+
+
 class Reassembly(Placing):
     """All candidate connections.  ``run``, ``advance`` and ``finish`` fill ``pages``."""
 
@@ -257,9 +263,24 @@ class Reassembly(Placing):
                 way.stamp = s.stamp if s.doubt & doubts.OLD else way.stamp
 
     def _stop_doubting(self, c: Connection, d: int) -> None:
-        """The wait is over.  A receiver that is not heard may well have taken it; one that is, did not."""
+        """The wait is over.  A receiver that is not heard may well have taken it.  One that is did not,
+        unless its words are doubted too: where a route changed, or addresses were altered, all are."""
         way = c.ways[d]
         way.doubt = 0
+        taken = [s for side in range(2) for s in self._said_to_be_there(c, side)]
         if way.last_ack < 0:
-            self._accept(c, way, [*way.doubted])
+            taken = [*way.doubted, *(s for s in taken if s.direction != d)]
+        chosen = set(taken)
+        for s in sorted(taken, key=lambda s: s.t):
+            said = c.ways[s.direction]
+            if s in said.doubted:
+                self._accept(c, said, [x for x in said.doubted if _overlap(x, s) and x in chosen])
         self._drop_doubted(way, way.doubted)
+
+    def _said_to_be_there(self, c: Connection, d: int) -> list[Segment]:
+        """Of what is doubted that which its receiver acknowledges, be it in words that are doubted."""
+        way, said = c.ways[d], c.ways[1 - d].doubted
+        acks = {s.ack for s in said if s.tcp_flags & ACK and not s.doubt & doubts.FAR_ACK}
+        acks |= {way.last_ack} - {-1}
+        there = (doubts.covered(way.doubted, ack) for ack in sorted(acks))
+        return [*dict.fromkeys(s for found in there for s in found)]

@@ -123,6 +123,24 @@ def test_one_that_is_not_heard_is_believed_after_a_while():
     assert said(r.advance(2000 * MS), 0) == b"ab"
 
 
+def test_where_both_sides_are_doubted_each_is_believed_after_a_while_in_the_order_of_time():
+    """A route that changes, addresses that were altered: then no word is beyond doubt."""
+    for odd in ({"doubt": WRONG}, {"ttl": 50, "usual_ttl": 60}):
+        given = [
+            segment(0, b"ask", start=0, **odd), segment(900, b"tell", d=1, start=900, ack=3, t=1, **odd),
+            segment(903, b"#", d=1, start=900, ack=3, t=2, **odd),
+            segment(904, b"more", d=1, start=900, ack=3, t=3, **odd),
+            segment(3, start=0, ack=908, t=4, **odd),
+            segment(3, b"thanks", start=0, ack=908, t=5, **odd),
+            segment(908, start=900, d=1, ack=9, t=6, **odd),
+        ]  # fmt: skip
+        r, out = fed(*given)
+        assert bodies(out) == []
+        out = r.advance(2000 * MS)
+        assert [c.data for c in out if c.data] == [b"ask", b"tell", b"more", b"thanks"]
+        assert r.held_bytes == 0
+
+
 def test_so_many_wait_and_no_more():
     r, _ = fed(*(segment(10 * k, b"x" * 10, start=0, doubt=ODD) for k in range(500)), max_bytes=300)
     assert r.held_bytes <= 310
