@@ -35,5 +35,5 @@ setup requirements-test.lock
 cd "$root"
 # Apache Kafka from Maven Central, once per machine.
 "$venv/bin/python" tests/helpers/broker.py --fetch || say "what needs Kafka is skipped"
-# Most of the slow tests wait for brokers and clocks: two at a time.
-exec "$venv/bin/python" -m pytest -ra -n 2 --dist worksteal "$@"
+# Most of the slow tests wait for brokers and clocks: three at a time on two cores.
+exec "$venv/bin/python" -m pytest -ra -n 3 --dist worksteal "$@"
