@@ -45,11 +45,12 @@ def keccak256(data: bytes) -> bytes:
     return keccak.new(digest_bits=256, data=data).digest()
 
 
-def _sha256d(data: bytes) -> bytes:
+def sha256d(data: bytes) -> bytes:
+    """SHA-256 twice, as Bitcoin hashes all that it hashes."""
     return sha256(sha256(data).digest()).digest()
 
 
-def _base58check(text: str, hashed: Callable[[bytes], bytes] = _sha256d) -> bytes | None:
+def _base58check(text: str, hashed: Callable[[bytes], bytes] = sha256d) -> bytes | None:
     raw = base58(text)
     if raw is None or len(raw) < 5 or hashed(raw[:-4])[:4] != raw[-4:]:
         return None

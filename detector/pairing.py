@@ -68,8 +68,14 @@ def batch(s: Session, at: Arrival, fields: dict[str, Any]) -> list[Pending]:
         worth = difficulty.number(total / count * 2**32)
         for request in found:
             _told(s, request, worth)
-    s.pending = [p for p in s.pending if not any(p is one for one in found)]
+    _forget(s, found)
     return found
+
+
+def _forget(s: Session, found: list[Pending]) -> None:
+    """Requests that wait no longer.  By which they are: two may say the same."""
+    gone = set(map(id, found))
+    s.pending = [p for p in s.pending if id(p) not in gone]
 
 
 def _told(s: Session, request: Pending, worth: float | None) -> None:
@@ -95,7 +101,7 @@ def settled(s: Session, at: Arrival) -> list[Pending]:
         and ledger.acknowledges(at.ack, p.end)
     ]  # fmt: skip
     if found:
-        s.pending = [p for p in s.pending if not any(p is one for one in found)]
+        _forget(s, found)
     for p in found:
         p.job = "" if p.known is None else p.job
     return found

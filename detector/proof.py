@@ -12,7 +12,8 @@ from typing import Annotated, Final
 import msgspec
 
 from detector import algorithms
-from detector.dialects.messages import Submit, Work
+from detector.checksums import sha256d
+from detector.dialects.messages import Submit, Work, turned
 
 DEFAULT_MASK: Final = 0x1FFFE000
 """Version bits that a miner may roll where no mask was seen (BIP 320)."""
@@ -20,22 +21,13 @@ BEYOND_CHANCE: Final = 1e6
 """The product of expected hashes of verified shares from which an algorithm is decided."""
 
 
-def _sha256d(header: bytes) -> bytes:
-    return hashlib.sha256(hashlib.sha256(header).digest()).digest()
-
-
 def _scrypt(header: bytes) -> bytes:
     return hashlib.scrypt(header, salt=header, n=1024, r=1, p=1, dklen=32)
 
 
 Log10 = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-HASHES: Final[dict[str, Callable[[bytes], bytes]]] = {"sha256d": _sha256d, "scrypt": _scrypt}
+HASHES: Final[dict[str, Callable[[bytes], bytes]]] = {"sha256d": sha256d, "scrypt": _scrypt}
 """Header to hash, by algorithm; each has a ``factor`` in algorithms.toml."""
-
-
-def _words(data: bytes) -> bytes:
-    """Each 4-byte word reversed: notify's previous hash is sent so."""
-    return b"".join(data[i : i + 4][::-1] for i in range(0, len(data), 4))
 
 
 def _version(work: Work, share: Submit) -> bytes:
@@ -50,12 +42,12 @@ def header(work: Work, share: Submit) -> bytes | None:
     """The 80 bytes that the miner hashed, None where a field is not hex (slush0's Stratum description)."""
     try:
         coinbase = bytes.fromhex(work.coinbase1 + work.extranonce1 + share.extranonce2 + work.coinbase2)
-        root = _sha256d(coinbase)
+        root = sha256d(coinbase)
         for branch in work.branches:
-            root = _sha256d(root + bytes.fromhex(branch))
+            root = sha256d(root + bytes.fromhex(branch))
         built = (
             _version(work, share)
-            + _words(bytes.fromhex(work.previous))
+            + turned(bytes.fromhex(work.previous))
             + root
             + bytes.fromhex(share.ntime)[::-1]
             + bytes.fromhex(work.bits)[::-1]
@@ -69,7 +61,7 @@ def header(work: Work, share: Submit) -> bytes | None:
 def sent_header(share: Submit) -> bytes | None:
     """The header that getwork hands in whole: each 4-byte word is reversed."""
     try:
-        built = _words(bytes.fromhex(share.header))
+        built = turned(bytes.fromhex(share.header))
     except ValueError:
         return None
     return built if len(built) == 80 else None

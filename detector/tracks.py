@@ -183,8 +183,7 @@ def is_line(side: Direction, data: bytes) -> bool:
         return False
     if data.find(b"\n") != len(data) - 1 or len(data) > MAX_LINE_BYTES:
         return False
-    # Where something came before, it may still be HTTP or frames from here on.
-    return (side.plain is not None and not lines.late) or (lines.read > 0 and wrap.frames is None)
+    return _stays_plain(side)
 
 
 def is_usual(side: Direction) -> bool:
@@ -195,7 +194,13 @@ def is_usual(side: Direction) -> bool:
         return False
     if lines.tail or lines.skipping or lines.web or lines.quotes:
         return False
-    return (side.plain is not None and not lines.late) or (lines.read > 0 and wrap.frames is None)
+    return _stays_plain(side)
+
+
+def _stays_plain(side: Direction) -> bool:
+    """Where something came before the lines, it may still be HTTP or frames from here on."""
+    lines = side.lines
+    return (side.plain is not None and not lines.late) or (lines.read > 0 and side.wrap.frames is None)
 
 
 def lines_of(

@@ -22,7 +22,6 @@ POSTS: Final = 0x800
 FRAMED: Final = 0x1000  # the direction sent what may be a frame of a WebSocket
 WANTED: Final = 0x2000  # it began what carries lines that show no token
 AMPLE: Final = 0x4000  # and does so for as long as it lasts
-_HEAD: Final = STATE | HEADING | JSON | CODED | POSTS
 
 # States with a meaning; the others are between them.
 SKIPS: Final = 0  # the rest of the line

@@ -10,7 +10,6 @@ from typing import Final
 from collectors.jit import bare as kernel
 from collectors.packet.frames import be16
 
-_START: Final = 22
 _RESULT: Final = 47
 
 

@@ -7,12 +7,12 @@ wait for their parent (SetNewPrevHash), not for those that are worked on.  So a 
 its channels.  A share's header is all there, so it can be hashed.
 """
 
-import hashlib
 from collections.abc import Callable
 from typing import Any, Final
 
+from detector.checksums import sha256d
 from detector.dialects import difficulty
-from detector.dialects.messages import Block, Channel, InForce, Job, Submit
+from detector.dialects.messages import Block, Channel, InForce, Job, Submit, turned
 
 MAX_BLOCKS: Final = 8
 """Jobs that keep what a header is built from, of all channels together."""
@@ -60,14 +60,13 @@ def share(fields: dict[str, Any], force: InForce) -> Submit | None:
         _u32(fields["version"]) + bytes.fromhex(block.previous)[::-1] + root
         + _u32(fields["ntime"]) + _u32(block.bits) + _u32(fields["nonce"])
     )  # fmt: skip
-    turned = b"".join(built[at : at + 4][::-1] for at in range(0, len(built), 4))
-    return Submit("", "", "", "", None, header=turned.hex())
+    return Submit("", "", "", "", None, header=turned(built).hex())
 
 
 def _root(block: Block, extranonce: str) -> bytes:
-    root = _sha256d(bytes.fromhex(block.before + extranonce + block.after))
+    root = sha256d(bytes.fromhex(block.before + extranonce + block.after))
     for leaf in block.path:
-        root = _sha256d(root + bytes.fromhex(leaf))
+        root = sha256d(root + bytes.fromhex(leaf))
     return root
 
 
@@ -78,10 +77,6 @@ def _u32(number: int) -> bytes:
 def _octets(told: str) -> str:
     """Octets in hex as they are kept; nothing of what a line of text may hold instead."""
     return told.lower() if len(told) % 2 == 0 else ""
-
-
-def _sha256d(data: bytes) -> bytes:
-    return hashlib.sha256(hashlib.sha256(data).digest()).digest()
 
 
 # -- the server's messages -----------------------------------------------------------------------------------

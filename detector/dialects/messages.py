@@ -91,3 +91,8 @@ class Submit(msgspec.Struct, array_like=True, gc=False):
     version: Version
     mask: Mask | None
     header: str = ""
+
+
+def turned(data: bytes) -> bytes:
+    """Each 4-byte word reversed: so getwork sends a header, and notify the previous hash."""
+    return b"".join(data[at : at + 4][::-1] for at in range(0, len(data), 4))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from detector.dialects import difficulty
-from detector.dialects.messages import InForce, Job, Submit
+from detector.dialects.messages import InForce, Job, Submit, turned
 
 _HEADER_DIGITS: Final = 160
 _MOST_VARINT: Final = 10
@@ -60,5 +60,4 @@ def share(fields: dict[str, Any], force: InForce) -> Submit | None:
         header = bytes.fromhex(fields["data"][:_HEADER_DIGITS])
     except ValueError:
         return None
-    words = b"".join(header[i : i + 4][::-1] for i in range(0, len(header), 4))
-    return Submit("", "", "", "", None, words.hex())
+    return Submit("", "", "", "", None, turned(header).hex())

@@ -19,9 +19,8 @@ from detector.dialects.noise import Found
 from detector.evidence import Connection, Evidence, Seen, SessionFacts
 from detector.observers import words
 from detector.sightings import Recent
-from detector.tracks import Ends
+from detector.tracks import TCP, Ends
 
-TCP: Final = 6
 DIALECT: Final = "sv2"
 _CELLS: Final = ("src_port", "dst_port", "t_first", "t_last", "initiator", "t_open", "copy")
 _SESSION: Final = (

@@ -242,7 +242,7 @@ class Repeats:
             reader = table.called(name, probe.said, dialect)
             if reader is None or reader is not table.called(name, probe.other, dialect):
                 return NO_PLAN
-            if not self._table.is_of(dialect, reader):
+            if not table.is_of(dialect, reader):
                 return NO_PLAN
         if reader is not None and reader.kind == "submit":
             return self._submitted(dialect, reader, probe)

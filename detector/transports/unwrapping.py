@@ -336,16 +336,16 @@ class _Feeding:
         return after
 
     def _messages(self, data: bytes, at: int) -> int:
-        after, message = stratum2.step(data, at)
-        if message is not None:
-            self.out.append((message, max(0, after - self.base), True))
-        return after
+        return self._whole(*stratum2.step(data, at))
 
     def _node(self, data: bytes, at: int) -> int:
         side = self.side
         if side.node is None:
             side.node = Node()
-        after, message = side.node.step(data, at)
+        return self._whole(*side.node.step(data, at))
+
+    def _whole(self, after: int, message: bytes | None) -> int:
+        """Tell a binary message, if one ends at ``after``."""
         if message is not None:
             self.out.append((message, max(0, after - self.base), True))
         return after
