@@ -30,10 +30,15 @@ install_tools() {
 
 install=0
 [ "${1:-}" = --install ] && { install=1; shift; }
-install_tools
 setup requirements-test.lock
 cd "$root"
+# Tests with clocks should not wait for compilers: kernels first, while the rest is fetched.
+"$venv/bin/python" -c 'import sys; from detector import app
+app.warm_kernels(lambda text: print("poolwatch:", text, file=sys.stderr))' &
+compiling=$!
+install_tools
 # Apache Kafka from Maven Central, once per machine.
 "$venv/bin/python" tests/helpers/broker.py --fetch || say "what needs Kafka is skipped"
+wait "$compiling" || say "not all kernels were compiled"
 # Most of the slow tests wait for brokers and clocks: three at a time on two cores.
 exec "$venv/bin/python" -m pytest -ra -n 3 --dist worksteal "$@"
