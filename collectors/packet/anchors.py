@@ -39,6 +39,47 @@ def _any_of(builder, vector, tuple_, first, count):
     return found
 
 
+def _first(builder, data, at):
+    """Where data[at] is, the WIDTH bytes from there on, and which of them a token may begin with."""
+    here = builder.gep(data, [at])
+    byte = _load(builder, here)
+    quote = builder.icmp_unsigned("==", byte, ir.Constant(_VECTOR, [ord('"')] * WIDTH))
+    score = builder.icmp_unsigned("==", byte, ir.Constant(_VECTOR, [ord("_")] * WIDTH))
+    return here, quote, score
+
+
+def _after(builder, here):
+    return _load(builder, builder.gep(here, [ir.Constant(ir.IntType(64), 1)]))
+
+
+@intrinsic
+def marks(typingctx, data, at):
+    """Bit j: data[at + j] is a quotation mark or an underscore.  Reads data[at : at + WIDTH]."""
+
+    def generate(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        _, quote, score = _first(builder, array.data, args[1])
+        return builder.bitcast(builder.or_(quote, score), ir.IntType(WIDTH))
+
+    return types.uint64(data, types.int64), generate
+
+
+@intrinsic
+def near(typingctx, data, at, low, reach):
+    """Bit j: data[at + j] is a quotation mark or an underscore, and the byte after it is one from ``low`` to
+    ``low + reach``.  A third of the comparisons of ``anchors``, whose bits are among these: of bytes at
+    random one place in 700.  Reads data[at : at + WIDTH + 1]."""
+
+    def generate(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        here, quote, score = _first(builder, array.data, args[1])
+        beyond = builder.sub(_after(builder, here), _splat(builder, args[2]))
+        within = builder.icmp_unsigned("<=", beyond, _splat(builder, args[3]))
+        return builder.bitcast(builder.and_(builder.or_(quote, score), within), ir.IntType(WIDTH))
+
+    return types.uint64(data, types.int64, types.uint8, types.uint8), generate
+
+
 @intrinsic
 def anchors(typingctx, data, at, seconds):
     """Bit j: data[at + j] and the byte after it are a pair that begins some token.
@@ -49,11 +90,8 @@ def anchors(typingctx, data, at, seconds):
 
     def generate(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
-        here = builder.gep(array.data, [args[1]])
-        byte = _load(builder, here)
-        after = _load(builder, builder.gep(here, [ir.Constant(ir.IntType(64), 1)]))
-        quote = builder.icmp_unsigned("==", byte, ir.Constant(_VECTOR, [ord('"')] * WIDTH))
-        score = builder.icmp_unsigned("==", byte, ir.Constant(_VECTOR, [ord("_")] * WIDTH))
+        here, quote, score = _first(builder, array.data, args[1])
+        after = _after(builder, here)
         quoted = _any_of(builder, after, args[2], 0, SECONDS_QUOTE)
         scored = _any_of(builder, after, args[2], SECONDS_QUOTE, SECONDS_SCORE)
         pairs = builder.or_(builder.and_(quote, quoted), builder.and_(score, scored))

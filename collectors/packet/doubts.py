@@ -52,11 +52,17 @@ def doubted(e, r):
 
 
 @kernel
+def ahead_of(e, r):
+    """How far a segment (EVENT) begins ahead of what is next in its direction, the nearest way round."""
+    d = np.int64(e.direction)
+    return np.int64(np.int32(np.uint32((np.int64(e.seq) - r.base[d] - r.next[d]) & 0xFFFFFFFF)))
+
+
+@kernel
 def learn(e, r):
     """What a segment that nobody doubts says of others of its direction, if it is next or comes again."""
     d = np.int64(e.direction)
-    ahead = np.int64(np.int32(np.uint32((np.int64(e.seq) - r.base[d] - r.next[d]) & 0xFFFFFFFF)))
-    if r.base[d] < 0 or not -WINDOW <= ahead <= 0:
+    if r.base[d] < 0 or not -WINDOW <= ahead_of(e, r) <= 0:
         return
     r.ttl[d] = max(r.ttl[d], e.ttl)
     if e.stamp != 0:

@@ -1,9 +1,9 @@
 """Reassembly of what needs none: segments that are next in their order, compiled.
 
 The state of every connection is in arrays, one CONNECTION each.  ``assemble`` takes events as long as each
-is the next of its direction, or empty, and nothing of its connection waits for a hole; at the first that is
-not it stops, and ``payloads.Reassembly`` takes that one, on the same arrays.  What it keeps beside them
-(pieces that wait, rivals, places given up) is of no concern to segments in order.
+is the next of its direction, empty, or says again what was said, and nothing of its connection waits for a
+hole; at the first that is not it stops, and ``payloads.Reassembly`` takes that one, on the same arrays.
+What it keeps beside them (pieces that wait, rivals, places given up) is of no concern to segments in order.
 """
 
 from typing import Final, NamedTuple
@@ -12,7 +12,7 @@ import numpy as np
 
 from collectors.jit import bare as kernel
 from collectors.packet.anchors import copy_octets, prefetch
-from collectors.packet.doubts import doubted, doubted_first, learn
+from collectors.packet.doubts import ahead_of, doubted, doubted_first, learn
 from collectors.packet.frames import ACK, FIN, RST
 from collectors.packet.pages import CHUNKS_A_SEGMENT
 from collectors.packet.segments import WINDOW
@@ -51,7 +51,9 @@ FIRST: Final = 6  # (2,) least recently used: tentative, picked
 LAST: Final = 8  # (2,) most recently used
 EVICTIONS: Final = 10
 REFUSED_ENDS: Final = 11
-STATES: Final = 12
+REPEATS: Final = 12  # octets that were there before
+BEFORES: Final = 13  # octets from before the place where we joined
+STATES: Final = 14
 NEVER: Final = np.iinfo(np.int64).max
 
 _SECOND: Final = 1_000_000_000
@@ -162,12 +164,8 @@ def _make(e, t):
     t.state[COUNT] += 1
     r = t.places[n]
     r.conn = e.conn
-    r.a_high = e.a_high
-    r.a_low = e.a_low
-    r.b_high = e.b_high
-    r.b_low = e.b_low
-    r.a_port = e.a_port
-    r.b_port = e.b_port
+    r.a_high, r.a_low, r.b_high, r.b_low = e.a_high, e.a_low, e.b_high, e.b_low
+    r.a_port, r.b_port = e.a_port, e.b_port
     r.picked = e.picked
     r.kept = np.uint8(0)
     for d in range(2):
@@ -175,15 +173,9 @@ def _make(e, t):
         r.next[d] = 0
         r.published[d] = -1
         r.last_ack[d] = -1
-        r.left_out[d, 0] = 0
-        r.left_out[d, 1] = 0
-        r.known[d] = np.uint8(0)
-        r.begun[d] = np.uint8(0)
-        r.gap[d] = np.uint8(0)
-        r.ended[d] = np.uint8(0)
-        r.acked[d] = np.uint8(0)
-        r.ttl[d] = np.uint8(0)
-        r.loose[d] = np.uint8(0)
+        r.left_out[d, 0] = r.left_out[d, 1] = 0
+        r.known[d] = r.begun[d] = r.gap[d] = r.ended[d] = r.acked[d] = np.uint8(0)
+        r.ttl[d] = r.loose[d] = np.uint8(0)
         r.stamp[d] = np.uint32(0)
     mask = t.slots.size - 1
     i = _home(r.conn, t.slots)
@@ -253,6 +245,16 @@ def begin_one(t, n, d, seq, start, known):
 
 
 @kernel
+def _repeats(e, r, d):
+    """Is all that this says behind us, and nothing else to be done about it?"""
+    if r.base[d] < 0 or r.kept or e.size == 0 or e.tcp_flags & (FIN | RST):
+        return False
+    ahead = ahead_of(e, r)
+    left_out = r.begun[d] and r.left_out[d, 0] <= r.next[d] + ahead < r.left_out[d, 1]
+    return -WINDOW <= ahead < 0 and ahead + e.size <= 0 and not left_out
+
+
+@kernel
 def _usual(e, r):
     """Is this the next segment of its direction, or one that takes no place in it?"""
     d = np.int64(e.direction)
@@ -264,7 +266,7 @@ def _usual(e, r):
         return True
     if r.base[d] < 0:
         return e.known != 3 or e.seq == e.start
-    return np.int64(e.seq) == (r.base[d] + r.next[d]) & 0xFFFFFFFF
+    return np.int64(e.seq) == (r.base[d] + r.next[d]) & 0xFFFFFFFF or _repeats(e, r, d)
 
 
 @kernel
@@ -368,7 +370,12 @@ def assemble(events, i, data, t, page, idle):
         if e.tcp_flags & ACK:
             r.last_ack[o] = np.int64(e.ack)
         taken = e.size > 0 or not doubted(e, r)
-        told = _take(e, r, d, data, page)
+        told = False
+        if _repeats(e, r, d):
+            again = r.published[d] >= 0 and r.next[d] + ahead_of(e, r) >= r.published[d]
+            t.state[REPEATS if again else BEFORES] += e.size
+        else:
+            told = _take(e, r, d, data, page)
         if taken:
             learn(e, r)
         if r.base[d] < 0 and e.known == 3:

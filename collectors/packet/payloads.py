@@ -17,13 +17,27 @@ import numpy as np
 from collectors.packet import doubts, ordered
 from collectors.packet.frames import ACK, FIN, RST
 from collectors.packet.ordered import AGED as SECOND_AGED
-from collectors.packet.ordered import COUNT, DUE, EVICTIONS, FIRST, HOLDS, KEPT, NEVER, NOW, REFUSED_ENDS
+from collectors.packet.ordered import (
+    BEFORES,
+    COUNT,
+    DUE,
+    EVICTIONS,
+    FIRST,
+    HOLDS,
+    KEPT,
+    NEVER,
+    NOW,
+    REFUSED_ENDS,
+    REPEATS,
+)
 from collectors.packet.placing import Placing, size_of
 from collectors.packet.segments import (
     AGED,
+    BEFORE,
     ENDS,
     EVICTED,
     GIVEN_UP,
+    REPEATED,
     Bounds,
     Connection,
     Segment,
@@ -33,6 +47,8 @@ from collectors.streams import ACK_ONLY
 
 _MS: Final = 1_000_000
 _SECOND: Final = 1000 * _MS
+# What the arrays count too.
+_COUNTED: Final = ((EVICTED, EVICTIONS), (ENDS, REFUSED_ENDS), (REPEATED, REPEATS), (BEFORE, BEFORES))
 
 
 def _overlap(a: Segment, b: Segment) -> bool:
@@ -54,8 +70,10 @@ class Reassembly(Placing):
     @property
     def drops(self) -> dict[str, int]:
         """What was dropped so far, by reason."""
-        evicted = self._drops[EVICTED] + int(self._state[EVICTIONS])
-        return {**self._drops, EVICTED: evicted, ENDS: int(self._state[REFUSED_ENDS])}
+        told = dict(self._drops)
+        for why, place in _COUNTED:
+            told[why] += int(self._state[place])
+        return told
 
     @property
     def held_bytes(self) -> int:
@@ -124,7 +142,7 @@ class Reassembly(Placing):
                 n = int(self._tables.order[n, 1])
         self._due.clear()
         self._tables = ordered.tables(self._bounds.max_connections)
-        kept = [NOW, SECOND_AGED, EVICTIONS, REFUSED_ENDS]
+        kept = [NOW, SECOND_AGED, *(place for _, place in _COUNTED)]
         self._tables.state[kept] = self._state[kept]
         self._state = self._tables.state
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from collectors.errors import ConfigError
 from collectors.jit import bare as kernel
-from collectors.packet.anchors import SECONDS_QUOTE, SECONDS_SCORE, WIDTH, anchors, lowest
+from collectors.packet.anchors import SECONDS_QUOTE, SECONDS_SCORE, WIDTH, anchors, lowest, marks, near
 from collectors.reading import little
 
 # A token that began at most so many bytes before the end of a segment is found in the next one.
@@ -49,7 +49,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tokens(NamedTuple):
-    """``pattern`` (n, 32) u1 and ``size`` (n,) i8, sorted; ``seconds`` as ``anchors`` wants them.
+    """``pattern`` (n, 32) u1 and ``size`` (n,) i8, sorted; ``seconds`` as ``anchors`` wants them,
+    all from ``low`` to ``low + reach``.
 
     The tokens that begin as slot s of ``begins`` (64,) u8 says are rows ``first[s]`` to ``last[s]``, the same
     up to ``common[s]``; a beginning times ``spread`` has its slot in the top bits.
@@ -63,6 +64,8 @@ class Tokens(NamedTuple):
     common: np.ndarray
     spread: np.uint64
     seconds: tuple[np.uint8, ...]
+    low: np.uint8
+    reach: np.uint8
 
 
 def rows(path: Path | None = None) -> list[Token]:
@@ -113,6 +116,7 @@ def compile_tokens(table: list[Token]) -> Tokens:
         places[2, slot] = min(places[2, slot], _common(token, tokens[places[0, slot]]))
     quote = sorted({t[1] for t in tokens if t[0] == QUOTE})
     score = sorted({t[1] for t in tokens if t[0] == SCORE})
+    seconds = _seconds(quote, SECONDS_QUOTE, '"') + _seconds(score, SECONDS_SCORE, "_")
     return Tokens(
         pattern,
         np.array([len(t) for t in tokens], np.int64),
@@ -121,7 +125,9 @@ def compile_tokens(table: list[Token]) -> Tokens:
         places[1],
         places[2],
         spread,
-        tuple(_seconds(quote, SECONDS_QUOTE, '"') + _seconds(score, SECONDS_SCORE, "_")),
+        tuple(seconds),
+        min(seconds),
+        max(seconds) - min(seconds),
     )
 
 
@@ -185,7 +191,9 @@ def find(data, at, end, tokens, room):
     steps = np.int64(0)
     while at < end and steps <= room:
         if at + WIDTH + BEGIN <= data.size:
-            mask = anchors(data, at, tokens.seconds)
+            mask = near(data, at, tokens.low, tokens.reach)
+            if mask != np.uint64(0):
+                mask = anchors(data, at, tokens.seconds)
             # The last byte has no byte after it: that is the business of the tail.
             if end - at <= WIDTH:
                 mask &= (np.uint64(1) << np.uint64(end - at - 1)) - np.uint64(1)
@@ -218,7 +226,13 @@ def find(data, at, end, tokens, room):
 @kernel
 def tail_of(data, at, end, tokens):
     """Where a token begins that the end of the bytes cuts; ``end`` if none, or if it began too early."""
-    for i in range(max(at, end - TAIL), end):
+    first = max(at, end - TAIL)
+    if first + WIDTH <= data.size and end > first:
+        mask = marks(data, first) & ((np.uint64(1) << np.uint64(end - first)) - np.uint64(1))
+        if mask == np.uint64(0):
+            return end
+        first += lowest(mask)
+    for i in range(first, end):
         if data[i] not in (QUOTE, SCORE):
             continue
         if i + BEGIN <= end:

@@ -14,6 +14,7 @@ when a miner is missed or somebody else is suspected.
 """
 
 import argparse
+import gc
 import hashlib
 import json
 import math
@@ -138,6 +139,7 @@ def collect(path: Path, passes: int, *, encoded: bool = False) -> None:
         whole.finish()
 
     once(SMALL)
+    gc.freeze()  # as the command does: ``detector.loading``
     rows, wire.octets, start = 0, 0, time.process_time()
     for _ in range(passes):
         once(path)
