@@ -1,8 +1,8 @@
 """Octets of one direction of HTTP/1 in, the JSON bodies of its messages out (RFC 9112).
 
 Bodies of requests are read where they are POSTed or PUT as JSON, which no page can make a browser do to
-another's server without its leave; bodies of responses where they answer such a request.  All others are
-passed over.
+another's server without its leave, or by a program that is no browser, whatever it calls them; bodies of
+responses where they answer such a request.  All others are passed over.
 """
 
 import base64
@@ -33,6 +33,9 @@ _REQUEST: Final = re.compile(rb"([A-Z]{3,7}) (\S+) HTTP/1\.[01]\r?")
 _RESPONSE: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)((?: .*)?)\r?", re.S)
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r?", re.S)
+
+_BROWSER: Final = re.compile(rb"(?:mozilla|opera)/", re.IGNORECASE)
+_PAGES: Final = frozenset({b"origin", b"referer", b"cookie", b"sec-fetch-mode", b"sec-fetch-site"})
 
 # What a response's request was.
 JSON: Final = "json"  # a body that is read was POSTed, or a miner's head
@@ -68,7 +71,8 @@ class Http(msgspec.Struct, array_like=True, gc=False):
 
     ``user`` and ``agent`` are those of the latest request: getwork names its worker there alone.  ``target``
     is whom CONNECT asked for, or whose WebSocket; ``heads`` says that a head was whole; ``call`` is that of
-    ``chia`` which the present message is; ``last`` is the end of a body that is ``long``.
+    ``chia`` which the present message is; ``last`` is the end of a body that is ``long``.  ``strict``: the
+    present message is not called JSON, so that it is read only as a whole.  ``asks``: these are requests.
     """
 
     where: Where = _AT_HEAD
@@ -84,6 +88,8 @@ class Http(msgspec.Struct, array_like=True, gc=False):
     heads: bool = False
     call: Text = ""
     last: Annotated[bytes, msgspec.Meta(max_length=2 * excerpts.LAST)] = b""
+    strict: bool = False
+    asks: bool = False
 
     def step(self, data: bytes, at: int, peer: "Http | None") -> tuple[int, str]:
         """Read on at ``at``: where it stopped, and what comes there.  ``peer`` is the other direction.
@@ -123,6 +129,10 @@ class Http(msgspec.Struct, array_like=True, gc=False):
         self.where = _AT_HEAD
         return whole
 
+    def anew(self) -> "Http":
+        """Where it stands once something was lost: before a head, with what earlier ones said."""
+        return Http(asked=self.asked, user=self.user, agent=self.agent, heads=self.heads, asks=self.asks)
+
     # -- heads -------------------------------------------------------------------------------------
 
     def _head(self, data: bytes, at: int, peer: "Http | None") -> tuple[int, str]:
@@ -146,7 +156,8 @@ class Http(msgspec.Struct, array_like=True, gc=False):
 
     def _request(self, said: "_Head") -> str:
         self.user, self.agent = said.user, said.agent
-        posts = said.method in {b"POST", b"PUT"} and said.is_json
+        self.asks = True
+        posts = said.method in {b"POST", b"PUT"} and (said.is_json or said.is_program)
         kind = JSON if said.mines or posts else PLAIN
         self.call = chia.call(said.method, said.target) if posts or said.method == b"GET" else ""
         if said.method in {b"CONNECT", b"HEAD"}:
@@ -159,6 +170,7 @@ class Http(msgspec.Struct, array_like=True, gc=False):
         if said.upgrades:
             self.target = _text(said.host + said.target)
             return FRAMES
+        self.strict = not said.is_json and said.has_type
         return self._body(said, wanted=kind == JSON, to_end=False)
 
     def _response(self, said: "_Head", peer: "Http | None") -> str:
@@ -179,7 +191,8 @@ class Http(msgspec.Struct, array_like=True, gc=False):
         if asked == HEAD or status in {204, 304}:
             return NEXT
         self.call = asked if asked.endswith(chia.ANSWER) else ""
-        answers = (bool(self.call) or asked in {JSON, UNKNOWN}) and (said.is_json or not said.has_type)
+        self.strict = not said.is_json and said.has_type
+        answers = asked == JSON or ((bool(self.call) or asked == UNKNOWN) and not self.strict)
         return self._body(said, wanted=said.mines or answers, to_end=True)
 
     def _body(self, said: "_Head", *, wanted: bool, to_end: bool) -> str:
@@ -273,6 +286,7 @@ class _Head(NamedTuple):
     agent: str
     host: bytes
     is_json: bool
+    is_program: bool
     has_type: bool
     upgrades: bool
     coding: str
@@ -286,8 +300,14 @@ def _read(head: bytes) -> _Head:
     told: dict[bytes, bytes] = {}
     for field in fields:
         name, colon, value = field.partition(b":")
-        if colon:
-            told.setdefault(name.lower(), value.strip())
+        if field[:1] in {b" ", b"\t"} or not colon:
+            continue  # the rest of the field before (section 5.2), or nothing
+        name, value = name.rstrip().lower(), value.strip()
+        if name == b"content-length" and value != told.get(name, value):
+            value = _shorter(value, told[name])
+        elif name in told:
+            continue
+        told[name] = value
     request, response = _REQUEST.fullmatch(first), _RESPONSE.fullmatch(first)
     if request is None and response is None:
         raise ValueError("no start line")
@@ -304,16 +324,28 @@ def _read(head: bytes) -> _Head:
         agent=_text(told.get(b"user-agent", b"")),
         host=told.get(b"host", b""),
         is_json=_is_json(told),
+        is_program=_is_program(told),
         has_type=b"content-type" in told,
         upgrades=_upgrades(told),
         coding=told.get(b"content-encoding", b"identity").lower().decode("latin-1"),
         transfer=told[b"transfer-encoding"].lower() if b"transfer-encoding" in told else None,
-        size=told.get(b"content-length"),
+        size=told.get(b"content-length", b"").partition(b",")[0].rstrip() or None,
     )
 
 
 _known: Final = lru_cache(maxsize=1024)(_read)
 """Programs send the same heads again and again."""
+
+
+def _shorter(a: bytes, b: bytes) -> bytes:
+    """Of two lengths (section 6.3, item 5: an error) that behind which the next head is still found."""
+    return a if a.isdigit() and b.isdigit() and int(a[:15]) < int(b[:15]) else b
+
+
+def _is_program(told: dict[bytes, bytes]) -> bool:
+    """Whether what asks is no browser: those say who they are, and whose page makes them ask."""
+    agent = told.get(b"user-agent", b"")
+    return bool(agent) and not _BROWSER.match(agent) and _PAGES.isdisjoint(told)
 
 
 def _is_json(told: dict[bytes, bytes]) -> bool:

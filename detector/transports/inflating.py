@@ -14,6 +14,10 @@ CODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Content codings by what zlib calls them."""
 
 
+MAX_MEMBERS: Final = 64
+"""Of gzip, one behind another (RFC 1952 section 2.2)."""
+
+
 class InflateError(ValueError):
     """A peer sent what cannot be inflated, or what holds more than MAX_INFLATED."""
 
@@ -28,23 +32,33 @@ def message(data: bytes, window: bytes) -> bytes:
 
 
 def body(data: bytes, coding: str) -> bytes:
-    """The body of an HTTP message in a coding of CODINGS.  Raises InflateError.
+    """The body of an HTTP message in a coding of CODINGS, of all its members.  Raises InflateError.
 
     Some send "deflate" without the zlib wrapper (RFC 9110 section 8.4.1.2).
     """
     try:
-        return _inflated(zlib.decompressobj(CODINGS[coding]), data, whole=True)
+        inflate = zlib.decompressobj(CODINGS[coding])
+        out = _inflated(inflate, data, whole=True)
+        for _ in range(MAX_MEMBERS):
+            if coding == "deflate" or not inflate.unused_data.startswith(b"\x1f\x8b"):
+                return out
+            more = inflate.unused_data
+            inflate = zlib.decompressobj(CODINGS[coding])
+            out += _inflated(inflate, more, room=MAX_INFLATED - len(out), whole=True)
+        raise InflateError("more members than are read")
     except InflateError:
         if coding != "deflate":
             raise
     return _inflated(zlib.decompressobj(-15), data, whole=True)
 
 
-def _inflated(inflate: "zlib._Decompress", data: bytes, *, whole: bool = False) -> bytes:
+def _inflated(
+    inflate: "zlib._Decompress", data: bytes, *, room: int = MAX_INFLATED, whole: bool = False
+) -> bytes:
     try:
-        out = inflate.decompress(data, MAX_INFLATED + 1)
+        out = inflate.decompress(data, room + 1)
     except zlib.error as error:
         raise InflateError(str(error)) from None
-    if len(out) > MAX_INFLATED or (whole and not inflate.eof):
-        raise InflateError("more than is read" if len(out) > MAX_INFLATED else "cut short")
+    if len(out) > room or (whole and not inflate.eof):
+        raise InflateError("more than is read" if len(out) > room else "cut short")
     return out

@@ -11,9 +11,10 @@ from typing import Annotated, Final
 
 import msgspec
 
-from detector.dialects.lines import MAX_BATCH, Assembler, Refusal, batch
+from detector.dialects.lines import Assembler, Refusal
 from detector.transports import alephium, chia, gunzip, http, preambles, stratum2, websocket
 from detector.transports.alephium import Node
+from detector.transports.bodies import is_whole, objects
 from detector.transports.gunzip import Gunzip
 from detector.transports.http import Http
 from detector.transports.inflating import InflateError
@@ -26,8 +27,8 @@ MAX_TARGETS: Final = 4
 _BLANKS: Final = b" \t\r\n"
 _MAX_BLANKS: Final = 1024
 
-UNDECIDED, PLAIN, HTTP, UPGRADING, FRAMES, SOCKS, SEEKING, STRATUM2, NODE, GZIP = range(10)
-Mode = Annotated[int, msgspec.Meta(ge=0, le=9)]
+UNDECIDED, PLAIN, HTTP, UPGRADING, FRAMES, SOCKS, SEEKING, STRATUM2, NODE, GZIP, WEB = range(11)
+Mode = Annotated[int, msgspec.Meta(ge=0, le=10)]
 
 Told = tuple[bytes, int, bool]
 """A line; the offset behind it in what was fed; whether it is a body of HTTP, whole and by itself."""
@@ -69,11 +70,11 @@ def lost(side: Wrapping, octets: int = 0) -> None:
     if side.mode == HTTP and side.http is not None and octets and side.http.passed(octets):
         return
     if side.http is not None:
-        side.http = msgspec.structs.replace(Http(), asked=side.http.asked, user=side.http.user)
+        side.http = side.http.anew()
     if side.mode in {HTTP, FRAMES, SEEKING, STRATUM2, NODE, GZIP}:
         side.mode, side.node, side.gunzip = SEEKING, None, None
         side.frames = Frames() if side.frames is not None else None
-    elif side.mode != PLAIN:
+    elif side.mode not in {PLAIN, WEB}:
         side.mode = UNDECIDED
 
 
@@ -114,6 +115,8 @@ class _Feeding:
         """Of a direction that was joined, or in which something was lost, lines or nothing may be HTTP or
         frames from here on, or messages of Stratum V2 from a place on.  Gives where to begin."""
         side = self.side
+        if side.mode == WEB and http.starts(data[:8]):
+            side.mode = HTTP
         joined = side.mode == PLAIN and self.joined
         if not (joined or side.mode == SEEKING):
             return 0
@@ -196,7 +199,7 @@ class _Feeding:
             side.mode = HTTP if begins else FRAMES
             side.frames = None if begins else Frames()
             return at
-        return len(data)  # SEEKING
+        return len(data)  # SEEKING, WEB
 
     def _give_up(self, mode: int) -> None:
         """It is not what it began as."""
@@ -208,7 +211,10 @@ class _Feeding:
         if mode == HTTP:
             self._count(Refusal.HTTP)
             # Behind a head nothing is a miner's that is not read by the rules of HTTP.
-            self.lines.web = self.lines.web or bool(side.http and side.http.heads)
+            if side.http is not None and side.http.heads:
+                self.lines.web, side.mode = True, WEB
+                side.http = side.http.anew()
+                return
         side.mode = PLAIN
 
     def _count(self, why: Refusal) -> None:
@@ -311,6 +317,8 @@ class _Feeding:
         end = max(0, after - self.base)
         whole = body.strip(_BLANKS)
         call = self.side.http.call
+        if self.side.http.strict and not is_whole(whole):
+            return
         told = chia.messages(call, whole) if call else objects(whole)
         self.out += [(line, end, True) for line in told]
 
@@ -380,21 +388,3 @@ def _binary(head: bytes, *, joined: bool) -> int | None:
     if frames:
         return STRATUM2
     return None if nodes is None or frames is None else 0
-
-
-def objects(text: bytes) -> list[bytes]:
-    """The JSON objects of a text that is whole: the one that it is, those of a batch, or those on its
-    lines."""
-    if text.startswith(b"["):
-        return batch(text)
-    if b"\n" not in text or _is_whole(text):
-        return [text] if text.startswith(b"{") else []
-    return [line for line in map(bytes.strip, text.split(b"\n")[:MAX_BATCH]) if line.startswith(b"{")]
-
-
-def _is_whole(text: bytes) -> bool:
-    try:
-        msgspec.json.decode(text, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True

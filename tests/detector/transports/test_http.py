@@ -62,6 +62,58 @@ def test_a_miners_long_poll_is_read_though_it_is_a_get():
     assert bodies([b"HTTP/1.1 100 Continue\r\n\r\n", reply()], peer=way)[0] == [LINE]
 
 
+PROGRAM = b"User-Agent: curl/8.5.0\r\n"
+OTHERS = [b"text/plain", b"application/x-www-form-urlencoded", b"text/html; charset=utf-8"]
+
+
+@pytest.mark.parametrize("called", OTHERS)
+def test_what_a_program_posts_is_read_whatever_it_is_called(called):
+    kind = b"Content-Type: " + called + b"\r\n"
+    assert bodies([post(extra=kind + PROGRAM), post(extra=PROGRAM)])[0] == [LINE, LINE]
+    for page in (b"", b"User-Agent: Mozilla/5.0\r\n", PROGRAM + b"Origin: http://evil.example\r\n"):
+        assert bodies([post(extra=kind + page)])[0] == [None]
+
+
+@pytest.mark.parametrize("called", OTHERS)
+def test_what_answers_json_is_read_whatever_it_is_called(called):
+    kind = b"Content-Type: " + called + b"\r\n"
+    assert bodies([reply(extra=kind)], peer=asked(post()))[0] == [LINE]
+    for requests in (b"GET / HTTP/1.1\r\n\r\n", post(extra=b"Content-Type: text/plain\r\n")):
+        assert bodies([reply(extra=kind)], peer=asked(requests))[0] == [None]
+    assert bodies([reply(extra=kind)])[0] == [None]
+
+
+def test_what_is_not_called_json_is_read_as_a_whole_or_not_at_all():
+    page = b"<p>so it begins:\n" + LINE + b"\n" + LINE + b"\n</p>"
+    for body, lines in ((page, 0), (LINE + b"\n" + LINE, 0), (b"\n" + LINE + b"\r\n", 1)):
+        told = post(body, PROGRAM + b"Content-Type: text/plain\r\n")
+        out = unwrapping.feed(unwrapping.Wrapping(), unwrapping.Wrapping(), Assembler(), told, {})
+        assert [line for line, *_ in out] == [LINE] * lines
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"Content-Length : 39\r\n", b"content-length:39\r\n", b"CONTENT-LENGTH:\t39  \r\n",
+        b"Content-Length: 39, 39\r\n", b"Content-Length: 39\r\nContent-Length: 39\r\n",
+        b"Content-Length: 390\r\nContent-Length: 39\r\n", b"Content-Length: 39\r\nContent-Length: 390\r\n",
+        b"X-Long: a\r\n Content-Length: 7\r\nContent-Length: 39\r\n",
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_odd_heads_are_read(odd):
+    stream = b"POST / HTTP/1.1\r\n" + JSON + odd + b"\r\n" + LINE
+    assert bodies([stream + post()])[0] == [LINE, LINE]
+
+
+def test_all_members_of_gzip_are_read_within_a_bound():
+    coded = JSON + b"Content-Encoding: gzip\r\n"
+    two = gzip.compress(LINE[:9], mtime=0) + gzip.compress(LINE[9:], mtime=0)
+    many = gzip.compress(b" ", mtime=0) * 3000
+    bombs = gzip.compress(bytes(60_000), mtime=0) * 2
+    assert bodies([post(body, coded) for body in (two, many, bombs, two)])[0] == [LINE, "?", "?", LINE]
+
+
 def test_a_body_may_end_with_its_connection():
     head = b"HTTP/1.0 200 OK\r\n" + JSON + b"\r\n"
     assert bodies([head, LINE[:9], LINE[9:]], peer=asked(post()))[0] == [LINE]

@@ -282,6 +282,16 @@ def test_a_form_in_plain_text_is_no_miners_whatever_its_length():
     assert PayloadObserver().step(batch(talk.rows)).evidence == ()
 
 
+def test_behind_what_is_no_http_the_next_message_is_read():
+    bad = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + LINES[0] + b"\n"
+    way, lines, refused = unwrapping.Wrapping(), Assembler(), {}
+    out = []
+    for data in (bad, LINES[0] + b"\n", wrapped.post(), wrapped.post()):
+        out += unwrapping.feed(way, unwrapping.Wrapping(), lines, data, refused)
+    assert [line for line, *_ in out] == [wrapped.LINE] * 2
+    assert refused == {"http": 1}
+
+
 def test_what_looks_like_frames_and_is_none_is_not_looked_for_there_without_end():
     talk = Talk()
     talk.c(b'{"ts": 1}', end=b"")
