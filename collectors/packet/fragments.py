@@ -31,7 +31,7 @@ _REUSE_NS: Final = 1_000_000_000
 _HEAD: Final = 40
 MAX_WHOLE: Final = _HEAD + MAX_OCTETS
 # Packets that became whole wait here until the pass returns; one frame may complete two, one in the other.
-ARENA: Final = 1 << 18
+ARENA: Final = 1 << 20
 ARENA_FULL: Final = ARENA - 3 * MAX_WHOLE
 
 # What became of fragments, and of packets that were to be put together: places in ``counts``.

@@ -23,8 +23,9 @@ from collectors.packet.walking import (
     walk_pcap,
 )
 
-# Small enough that what was read is still in the processor's cache when it is looked at.
-PIECE_BYTES: Final = 1 << 20
+# Large enough that what Python does for each is little, small enough for the processor's cache: with 1 MiB
+# the packet path takes a tenth longer.
+PIECE_BYTES: Final = 4 << 20
 MAX_FRAMES: Final = 32768
 # Vector loads of the scanner may read so far past the last frame.
 PADDING: Final = 128

@@ -339,7 +339,7 @@ def test_any_segments_keep_the_bounds_and_time_may_pass_anywhere(segments, place
 @st.composite
 def sessions(draw):
     """Connections that go on in order, mostly: lines and acknowledgements, some of them twice, late, lost or
-    elsewhere, with openings, ends, resets and silences."""
+    elsewhere, far ahead or behind, with openings, ends, resets and silences."""
     out, t = [], 0
     ways = {}
     for _ in range(draw(st.integers(1, 80))):
@@ -349,7 +349,7 @@ def sessions(draw):
         t += draw(st.sampled_from([0, 1, 1, 1, 50, 900, 2500, 12_000])) * MS
         size = draw(st.integers(0, 9))
         flags = {25: ACK | FIN, 26: RST, 27: SYN, 28: RST | ACK}.get(what, ACK)
-        jump = {20: -size, 21: 7, 22: -3, 23: 2 << 20, 24: 10_000, 30: 10_000}.get(what, 0)
+        jump = {20: -size, 21: 7, 22: -3, 23: 2 << 20, 24: 10_000, 30: 10_000, 31: -(2 << 20)}.get(what, 0)
         s = segment(
             seqs[d] + jump, bytes([65 + d]) * size, d=d, t=t, ack=seqs[1 - d], flags=flags, conn=conn,
             start=(1000, 2**32 - 20)[d] if seqs[2] else None, fresh=not seqs[3] >> d & 1,
@@ -377,7 +377,7 @@ def test_what_is_in_order_is_left_to_the_compiled_pass(monkeypatch):
     monkeypatch.setattr(r, "take", lambda events, i, _: asked.append(events[i]))
     lines = conversation(30)
     ends = [s._replace(data=b"", seq=s.seq + len(s.data), tcp_flags=ACK | FIN) for s in lines[-2:]]
-    out = r.feed(*lines, *ends)
+    out = r.feed(*lines, lines[-1], lines[9], *ends)
     assert asked == []
     assert said(out, 0) == b"".join(lines_of(lines, 0))
 
