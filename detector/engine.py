@@ -211,7 +211,7 @@ class Engine:
         """What is kept and is of no subscriber.  The endpoint index is apart: it may be shared."""
         return EngineState(
             heard=self.watermark.state(), arrivals=self.arrivals.state(), closed=self._minutes.closed,
-            ticked_ns=self._ticked_ns, advanced_ns=self._advanced_ns,
+            ticked_ns=self._ticked_ns, advanced_ns=self._advanced_ns, purses=self.payload.admission.state(),
         )  # fmt: skip
 
     def resume(self, state: EngineState) -> None:
@@ -219,6 +219,7 @@ class Engine:
         self.watermark.restore(state.heard)
         self.arrivals.restore(state.arrivals)
         self._minutes.closed = state.closed
+        self.payload.admission.restore(state.purses)
         self._ticked_ns, self._advanced_ns = state.ticked_ns, state.advanced_ns
         self.resolutions.restore()
 

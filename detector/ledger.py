@@ -51,6 +51,7 @@ class Pending(msgspec.Struct, array_like=True, gc=False):
     ``weak``: its form is no evidence alone, or rests on memory; a submit that is none has no ``dialect``.
     For a submit: worker, job and what was in force for that job when the share was sent.
     ``tabled`` is set in a state record alone: ``known`` is the one of the session's jobs that has its name.
+    ``doubtful``: bytes of the other side were lost since, so its reply may have been.
     """
 
     id: str | int | None
@@ -65,6 +66,7 @@ class Pending(msgspec.Struct, array_like=True, gc=False):
     known: Job | None = None
     share: Submit | None = None
     tabled: bool = False
+    doubtful: bool = False
 
 
 class Held(msgspec.Struct, array_like=True, gc=False):
@@ -77,8 +79,19 @@ class Held(msgspec.Struct, array_like=True, gc=False):
     line: bytes
 
 
-DROPS: Final = ("jobs", "channels", "pending", "held", "names", "sums", "unpaired", "wrong_side")
-"""What is counted of what went: bounds, replies that answer nothing, client's words from the server."""
+DROPS: Final = (
+    "jobs",
+    "channels",
+    "pending",
+    "held",
+    "names",
+    "sums",
+    "unpaired",
+    "unanswered",
+    "wrong_side",
+)
+"""What is counted of what went: bounds, replies that answer nothing, requests whose reply was lost, client's
+words from the server."""
 
 
 class Session(msgspec.Struct, array_like=True, gc=False):
@@ -88,7 +101,11 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     accepted a login or a share.  ``hardest`` is the most that a share of any job was worth, ``scaled`` where
     that is a difficulty, to be multiplied by the algorithm's factor.  ``let_in`` is the account of a login
     such as any service has, accepted before any job.  ``closed`` tells of each algorithm how long
-    (ns) it was done before it changed, and when that was last."""
+    (ns) it was done before it changed, and when that was last.
+
+    ``unseen`` is about how many shares are in no sum since ``counted_ns``, when one was last: lost on the way
+    to us, or of a job that was.  The time of such shares is ``blind_ns``: what is not counted takes none.
+    ``lost`` is how many octets of the client were lost."""
 
     client: Side | None = None
     lead: Annotated[int, msgspec.Meta(ge=0, le=MOST_LEAD)] = 0
@@ -122,6 +139,10 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     agents: Told = []
     let_in: str = ""
     closed: Annotated[dict[str, tuple[Lasted, int]], msgspec.Meta(max_length=MAX_SUMS)] = {}
+    unseen: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    counted_ns: int | None = None
+    blind_ns: Lasted = 0
+    lost: Lasted = 0
 
 
 def decide(s: Session, client: int) -> None:
@@ -138,6 +159,7 @@ def decide(s: Session, client: int) -> None:
             s.held = [h for h in s.held if h.direction != client]
             s.jobs, s.jobs_seen, s.first_job_ns, s.force = {}, 0, None, InForce()
             s.logged_in = False
+            s.unseen, s.counted_ns, s.blind_ns, s.lost = 0.0, None, 0, 0
         s.client, s.lead = client, 1
 
 
@@ -219,13 +241,16 @@ def bound_works(s: Session, keep: int) -> None:
         job.work = None
 
 
-def count(s: Session, dropped: dict[str, int], job: Job | None) -> None:
-    """Add an accepted share of ``job`` to the sums."""
-    if job is None:
+def count(s: Session, dropped: dict[str, int], job: Job | None, t_ns: int) -> None:
+    """Add a share of ``job`` that was accepted at ``t_ns`` to the sums."""
+    value = None if job is None else job.difficulty if job.hashes is None else job.hashes
+    if job is None or value is None:
+        missed(s, 1.0)
         return
-    value = job.difficulty if job.hashes is None else job.hashes
-    if value is None:
-        return
+    if s.unseen:
+        s.blind_ns += _unseen_ns(s, t_ns)
+        s.unseen = 0.0
+    s.counted_ns = t_ns
     key = job.algorithm or ("" if job.hashes is None else "?")
     held = s.sums.get(key)
     if held is None:
@@ -235,6 +260,31 @@ def count(s: Session, dropped: dict[str, int], job: Job | None) -> None:
         held = s.sums[key] = Sum()
     held.total += value
     held.shares += 1
+
+
+def missed(s: Session, shares: float) -> None:
+    """So many shares, about, will be in no sum.  Before the first job nothing is expected."""
+    if s.first_job_ns is not None:
+        s.unseen = min(s.unseen + shares, 1e9)
+
+
+def _unseen_ns(s: Session, t_ns: int) -> int:
+    """Of the time since a share was counted, up to ``t_ns``, when one is: that of those between them."""
+    since = max(s.counted_ns or 0, s.first_job_ns or 0)
+    return int(max(0, t_ns - since) * (s.unseen / (s.unseen + 1))) if since else 0
+
+
+def lost(s: Session, way: int, octets: int, said: int) -> None:
+    """``octets`` of a direction were lost, behind ``said`` of it.  Of the client's, shares were among them as
+    among the others; the server's may have been replies."""
+    if s.client == way:
+        if octets:
+            heard = said - s.lost
+            missed(s, octets * s.submits / heard if s.submits and heard > 0 else 1.0)
+            s.lost += octets
+        return
+    for request in s.pending:
+        request.doubtful = request.doubtful or request.direction != way
 
 
 def harden(s: Session, job: Job) -> None:
@@ -279,15 +329,19 @@ def change(s: Session, dropped: dict[str, int], algorithm: str | None, t_ns: int
         dropped["sums"] += 1
     elif s.first_job_ns is not None:
         lasted, _ = s.closed.get(old, (0, 0))
-        s.closed[old] = lasted + max(0, t_ns - s.first_job_ns), t_ns
+        blind = s.blind_ns + _unseen_ns(s, t_ns)
+        s.closed[old] = lasted + max(0, t_ns - s.first_job_ns - blind), t_ns
     s.first_job_ns = t_ns
+    s.unseen, s.blind_ns = 0.0, 0
 
 
-def since_ns(s: Session) -> int | None:
-    """The time of the first job of the present algorithm, so much earlier as it was done before."""
-    if s.first_job_ns is None or s.algorithm is None:
-        return s.first_job_ns
-    return s.first_job_ns - s.closed.get(s.algorithm, (0, 0))[0]
+def since_ns(s: Session, last_ns: int) -> int | None:
+    """The time of the first job of the present algorithm, so much earlier as it was done before, and later as
+    was not seen up to ``last_ns``."""
+    if s.first_job_ns is None:
+        return None
+    since = s.first_job_ns + s.blind_ns + _unseen_ns(s, last_ns)
+    return since if s.algorithm is None else since - s.closed.get(s.algorithm, (0, 0))[0]
 
 
 def others(s: Session) -> tuple[Worked, ...]:

@@ -36,17 +36,43 @@ def wait(s: Session, dropped: dict[str, int], request: Pending) -> None:
     s.pending.append(request)
 
 
-def pair(s: Session, key: str | int | None, at: Arrival, kinds: tuple[str, ...] = ()) -> Pending | None:
-    """Take the oldest request of that id, and of one of these kinds, if the reply acknowledges it."""
+def pair(
+    s: Session, dropped: dict[str, int], key: str | int | None, at: Arrival, kinds: tuple[str, ...] = ()
+) -> Pending | None:
+    """Take the oldest request of that id, and of one of these kinds, if the reply acknowledges it.
+
+    Where replies may have been lost the newest is taken that it acknowledges, and those before it have had
+    theirs: who gives all shares one id would otherwise have each reply taken for an older share's for good.
+    """
+    found = -1
     for i, request in enumerate(s.pending):
         if kinds and request.kind not in kinds:
             continue
         if request.id == key and request.direction != at.direction:
             if not ledger.acknowledges(at.ack, request.end):
-                return None
-            del s.pending[i]
-            return request
-    return None
+                break
+            found = i
+            if not request.doubtful:
+                break
+    if found < 0:
+        return None
+    taken = s.pending.pop(found)
+    if found:
+        _unanswered(s, dropped, s.pending[:found], taken)
+    return taken
+
+
+def _unanswered(s: Session, dropped: dict[str, int], before: list[Pending], taken: Pending) -> None:
+    """A request has its reply: those ``before`` it have had theirs, in what was lost."""
+    gone = [
+        p
+        for p in before
+        if p.doubtful and p.direction == taken.direction and (p.id == taken.id or not taken.doubtful)
+    ]
+    if gone:
+        dropped["unanswered"] += len(gone)
+        ledger.missed(s, float(sum(p.kind == "submit" for p in gone)))
+        _forget(s, gone)
 
 
 def batch(s: Session, at: Arrival, fields: dict[str, Any]) -> list[Pending]:
@@ -63,7 +89,10 @@ def batch(s: Session, at: Arrival, fields: dict[str, Any]) -> list[Pending]:
         for p in s.pending
         if p.kind == "submit" and str(p.id).startswith(own) and p.direction != at.direction
         and number(p.id) <= last
-    ][: max(0, count)]  # fmt: skip
+    ]  # fmt: skip
+    if any(p.doubtful for p in found):
+        found.sort(key=lambda p: p.doubtful)  # what accepted the older ones may have been lost
+    found = found[: max(0, count)]
     if type(total) is int and total > count > 0:
         worth = difficulty.number(total / count * 2**32)
         for request in found:

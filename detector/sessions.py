@@ -76,7 +76,7 @@ class Engine:
         if reader.kind == "answer":
             reply = plain(reader.fields(said), reader.row.says)
             self._reply(s, at, reply, msgspec.json.encode(reply), out, reader.row.answers)
-        elif reader.row.answers and (request := pairing.pair(s, None, at, reader.row.answers)):
+        elif reader.row.answers and (request := pairing.pair(s, self.dropped, None, at, reader.row.answers)):
             self._let_in(s, at, request, ACCEPTED, said, True, out)
         if reader.client:
             s.heard += 1
@@ -258,7 +258,7 @@ class Engine:
         if s.client == at.direction and s.lead:
             return  # the client answers client.get_version and the like
         name = ledger.key_of(key(said))
-        request = pairing.pair(s, name, at, kinds)
+        request = pairing.pair(s, self.dropped, name, at, kinds)
         result = said.get("result")
         if result is True and request is not None and request.kind == "submit":
             self._judged(s, at, request, ACCEPTED, out)
@@ -297,7 +297,7 @@ class Engine:
         for reply in s.held:
             if reply.direction != s.client:
                 at = Arrival(reply.direction, reply.t_ns, None, reply.ack, None)
-                request = pairing.pair(s, reply.id, at)
+                request = pairing.pair(s, self.dropped, reply.id, at)
                 if request is not None:
                     s.held.remove(reply)
                     at.t_ns = max(reply.t_ns, request.t_ns)
@@ -361,7 +361,7 @@ class Engine:
                 request.known = s.jobs.get(request.job)
             if request.share is not None:
                 self._verify(s, request, at.t_ns, out)
-            ledger.count(s, self.dropped, request.known)
+            ledger.count(s, self.dropped, request.known, at.t_ns)
             if request.dialect:
                 kind = kind_of("share_accepted", request.weak)
                 out.append((kind, request.dialect, at.t_ns, (request.name,)))

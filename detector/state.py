@@ -18,14 +18,16 @@ from detector.evidence import Connection
 from detector.measures import Ends, Link
 from detector.observers.shape import State as ShapeState
 from detector.store import Kept
+from detector.tracks import Purses
 from detector.tracks import State as PayloadState
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Of both forms.  A test pins the fields: it changes when they do."""
-READ: Final = (1, 2, 3, 4)
+READ: Final = (1, 2, 3, 4, 5)
 """Versions that are read.  Fields that came later are the last of their struct: Link.points with 2,
 Direction.wrap, Submit.header, InForce.hashes and algorithm, Session.let_in and closed, and
-SessionFacts.others with 3; InForce.channels and blocks, Http.call and last, Wrapping.node and gunzip with 4.
+SessionFacts.others with 3; InForce.channels and blocks, Http.call and last, Wrapping.node and gunzip with 4;
+Pending.doubtful, Session.unseen, counted_ns, blind_ns and lost, Http.strict and asks, and both purses with 5.
 A document is a map: fields that it lacks have their defaults."""
 MAX_STATE_BYTES: Final = wire.MAX_MESSAGE_BYTES - 65_536
 """The room that a message leaves for a record."""
@@ -64,13 +66,15 @@ class SubscriberState(msgspec.Struct, array_like=True, kw_only=True):
 
 class EngineState(msgspec.Struct, array_like=True, kw_only=True):
     """What one engine keeps that is of no subscriber: ``closed`` is its latest closed minute, ``ticked_ns``
-    and ``advanced_ns`` when it last looked for what has faded, and for how far time has come."""
+    and ``advanced_ns`` when it last looked for what has faded, and for how far time has come; ``purses`` are
+    what is left for connections that begin."""
 
     heard: Heard
     arrivals: Expected
     closed: int | None
     ticked_ns: int
     advanced_ns: int
+    purses: Purses | None = None
 
 
 S = TypeVar("S", SubscriberState, EngineState)
@@ -154,7 +158,8 @@ def _without(state: SubscriberState, tables: dict[str, list[Any]], cut: int) -> 
     )
     names = ("links", "resolved", "endpoints_told", "shape_told", "names_told")
     return msgspec.structs.replace(
-        state, payload=PayloadState(tables["tracks"], tables["opened"]), shape=ShapeState(tables["pairs"]),
+        state, payload=PayloadState(tables["tracks"], tables["opened"], state.payload.purses),
+        shape=ShapeState(tables["pairs"]),
         record=record, cut=cut, **{name: tables[name] for name in names},
     )  # fmt: skip
 

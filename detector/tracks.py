@@ -11,6 +11,7 @@ import numpy as np
 
 from collectors import masking, wire
 from collectors.streams import END, GAP, START
+from detector import ledger
 from detector.dialects.lines import MAX_LINE_BYTES, Assembler, Refusal
 from detector.evidence import Address
 from detector.ledger import FAR_BYTES, HALF, WRAP, Pending, Session, Side
@@ -22,6 +23,7 @@ Ends = tuple[tuple[Address, int], tuple[Address, int], int, int]
 """Low end, high end, protocol, copy."""
 NOBODY = "", ""
 """User and agent of a message that no request of HTTP is around."""
+NEVER = -(1 << 62)
 PLAIN = frozenset({0, START})
 """Flags of a chunk of which nothing else is to be noted."""
 
@@ -50,10 +52,10 @@ class Route:
 
 
 class Direction(msgspec.Struct, array_like=True, gc=False):
-    """One direction.  ``base`` is the sequence number of offset 0; ``first`` that of the first byte seen,
-    ``reached`` the next expected, ``ack`` the newest acknowledgement of the other direction; ``acked`` is
-    set once the other direction acknowledged a byte that was seen; ``plain`` tells whether it began with a
-    line, None where its start was not seen; ``wrap`` is what is around its lines."""
+    """One direction.  ``base`` is the sequence number of its first byte, where known; ``first`` that of the
+    first byte seen, ``reached`` the next expected, ``ack`` the newest acknowledgement of the other direction;
+    ``acked`` is set once the other direction acknowledged a byte that was seen; ``plain`` tells whether it
+    began with a line, None where its start was not seen; ``wrap`` is what is around its lines."""
 
     lines: Assembler = msgspec.field(default_factory=Assembler)
     base: int | None = None
@@ -97,11 +99,27 @@ class Track(msgspec.Struct, array_like=True, gc=False):
     touched: int = 0
 
 
+class Purses(msgspec.Struct, array_like=True, gc=False):
+    """Of ``admission``, one subscriber's or all's: when each will be full again, and the newest time that was
+    heard of.  A row that comes late, from a collector whose clock is behind, is taken as of then: it must not
+    find both purses empty for as long as the clocks differ."""
+
+    full_ns: Annotated[list[int], msgspec.Meta(min_length=2, max_length=2)] = msgspec.field(
+        default_factory=lambda: [NEVER, NEVER]
+    )
+    newest_ns: int = NEVER
+
+    def spent(self) -> "Purses | None":
+        """What a state record carries: nothing where both are full.  It shares its values."""
+        return self if max(self.full_ns) > self.newest_ns else None
+
+
 class State(msgspec.Struct, array_like=True, gc=False):
     """All that is known of one subscriber's connections, in plain values."""
 
     tracks: list[tuple[Ends, Track]] = []
     opened: list[tuple[Ends, tuple[int, int]]] = []
+    purses: Purses | None = None
 
 
 class Book:
@@ -112,13 +130,14 @@ class Book:
 
     def __init__(self) -> None:
         self.rows = 0
-        self.purses: Any = None
+        self.purses: Purses | None = None
         self.tracks: dict[Ends, Track] = {}
         self.opened: dict[Ends, tuple[int, int]] = {}
 
     def state(self) -> State:
         """What a state record carries.  It shares its values with the book."""
-        return State([(ends, _named(track)) for ends, track in self.tracks.items()], [*self.opened.items()])
+        tracks = [(ends, _named(track)) for ends, track in self.tracks.items()]
+        return State(tracks, [*self.opened.items()], self.purses and self.purses.spent())
 
     def restore(self, state: State, tracks: int, opened: int) -> None:
         """Take a state, at most so many of its tracks and opening numbers: the newest."""
@@ -126,6 +145,7 @@ class Book:
         kept = {id(track) for _, track in newest}
         self.tracks.update((ends, _joined(track)) for ends, track in state.tracks if id(track) in kept)
         self.opened.update(state.opened[-opened:])
+        self.purses = state.purses
         self.rows = max((track.touched for track in self.tracks.values()), default=0)
 
 
@@ -162,11 +182,13 @@ def is_new(track: Track, way: int, chunk: Chunk) -> bool:
         return False  # the numbers of a lone acknowledgement or RST need not fit the stream
     if chunk.flags & START and side.base is not None:
         return (chunk.seq - chunk.offset - side.base) & WRAP != 0
-    if side.reached is None:
+    if side.reached is None or side.first is None:
         return False
+    if chunk.flags & START:  # of one that was joined in the middle: by another tap, or by one that restarted
+        return (side.first - chunk.seq + chunk.offset) & WRAP > FAR_BYTES
     ahead = (chunk.seq - side.reached) & WRAP
     if side.ended:
-        return ahead < HALF  # new bytes behind FIN or RST
+        return ahead < WRAP + 1 - FAR_BYTES  # new bytes behind FIN or RST
     return FAR_BYTES < ahead < WRAP + 1 - FAR_BYTES
 
 
@@ -235,34 +257,45 @@ def place(track: Track, way: int, chunk: Chunk, protocol: int, refused: dict[str
     if in_order and chunk.flags in PLAIN and protocol == TCP:
         side.reached = (chunk.seq + len(data)) & WRAP
         return data
-    if chunk.flags & GAP:
-        _lost(track, side, chunk, refused)
+    if chunk.flags & GAP and not (protocol == TCP and _told(side, chunk)):
+        _lost(track, way, chunk, refused)
     if protocol == TCP:
         if data:
-            data = _in_sequence(track, side, chunk, refused)
+            data = _in_sequence(track, way, chunk, refused)
         _acknowledge(track, way, chunk)
     if chunk.flags & END:
         side.ended = True
     return data
 
 
-def _lost(track: Track, side: Direction, chunk: Chunk, refused: dict[str, int]) -> None:
+def _told(side: Direction, chunk: Chunk) -> bool:
+    """Whether what is missing before the chunk has come all the same, by another tap."""
+    return side.reached is not None and (side.reached - chunk.seq) & WRAP < HALF
+
+
+def _lost(track: Track, way: int, chunk: Chunk, refused: dict[str, int]) -> None:
+    side = track.sides[way]
     track.gaps = True
     track.session.from_start = False
-    ahead = 0 if side.reached is None else (chunk.seq - side.reached) & WRAP
-    unwrapping.lost(side.wrap, ahead if ahead <= FAR_BYTES else 0)
+    ahead = said = 0
+    if side.reached is not None and side.first is not None:
+        ahead, said = (chunk.seq - side.reached) & WRAP, (side.reached - side.first) & WRAP
+    ahead = ahead if ahead <= FAR_BYTES else 0
+    ledger.lost(track.session, way, ahead, said)
+    unwrapping.lost(side.wrap, ahead)
     if side.lines.gap():
         refused[Refusal.GAP] = refused.get(Refusal.GAP, 0) + 1
 
 
-def _in_sequence(track: Track, side: Direction, chunk: Chunk, refused: dict[str, int]) -> bytes:
+def _in_sequence(track: Track, way: int, chunk: Chunk, refused: dict[str, int]) -> bytes:
     """Cut what was there before (two taps, a replayed batch); note a hole that no flag told."""
-    data = chunk.data
-    if side.base is None or chunk.flags & START:
+    side, data = track.sides[way], chunk.data
+    if chunk.flags & START:
         side.base = (chunk.seq - chunk.offset) & WRAP
-    if chunk.flags & START and not track.gaps:
-        track.session.from_start = True
     if side.first is None:
+        # A side that was joined in the middle has lost what came before.
+        track.gaps = track.gaps or not chunk.flags & START
+        track.session.from_start = not track.gaps
         side.first = chunk.seq
         side.lines.late = bool(chunk.flags & START and chunk.offset)
     elif side.reached is not None:
@@ -270,7 +303,7 @@ def _in_sequence(track: Track, side: Direction, chunk: Chunk, refused: dict[str,
         if ahead >= HALF:
             data = data[WRAP + 1 - ahead :]
         elif ahead and not chunk.flags & GAP:
-            _lost(track, side, chunk, refused)
+            _lost(track, way, chunk, refused)
     if data:
         side.reached = (chunk.seq + len(chunk.data)) & WRAP
         side.ended = False

@@ -162,7 +162,7 @@ class Accepted(Plan):
             name = int(value) if self.is_number else "s" + value.decode()
         if request.id != name or request.direction == way or request.kind != "submit":
             return False
-        if request.share is not None or not ledger.acknowledges(ack, request.end):
+        if request.share is not None or request.doubtful or not ledger.acknowledges(ack, request.end):
             return False
         del s.pending[0]
         if self.says:
@@ -170,7 +170,7 @@ class Accepted(Plan):
         s.shares.accepted += 1
         if request.known is None:
             request.known = s.jobs.get(request.job)
-        ledger.count(s, self.engine.dropped, request.known)
+        ledger.count(s, self.engine.dropped, request.known, t_ns)
         if not request.dialect:
             return True
         s.mining[way] = True

@@ -81,7 +81,7 @@ def facts(step: Step, client: int, role: str) -> SessionFacts:
         shares=msgspec.structs.replace(s.shares),
         hashes=total, hashes_shares=counted, most_hashes_per_share=most, claimed=s.claimed,
         proxied=_proxied(track.sides[client].plain, track.sides[1 - client].plain),
-        first_job_ns=since_ns(s), first_ns=track.first_ns, last_ns=track.last_ns,
+        first_job_ns=since_ns(s, track.last_ns), first_ns=track.first_ns, last_ns=track.last_ns,
         others=others(s),
     )  # fmt: skip
 

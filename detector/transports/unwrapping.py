@@ -128,7 +128,7 @@ class _Feeding:
             side.frames, side.mode = Frames(), FRAMES
         elif data.startswith(gunzip.MAGIC):
             side.mode = GZIP
-        elif not self.lines.read and alephium.begins(data, joined=True):
+        elif (side.mode == SEEKING or not self.lines.read) and alephium.begins(data, joined=True):
             self.lines.gap()
             side.mode = NODE
         elif (side.mode == SEEKING or not self.lines.read) and (at := stratum2.find(data)) >= 0:
