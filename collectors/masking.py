@@ -2,8 +2,9 @@
 
 Programs write the same lines again and again, with another id, job and nonce.  Two lines of one ``form`` are
 the same text but for the values that are masked (``slots``), which are of the same kind and, of texts, of the
-same length: what only depends on these has to be found out once.  A compiled pass, about a nanosecond an
-octet.
+same length: what only depends on these has to be found out once.  What is one frame of a WebSocket around an
+object (RFC 6455 section 5.2) is unmasked and has a form of its own kind.  A compiled pass, about a nanosecond
+an octet.
 """
 
 from typing import Final, NamedTuple
@@ -18,16 +19,21 @@ MAX_FORM: Final = 512
 MAX_SLOTS: Final = 64
 """Values of a line that are masked; what has more gets no form."""
 _MAX_TEXT: Final = 1 << 14
-# Numbers of fewer digits are codes and counts, whose value matters; an id's never does.
+# Numbers of fewer digits are codes and counts, whose value matters; an id's never does, nor how many hashes
+# a pool of Coinhive's kind says that it has counted.
 _MIN_DIGITS: Final = 6
 _ID_DIGITS: Final = 18
 # What stands for a value: no line has such octets.
 HEX: Final = 1  # and two octets of length
 PREFIXED: Final = 2  # "0x" before it, likewise
 NUMBER: Final = 3
+FRAME: Final = 4
+"""The first octet of the form of what is a frame."""
 
-_QUOTE, _COLON, _OPEN, _BACKSLASH, _ZERO, _X, _LF = b'":{\\0x\n'
+_QUOTE, _COLON, _OPEN, _CLOSE, _BACKSLASH, _ZERO, _X, _LF = b'":{}\\0x\n'
 _I, _D = b"id"
+_HASHES: Final = np.frombuffer(b"hashes", np.uint8)
+_FINAL_TEXT, _FINAL_BINARY = 0x81, 0x82
 _KIND: Final = np.zeros(256, np.uint8)
 """Of an octet: 1 a digit, 2 another of hex, 4 of numbers beside digits, 8 what a text may hold, 16 others."""
 _KIND[list(range(32, 127))] = 8
@@ -41,18 +47,21 @@ _MOST: Final = np.frombuffer(b"18446744073709551615", np.uint8)
 
 class Forms(NamedTuple):
     """Of n rows: form i is ``octets[starts[i]:starts[i + 1]]``, empty where the row is not one line of
-    printable ASCII that begins with a brace and ends with its only LF; its slots are ``slots[firsts[i]:]``,
-    pairs of first octet and the one behind, in the rows' data, ``firsts[i + 1] - firsts[i]`` numbers."""
+    printable ASCII that begins with a brace and ends with its only LF, nor one whole frame of text or binary
+    data, not compressed, around such an object without LF; its slots are ``slots[firsts[i]:]``, pairs of
+    first octet and the one behind, in ``told``, ``firsts[i + 1] - firsts[i]`` numbers.  ``told`` is the data
+    of rows that have a form: of a frame the header is blanks and the text unmasked."""
 
     octets: bytes
     starts: list[int]
     slots: list[int]
     firsts: list[int]
+    told: bytes
 
 
 @kernel
 def _is_number(data, at, end, is_id):
-    """Whether a run of number's octets is a whole number that is masked."""
+    """Whether a run of number's octets is a whole number that is masked; ``is_id``: however short."""
     size = end - at
     for i in range(at, end):
         if not _KIND[data[i]] & 1:
@@ -126,6 +135,11 @@ def _mask(data, start, end, out, begin, slots, first):
             at = close + 1
             if named:
                 is_id = size == 2 and data[close - 2] == _I and data[close - 1] == _D
+                if size == _HASHES.size:
+                    is_id = True
+                    for i in range(size):
+                        if data[close - size + i] != _HASHES[i]:
+                            is_id = False
                 for i in range(at, behind + 1):
                     if to - begin > MAX_FORM - 8:
                         return 0, 0
@@ -166,15 +180,49 @@ def _mask(data, start, end, out, begin, slots, first):
 
 
 @kernel
+def _framed(data, start, end):
+    """Where what ``data[start:end]`` is a frame around begins, once its header is blanks and the rest is
+    unmasked; ``end`` where it is no whole frame of a message that is not compressed."""
+    if end - start < 4 or (data[start] != _FINAL_TEXT and data[start] != _FINAL_BINARY):
+        return end
+    at, size = start + 2, np.int64(data[start + 1] & 127)
+    if size == 126:
+        size = np.int64(data[start + 2]) << 8 | np.int64(data[start + 3])
+        at += 2
+    elif size == 127:
+        return end
+    key = at
+    if data[start + 1] & 128:
+        at += 4
+    if at + size != end:
+        return end
+    if key < at:
+        for i in range(size):
+            data[at + i] ^= data[key + (i & 3)]
+    for i in range(start, at):
+        data[i] = 32
+    return at
+
+
+@kernel
 def _mask_all(data, rows, out, starts, slots, firsts):
     """All rows: (n + 1,) i4 in, octets of forms and slots out, with (n + 1,) i4 of where each begins."""
     to, slot = 0, 0
     for row in range(rows.size - 1):
         starts[row], firsts[row] = to, slot
         start, end = rows[row], rows[row + 1] - 1
-        if not 2 <= end - start < MAX_LINE or data[start] != _OPEN or data[end] != _LF:
+        if not 2 <= end - start < MAX_LINE:
             continue
-        ends, last = _mask(data, start, end, out, to, slots, slot)
+        if data[start] == _OPEN:
+            if data[end] != _LF:
+                continue
+            ends, last = _mask(data, start, end, out, to, slots, slot)
+        else:
+            start = _framed(data, start, end + 1)
+            if start > end or data[start] != _OPEN or data[end] != _CLOSE:
+                continue
+            out[to] = FRAME
+            ends, last = _mask(data, start, end + 1, out, to + 1, slots, slot)
         if ends:
             to, slot = ends, last
     starts[rows.size - 1], firsts[rows.size - 1] = to, slot
@@ -187,8 +235,10 @@ def forms(rows: np.ndarray, data: np.ndarray) -> Forms:
     room = min(3 * max(0, int(rows[-1]) - int(rows[0])), count * MAX_FORM) + MAX_FORM
     out, slots = np.empty(room, np.uint8), np.empty(2 * MAX_SLOTS * (count + 1), np.int32)
     starts, firsts = np.empty(count + 1, np.int32), np.empty(count + 1, np.int32)
-    _mask_all(data, rows, out, starts, slots, firsts)
-    return Forms(out[: starts[-1]].tobytes(), starts.tolist(), slots[: firsts[-1]].tolist(), firsts.tolist())
+    told = data.copy()
+    _mask_all(told, rows, out, starts, slots, firsts)
+    octets, places = out[: starts[-1]].tobytes(), slots[: firsts[-1]].tolist()
+    return Forms(octets, starts.tolist(), places, firsts.tolist(), told.tobytes())
 
 
 def warm() -> None:

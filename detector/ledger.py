@@ -219,7 +219,9 @@ def asked(s: Session, dropped: dict[str, int], user: str, agent: str) -> None:
     """A request over HTTP names its worker and its software in its head; kept where it mines."""
     s.login = user or s.login
     if s.shaped:
-        named(s, dropped, user, "", {"agent": agent})
+        if user:
+            named(s, dropped, user, "", {})
+        remember(dropped, s.agents, agent)
 
 
 def remember(dropped: dict[str, int], names: list[str], name: str) -> None:

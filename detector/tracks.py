@@ -219,6 +219,20 @@ def is_usual(side: Direction) -> bool:
     return _stays_plain(side)
 
 
+def is_framed(track: Track, way: int) -> bool:
+    """Whether all that comes in a direction are frames of a WebSocket, none begun: one that is a message by
+    itself, not compressed, is one line, none is quoted, and what was said when the WebSocket was asked for
+    is noted, or will not be before somebody mines."""
+    side = track.sides[way]
+    wrap, lines = side.wrap, side.lines
+    if wrap.mode != unwrapping.FRAMES or wrap.frames is None or wrap.held or side.first is None or side.ended:
+        return False
+    if lines.tail or lines.skipping or lines.web or lines.quotes or not wrap.frames.rests():
+        return False
+    user, agent = asker(track, way)
+    return not user and (not agent or not track.session.shaped or agent in track.session.agents)
+
+
 def _stays_plain(side: Direction) -> bool:
     """Where something came before the lines, it may still be HTTP or frames from here on."""
     lines = side.lines
@@ -335,15 +349,17 @@ def covers(ack: int | None, side: Direction) -> bool:
 class Given:
     """A batch of PAYLOADS to be gone through.  ``rows`` gives of each row time, offset, sequence number,
     acknowledgement, flags, where its data begins and ends in ``told``, where its form does in ``forms``,
-    where its slots do in ``slots`` (``collectors.masking``), and its name, a key of ``routes``."""
+    where its slots do in ``slots`` (``collectors.masking``), and its name, a key of ``routes``.  ``shown`` is
+    what the values of its slots are to be read from: ``told``, frames unmasked."""
 
-    __slots__ = ("forms", "routes", "rows", "slots", "told")
+    __slots__ = ("forms", "routes", "rows", "shown", "slots", "told")
 
     def __init__(self, rows: wire.Batch) -> None:
         column: Callable[[str], list[int]] = lambda name: wire.values(rows, name).tolist()  # noqa: E731
         starts, data = wire.lists(rows, "data")
         masked = masking.forms(starts, data)
-        self.told, self.forms, self.slots = data.tobytes(), masked.octets, masked.slots
+        self.told, self.shown = data.tobytes(), masked.told
+        self.forms, self.slots = masked.octets, masked.slots
         self.routes: dict[bytes, Route] = {}
         edges, begins, firsts = starts.tolist(), masked.starts, masked.firsts
         self.rows: Iterator[Any] = zip(

@@ -4,7 +4,7 @@ Rows may be of any subscribers and connections, in batches cut anywhere: counts 
 facts replace one another.  Nothing here reads a clock: times are the data's.
 """
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 
@@ -12,13 +12,14 @@ from collectors import wire
 from collectors.streams import END, START
 from detector import vetoes
 from detector.admission import Admission, Budget
-from detector.clock import MINUTE_NS, SECOND_NS
+from detector.clock import SECOND_NS
 from detector.dialects.lines import LineError
 from detector.evidence import Evidence, Seen, SessionFacts, Veto
 from detector.ledger import WRAP
 from detector.observers import telling, words
-from detector.observers.repeats import MAX_MISSED, UNUSUAL, Repeats
-from detector.observers.telling import Fresh, Step
+from detector.observers.plans import UNUSUAL
+from detector.observers.repeats import MAX_MISSED, Repeats
+from detector.observers.telling import Step
 from detector.pairing import Arrival
 from detector.sessions import Engine, Sight
 from detector.tracks import (
@@ -32,7 +33,6 @@ from detector.tracks import (
     Route,
     State,
     Track,
-    Waiting,
     asker,
     covers,
     is_line,
@@ -44,9 +44,6 @@ from detector.tracks import (
 )
 
 Bound = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
-
-CONFIRMING: Final = frozenset({"mining_session", "share_accepted", "share_verified"})
-"""Kinds that count only where each direction acknowledged payload bytes of the other."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -97,7 +94,7 @@ class PayloadObserver:
         """Take one batch of PAYLOADS."""
         steps: dict[int, Step] = {}
         given, repeats, stats = Given(rows), self._repeats, self.stats
-        told, forms, slots, routes = given.told, given.forms, given.slots, given.routes
+        told, shown, forms, slots, routes = given.told, given.shown, given.forms, given.slots, given.routes
         stats.rows += rows.num_rows
         repeats.begin()
         for t_ns, offset, seq, ack, flags, start, end, begins, ends, first, last, name in given.rows:
@@ -113,20 +110,20 @@ class PayloadObserver:
                 if plans is not UNUSUAL and seq == side.reached:
                     plan = plans.get(forms[begins:ends])
                     reached = (seq + end - start) & WRAP
-                    if plan and (sight := plan.take(step, way, t_ns, ack, reached, told, slots, first)):
+                    if plan and (sight := plan.take(step, way, t_ns, ack, reached, shown, slots, first)):
                         side.reached = reached
                         side.lines.read += 1
                         stats.lines += 1
                         stats.bytes += end - start
                         self._touch(step, t_ns)
                         if sight is not True:
-                            self._see(step, sight)
+                            telling.see(step, sight)
                         continue
             chunk = Chunk(t_ns, offset, seq, ack, flags, told[start:end])
             heard = self._read(route, chunk, steps)
             if heard and plan is None and plans is not UNUSUAL:
                 places = [value - start for value in slots[first:last]]
-                repeats.learn(step, plans, forms[begins:ends], chunk.data, places)
+                repeats.learn(step, plans, forms[begins:ends], shown[start:end], places)
         return self._told(steps)
 
     def _touch(self, step: Step, t_ns: int) -> None:
@@ -229,7 +226,7 @@ class PayloadObserver:
             for line, end, body in lines_of(track, way, chunk, data, self.stats.refused):
                 self._line(step, way, chunk, line, end, body=body)
         if track.waiting and is_sure(track):
-            self._confirmed(step)
+            telling.confirmed(step)
 
     def _line(self, step: Step, way: int, chunk: Chunk, line: bytes, end: int, *, body: bool) -> None:
         track, session = step.track, step.track.session
@@ -264,7 +261,7 @@ class PayloadObserver:
             self._lift(step)
         if track.vetoed is None:
             for sight in sights:
-                self._see(step, sight)
+                telling.see(step, sight)
 
     # -- vetoes ------------------------------------------------------------------------------------
 
@@ -296,60 +293,6 @@ class PayloadObserver:
         track.opened = self._number(self._books[step.subscriber], step.ends, track.last_ns)
         self.stats.vetoes_lifted += 1
         step.begin()
-
-    # -- evidence ----------------------------------------------------------------------------------
-
-    def _see(self, step: Step, sight: Sight) -> None:
-        kind, rule, t_ns, details = sight
-        if kind in CONFIRMING:
-            if step.ends[2] != TCP:
-                return
-            if not is_sure(step.track):
-                self._wait(step.track, sight)
-                return
-        seen = step.now.fresh.get((kind, rule, t_ns // MINUTE_NS))
-        if seen is None or kind == "share_verified":
-            self._add(step, kind, rule, t_ns, t_ns, telling.count(sight), details)
-        else:
-            seen.again(t_ns)
-
-    def _add(
-        self,
-        step: Step,
-        kind: str,
-        rule: str,
-        first_ns: int,
-        last_ns: int,
-        count: int,
-        details: tuple[str, ...],
-    ) -> None:
-        key = (kind, rule, last_ns // MINUTE_NS)
-        seen = step.now.fresh.get(key)
-        if seen is not None:
-            seen.first_ns, seen.last_ns = min(seen.first_ns, first_ns), max(seen.last_ns, last_ns)
-            seen.count += count
-            return
-        session = step.track.session
-        client = 0 if session.client is None else session.client
-        beyond = "".join(step.track.sides[client].wrap.targets[-1:])
-        why = words.why(kind, rule, session.dialect, step.ends, client, details, beyond)
-        step.now.fresh[key] = Fresh(first_ns, last_ns, count, why)
-
-    def _wait(self, track: Track, sight: Sight) -> None:
-        kind, rule, t_ns, details = sight
-        for held in track.waiting:
-            if held.kind == kind and held.rule == rule and held.last_ns // MINUTE_NS == t_ns // MINUTE_NS:
-                held.first_ns, held.last_ns = min(held.first_ns, t_ns), max(held.last_ns, t_ns)
-                held.count += telling.count(sight)
-                return
-        if len(track.waiting) < 32:
-            track.waiting.append(Waiting(kind, rule, details, t_ns, t_ns, telling.count(sight)))
-
-    def _confirmed(self, step: Step) -> None:
-        if step.track.vetoed is None:
-            for w in step.track.waiting:
-                self._add(step, w.kind, w.rule, w.first_ns, w.last_ns, w.count, w.details)
-        step.track.waiting.clear()
 
     # -- what is told ------------------------------------------------------------------------------
 

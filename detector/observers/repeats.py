@@ -1,186 +1,46 @@
-"""Lines that say what was said before, which nearly all of a miner's and its pool's do: shares, acceptances.
+"""Lines that say what was said before, which nearly all of a miner's and its pool's do: shares, acceptances;
+and what other services say, which means nothing here.
 
 What a line of a form (``collectors.masking``) means is found out once, of one of them: which row it is, and
-where its id, job and worker stand.  Another of that form changes a session just as ``sessions.Engine`` would,
-at a quarter of the cost.  Whatever is not plainly so is left to the engine: nothing depends on what is known
-here, so it has no state to be carried.
+where its id, job and worker stand (``plans``).  Nothing depends on what is known here, so it has no state to
+be carried.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from detector import handing, ledger, pairing
-from detector.clock import MINUTE_NS
+from collectors.masking import FRAME
+from detector import handing, ledger, vetoes
 from detector.dialects import templates
 from detector.dialects.lines import LineError
 from detector.dialects.lines import read as read_line
 from detector.dialects.replies import ACCEPTED, key, plain, verdict
-from detector.dialects.table import Dialect, Reader
-from detector.ledger import MOST_LEAD, Pending
+from detector.dialects.table import Reader
+from detector.observers.plans import (
+    NO_PLAN,
+    UNUSUAL,
+    Accepted,
+    Named,
+    Plan,
+    Plans,
+    Submitted,
+    Unanswered,
+    Unknown,
+)
 from detector.observers.telling import Step
-from detector.sessions import Engine, kind_of
-from detector.tracks import TCP, is_sure, is_usual
+from detector.sessions import Engine
+from detector.tracks import TCP, is_framed, is_sure, is_usual
+from detector.transports.unwrapping import FRAMES
 
-MAX_PLANS: Final = 4096
+MAX_PLANS: Final = 1 << 14
 MAX_LEARNED: Final = 64
 """Forms of one batch that are looked into: it takes as long as to read some ten lines."""
 MAX_MISSED: Final = 64
 """So many lines of a connection in a row of forms that nobody knows, and no more are looked at in a batch:
 what never says the same again is read anew at once."""
 _NAMES: Final = ("job", "worker", "within")
+_REPLY: Final = frozenset({"result", "error", "reject-reason"})
 _MAX_TEXT: Final = 100
 """Longer values are cut where they are kept (``ledger.text``, ``ledger.key_of``)."""
-
-Where = int | None
-"""Where among a line's slots a value begins; None where it is the same in all lines of the form."""
-
-
-class Plan:
-    """What lines of one form do."""
-
-    __slots__ = ()
-
-    def take(
-        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
-    ) -> Any:
-        """Do it, of the line that ends at the sequence number ``end``: its values are in ``told`` where
-        ``slots`` say from ``first`` on.  The sight that it is, or True for none; False where nothing was done
-        and the engine is to read it."""
-        del step, way, t_ns, ack, end, told, slots, first
-        return False
-
-
-class Plans(dict[bytes, Plan]):
-    """Plans by form, for sessions of one dialect."""
-
-    __slots__ = ("dialect",)
-
-    def __init__(self, dialect: str) -> None:
-        super().__init__()
-        self.dialect = dialect
-
-
-NO_PLAN: Final = Plan()
-UNUSUAL: Final = Plans("")
-"""Of a connection whose lines are the engine's."""
-
-
-class Named(NamedTuple):
-    """An id or a name: at a slot, or ``always`` the same; an id is a number or, marked "s", a text."""
-
-    where: Where
-    always: Any
-    is_number: bool = False
-
-
-class Submitted(Plan):
-    """A share is handed in, as ``Engine.read`` takes it where none is to be hashed."""
-
-    __slots__ = (
-        "algorithm", "always", "dialect", "engine", "id", "is_number", "job", "job_always", "kind", "reader",
-        "rule", "samples", "within", "worker", "worker_always",
-    )  # fmt: skip
-
-    def __init__(self, engine: Engine, reader: Reader, dialect: Dialect | None, named: Named) -> None:
-        self.engine, self.reader, self.dialect = engine, reader, dialect
-        self.id, self.always, self.is_number = named
-        self.kind, self.rule = kind_of("share", reader.unverified), reader.id
-        self.samples = reader.dialect in handing.SHARES
-        self.algorithm: str | None = None
-        self.job: Where = None
-        self.worker: Where = None
-        self.job_always = self.worker_always = ""
-        self.within: Named | None = None
-
-    def take(
-        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
-    ) -> Any:
-        """See ``Plan``."""
-        s, reader, engine, job, worker = step.track.session, self.reader, self.engine, self.job, self.worker
-        if s.client != way or s.held or (self.samples and s.proof.wants(engine.sample)):
-            return False
-        name = self.always
-        if self.id is not None:
-            at = first + self.id
-            value = told[slots[at] : slots[at + 1]]
-            name = int(value) if self.is_number else "s" + value.decode()
-        whose = self.worker_always
-        if worker is not None:
-            whose = told[slots[first + worker] : slots[first + worker + 1]].decode()
-        if not whose:
-            whose = s.login
-        elif whose not in s.workers:
-            ledger.remember(engine.dropped, s.workers, whose)
-        which = self.job_always
-        if job is not None:
-            which = told[slots[first + job] : slots[first + job + 1]].decode()
-        if self.within is not None:
-            where, before, _ = self.within
-            if where is not None:
-                before = told[slots[first + where] : slots[first + where + 1]].decode()
-            which = f"{before}/{which}"
-        if which[:2] == "0x":
-            which = which.lower()
-        known = s.jobs.get(which) or handing.find(s, self.dialect, which)
-        request = Pending(name, way, "submit", end, t_ns, s.dialect, whose, reader.unverified, which, known)
-        if self.algorithm is not None and self.dialect is not None:
-            handing.takes(s, self.dialect, self.algorithm, request)
-        if not reader.weak:
-            s.mining[way] = s.shaped = True
-            if s.lead < MOST_LEAD:
-                s.lead += 1
-        s.submits += 1
-        s.heard += 1
-        pairing.wait(s, engine.dropped, request)
-        fresh = step.now.fresh.get((self.kind, self.rule, t_ns // MINUTE_NS))
-        if fresh is None:
-            return self.kind, self.rule, t_ns, (whose,)
-        fresh.again(t_ns)
-        step.missed = 0
-        return True
-
-
-class Accepted(Plan):
-    """The pool accepts the share that has waited longest; ``says``: by a message that has a name."""
-
-    __slots__ = ("always", "engine", "id", "is_number", "says")
-
-    def __init__(self, engine: Engine, named: Named, *, says: bool) -> None:
-        self.engine, self.says = engine, says
-        self.id, self.always, self.is_number = named
-
-    def take(
-        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
-    ) -> Any:
-        """See ``Plan``."""
-        s = step.track.session
-        if s.client != 1 - way or not s.pending:
-            return False
-        request, name = s.pending[0], self.always
-        if self.id is not None:
-            at = first + self.id
-            value = told[slots[at] : slots[at + 1]]
-            name = int(value) if self.is_number else "s" + value.decode()
-        if request.id != name or request.direction == way or request.kind != "submit":
-            return False
-        if request.share is not None or request.doubtful or not ledger.acknowledges(ack, request.end):
-            return False
-        del s.pending[0]
-        if self.says:
-            s.mining[way] = s.shaped = True
-        s.shares.accepted += 1
-        if request.known is None:
-            request.known = s.jobs.get(request.job)
-        ledger.count(s, self.engine.dropped, request.known, t_ns)
-        if not request.dialect:
-            return True
-        s.mining[way] = True
-        kind = "unverified" if request.weak else "share_accepted"
-        fresh = step.now.fresh.get((kind, request.dialect, t_ns // MINUTE_NS))
-        if fresh is None:
-            return kind, request.dialect, t_ns, (request.name,)
-        fresh.again(t_ns)
-        step.missed = 0
-        return True
 
 
 class Repeats:
@@ -188,7 +48,7 @@ class Repeats:
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._table = engine, engine.table
-        self._plans: dict[str, Plans] = {}
+        self._plans: dict[tuple[str, bool, bool], Plans] = {}
         self._seen: set[bytes] = set()
         self._known = self._left = 0
 
@@ -197,16 +57,27 @@ class Repeats:
         self._left = MAX_LEARNED
 
     def fit(self, step: Step) -> Plans:
-        """Plans for what comes next on a connection; UNUSUAL where its lines are the engine's."""
+        """Plans for what comes next on a connection; UNUSUAL where its lines are the engine's.  Where nobody
+        mines, or it is not known yet, only those of lines that say nothing."""
         track = step.track
-        if step.ends[2] != TCP or track.waiting or track.vetoed is not None or not track.turned:
-            return UNUSUAL
-        if not is_sure(track) or not is_usual(track.sides[0]) or not is_usual(track.sides[1]):
-            return UNUSUAL
         dialect = track.session.dialect
-        plans = self._plans.get(dialect)
+        if step.ends[2] != TCP or not track.both_acked or dialect in self._table.silent:
+            return UNUSUAL
+        one, two = track.sides
+        framed = one.wrap.mode == FRAMES
+        if framed:
+            if not is_framed(track, 0) or not is_framed(track, 1):
+                return UNUSUAL
+        elif not is_usual(one) or not is_usual(two):
+            return UNUSUAL
+        idle = track.vetoed is not None or not track.turned or (framed and not track.session.shaped)
+        if track.waiting:
+            if is_sure(track):
+                return UNUSUAL
+            idle = True
+        plans = self._plans.get((dialect, framed, idle))
         if plans is None:
-            plans = self._plans[dialect] = Plans(dialect)
+            plans = self._plans[dialect, framed, idle] = Plans(dialect, framed=framed, idle=idle)
         return plans
 
     def learn(self, step: Step, plans: Plans, form: bytes, line: bytes, places: list[int]) -> None:
@@ -220,7 +91,7 @@ class Repeats:
                 self._seen.clear()
             self._seen.add(form)
             return
-        if self._left <= 0:
+        if self._left <= 0 or (form[0] == FRAME) is not plans.framed:
             return
         self._left -= 1
         if self._known >= MAX_PLANS:
@@ -228,25 +99,38 @@ class Repeats:
                 known.clear()
             self._known = 0
         try:
-            plans[form] = self._plan(plans.dialect, _Probe(line, places))
+            plans[form] = self._plan(plans.dialect, _Probe(line, places), idle=plans.idle)
         except LineError:
             plans[form] = NO_PLAN
         self._known += 1
 
-    def _plan(self, dialect: str, probe: "_Probe") -> Plan:
+    def _plan(self, dialect: str, probe: "_Probe", *, idle: bool) -> Plan:
         table = self._table
         name, reader = table.name(probe.said), None
         if name != table.name(probe.other):
             return NO_PLAN
         if name is not None:
             reader = table.called(name, probe.said, dialect)
-            if reader is None or reader is not table.called(name, probe.other, dialect):
+            if reader is not table.called(name, probe.other, dialect):
                 return NO_PLAN
-            if not table.is_of(dialect, reader):
+            if reader is None:
+                return _unknown(name)
+            if idle or not table.is_of(dialect, reader):
                 return NO_PLAN
         if reader is not None and reader.kind == "submit":
             return self._submitted(dialect, reader, probe)
-        return self._accepted(dialect, reader, probe)
+        otherwise = self._unanswered(dialect, probe) if reader is None else NO_PLAN
+        return otherwise if idle else self._accepted(dialect, reader, probe, otherwise)
+
+    def _unanswered(self, dialect: str, probe: "_Probe") -> Plan:
+        """What a line without a name does where no request waits for it."""
+        table, both = self._table, (probe.said, probe.other)
+        if not _REPLY.isdisjoint(probe.said) or dialect in table.bare:
+            found = probe.find(key(probe.said), key(probe.other))
+            if found is None or any(table.replied(one, None) is not None for one in both):
+                return NO_PLAN
+            return Unanswered(self._engine, found, replies=True)
+        return Unanswered(self._engine, Named(None, None), replies=False)
 
     def _submitted(self, dialect: str, reader: Reader, probe: "_Probe") -> Plan:
         if not reader.client or reader.row.answers or reader.id in templates.NAMES:
@@ -269,25 +153,31 @@ class Repeats:
         plan.within = None if one.get("within") is None else within
         return plan
 
-    def _accepted(self, dialect: str, reader: Reader | None, probe: "_Probe") -> Plan:
+    def _accepted(self, dialect: str, reader: Reader | None, probe: "_Probe", otherwise: Plan) -> Plan:
         table, said = self._table, [probe.said, probe.other]
         kinds: tuple[str, ...] = ()
         if reader is not None:
             if reader.kind != "answer" or reader.client:
-                return NO_PLAN
+                return otherwise
             said = [plain(reader.fields(one), reader.row.says) for one in said]
             kinds = reader.row.answers
         if kinds and "submit" not in kinds:
-            return NO_PLAN
+            return otherwise
         for one in said:
             bare = reader is not None or dialect in table.bare
-            if not bare and not ("result" in one or "error" in one or "reject-reason" in one):
-                return NO_PLAN
+            if not bare and _REPLY.isdisjoint(one):
+                return otherwise
             if verdict(one, table, dialect) is not ACCEPTED or table.replied(one, "submit") is not None:
-                return NO_PLAN
+                return otherwise
         found = probe.find(key(said[0]), key(said[1]))
         says = reader is not None and not reader.weak
-        return NO_PLAN if found is None else Accepted(self._engine, found, says=says)
+        return otherwise if found is None else Accepted(self._engine, found, otherwise, says=says)
+
+
+def _unknown(name: str) -> Plan:
+    if "\x00" in name or name.startswith("mining."):
+        return NO_PLAN
+    return Unknown(vetoes=vetoes.find(name) is not None)
 
 
 class _Probe:

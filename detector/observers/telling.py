@@ -1,14 +1,20 @@
 """What a step of the payload observer saw of each connection: evidence in the making, facts."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from detector import algorithms
+from detector.clock import MINUTE_NS
 from detector.evidence import Connection, Evidence, SessionFacts, Veto
 from detector.ledger import hashes, others, since_ns
+from detector.observers import words
 from detector.sessions import Sight
-from detector.tracks import Book, Ends, Track
+from detector.tracks import TCP, Book, Ends, Track, Waiting, is_sure
+
+CONFIRMING: Final = frozenset({"mining_session", "share_accepted", "share_verified"})
+"""Kinds that count only where each direction acknowledged payload bytes of the other."""
+MAX_WAITING: Final = 32
 
 
 class Tale(msgspec.Struct):
@@ -55,6 +61,55 @@ class Step:
         low, high, protocol, _ = self.ends
         self.now = Tale(Connection(low, high, protocol, self.track.opened))
         self.tales.append(self.now)
+
+
+def see(step: Step, sight: Sight) -> None:
+    """Note a sight as evidence, or keep it until the connection is sure."""
+    kind, rule, t_ns, details = sight
+    if kind in CONFIRMING:
+        if step.ends[2] != TCP:
+            return
+        if not is_sure(step.track):
+            _wait(step.track, sight)
+            return
+    seen = step.now.fresh.get((kind, rule, t_ns // MINUTE_NS))
+    if seen is None or kind == "share_verified":
+        _add(step, Waiting(kind, rule, details, t_ns, t_ns, count(sight)))
+    else:
+        seen.again(t_ns)
+
+
+def confirmed(step: Step) -> None:
+    """The connection is sure: what waited for that is evidence."""
+    if step.track.vetoed is None:
+        for held in step.track.waiting:
+            _add(step, held)
+    step.track.waiting.clear()
+
+
+def _add(step: Step, told: Waiting) -> None:
+    key = (told.kind, told.rule, told.last_ns // MINUTE_NS)
+    seen = step.now.fresh.get(key)
+    if seen is not None:
+        seen.first_ns, seen.last_ns = min(seen.first_ns, told.first_ns), max(seen.last_ns, told.last_ns)
+        seen.count += told.count
+        return
+    session = step.track.session
+    client = 0 if session.client is None else session.client
+    beyond = "".join(step.track.sides[client].wrap.targets[-1:])
+    why = words.why(told.kind, told.rule, session.dialect, step.ends, client, told.details, beyond)
+    step.now.fresh[key] = Fresh(told.first_ns, told.last_ns, told.count, why)
+
+
+def _wait(track: Track, sight: Sight) -> None:
+    kind, rule, t_ns, details = sight
+    for held in track.waiting:
+        if held.kind == kind and held.rule == rule and held.last_ns // MINUTE_NS == t_ns // MINUTE_NS:
+            held.first_ns, held.last_ns = min(held.first_ns, t_ns), max(held.last_ns, t_ns)
+            held.count += count(sight)
+            return
+    if len(track.waiting) < MAX_WAITING:
+        track.waiting.append(Waiting(kind, rule, details, t_ns, t_ns, count(sight)))
 
 
 def evidence(subscriber: bytes, tale: Tale, role: str) -> list[Evidence]:

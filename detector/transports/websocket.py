@@ -152,6 +152,10 @@ class Frames(msgspec.Struct, array_like=True, gc=False):
     message: Octets = b""
     window: Annotated[bytes, msgspec.Meta(max_length=WINDOW)] = b""
 
+    def rests(self) -> bool:
+        """Whether no message is begun: then it is as it began, but for ``window``."""
+        return not (self.left or self.open)
+
     def step(self, data: bytes, at: int) -> tuple[int, bool, bytes | None]:
         """Read on at ``at``, to the end of a message at most: where it stopped, whether that is the end of
         one, and the message, None where it cannot be read.
@@ -180,7 +184,9 @@ class Frames(msgspec.Struct, array_like=True, gc=False):
             self.done += len(taken)
             if self.left:
                 return at, False, None
-            if self.final and not self.control:
+            whole = self.final and not self.control
+            self.done, self.key, self.final, self.control = 0, b"", True, False
+            if whole:
                 return at, True, self._finish()
 
     def _begin(self, head: Header) -> None:
@@ -205,11 +211,13 @@ class Frames(msgspec.Struct, array_like=True, gc=False):
 
     def _finish(self) -> bytes | None:
         message, self.message, self.open = self.message, b"", False
-        if self.dropped:
+        dropped, self.dropped = self.dropped, False
+        compressed, self.compressed = self.compressed, False
+        if dropped:
             # What the sender looks back at is not known any more, if it was compressed.
             self.window = b""
             return None
-        if not self.compressed:
+        if not compressed:
             return message
         window, self.window = self.window, b""
         try:

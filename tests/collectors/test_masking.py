@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collectors import masking
+from detector.transports import websocket
 
 TOKEN = re.compile(
     r'("(?:[^"\\\t\r]*)"[ ]*:)|"([^"\\\t\r]*)"|(\d[\d+.eE-]*)|([+.eE-]\d[\d+.eE-]*)|(.)', re.DOTALL
@@ -18,11 +19,13 @@ HEX = re.compile(r"(0x)?[0-9a-fA-F]+")
 def is_masked(number, key):
     if not number.isdigit() or (number[0] == "0" and number != "0"):
         return False
-    return len(number) <= 18 if key == '"id":' else len(number) >= 6 and int(number) < 2**64
+    return len(number) <= 18 if key in {'"id":', '"hashes":'} else len(number) >= 6 and int(number) < 2**64
 
 
 def plainly(line):
     """A form and its slots by a regular expression; (b"", []) of what has none."""
+    if line[:1] in {b"\x81", b"\x82"}:
+        return framed(line)
     text = line[:-1].decode("latin-1")
     if (
         len(line) < 3
@@ -45,8 +48,30 @@ def plainly(line):
             form += "\3"
         else:
             form += found[0]
-        key = key if other == " " else name.replace(" ", "") if name else ""
+        key = key if other == " " else re.sub(" +:", ":", name) if name else ""
     return form.encode("latin-1"), slots
+
+
+def framed(data):
+    """What is one frame, by the module that reads them."""
+    try:
+        head = websocket.header(data, 0)
+    except ValueError:
+        return b"", []
+    if head is None or head.octets + head.size != len(data) or head.octets > 8:
+        return b"", []
+    text = websocket.unmask(data[head.octets :], head.key)
+    if not text.endswith(b"}") or not text.startswith(b"{"):
+        return b"", []
+    form, slots = plainly(text + b"\n")
+    return form and b"\4" + form, [head.octets + at for at in slots]
+
+
+def frame(text, key=b"", octet=0x81):
+    """A frame of either side around a text."""
+    size = bytes([len(text)]) if len(text) < 126 else b"\x7e" + len(text).to_bytes(2, "big")
+    second = bytes([size[0] | (0x80 if key else 0)]) + size[1:]
+    return bytes([octet]) + second + key + websocket.unmask(text, key)
 
 
 PRINTABLE = "".join(map(chr, range(32, 127))) + "\t\r"
@@ -76,14 +101,30 @@ LINES = st.builds(
     st.sampled_from([b"\n", b"\n", b"\r\n", b"", b" \n"]),
 )
 PIECES = st.lists(
-    st.sampled_from([b"{", b'"', b"id", b":", b" ", b"12", b"0", b"1234567", b"e5", b"-", b"a", b"]"])
+    st.sampled_from(
+        [b"{", b'"', b"id", b"hashes", b":", b" ", b"12", b"0", b"1234567", b"e5", b"-", b"a", b"]"]
+    )
+)
+FRAMES = st.builds(
+    lambda line, key, octet, cut: frame(line.removesuffix(b"\n"), key, octet)[: cut or None],
+    LINES,
+    st.binary(min_size=4, max_size=4) | st.just(b""),
+    st.sampled_from([0x81, 0x82, 0x81, 0x01, 0xC1, 0x89]),
+    st.sampled_from([0, 0, 0, -1]),
 )
 ODD = st.builds(lambda pieces: b"{" + b"".join(pieces) + b"\n", PIECES)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(LINES | ODD | st.binary(max_size=20), max_size=6))
+@given(st.lists(LINES | FRAMES | ODD | st.binary(max_size=20), max_size=6))
 @example([b'{"id":18446744073709551615,"a":18446744073709551615,"b":18446744073709551616}\n'])
+@example(
+    [frame(b'{"a":"%s"}' % (b"ab" * size), key) for size in (1, 59, 60, 400) for key in (b"", b"\xff{}1")]
+)
+@example(
+    [b"\x81\x7f" + bytes(7) + b"\2{}", b"\x81\x02{}", b"\x82\x82abcd\x1a\x1f", b"\x81\x00", b"\x81\x7e\0"]
+)
+@example([b'{"hashes":7,"hashe":7,"hashez":7,"Xhashes":7,"hashes" : 12}\n'])
 @example(
     [b'{"id":999999999999999999,"ab" : "0x","c":["0x1","",123456,12345,0,-123456,1234567.5]}\n', b"{}\n"]
 )
@@ -113,8 +154,17 @@ def test_the_longest_form_is_whole_and_within_its_bound():
 def test_a_slice_of_a_batch_has_places_in_the_whole():
     starts, data = np.array([3, 6, 16], np.int32), np.frombuffer(b'xyz{}\n{"id":17}\n', np.uint8)
     made = masking.forms(starts, data)
-    assert made == (b'{}{"id":\3}', [0, 2, 10], [12, 14], [0, 0, 2])
+    assert made == (b'{}{"id":\3}', [0, 2, 10], [12, 14], [0, 0, 2], data.tobytes())
+
+
+def test_a_frame_is_shown_unmasked_behind_blanks_where_it_was():
+    given = [b'{"id":1}\n', frame(b'{"id":17}', b"abcd"), b"\x81\xff"]
+    starts = np.cumsum([0, *map(len, given)]).astype(np.int32)
+    data = np.frombuffer(b"".join(given), np.uint8)
+    made = masking.forms(starts, data)
+    assert made.told == given[0] + b" " * 6 + b'{"id":17}' + given[2]
+    assert data.tobytes() == b"".join(given)
 
 
 def test_no_rows_have_no_forms():
-    assert masking.forms(np.zeros(1, np.int32), np.zeros(0, np.uint8)) == (b"", [0], [], [0])
+    assert masking.forms(np.zeros(1, np.int32), np.zeros(0, np.uint8)) == (b"", [0], [], [0], b"")

@@ -383,3 +383,11 @@ def test_any_conversation_is_taken_within_bounds(told):
         assert number is None or math.isfinite(number)
     assert counted <= s.shares.accepted
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(s), type=Session) == s
+
+
+def test_a_request_without_a_user_leaves_the_login_as_it_is():
+    s = ledger.Session(shaped=True, login="worker")
+    ledger.asked(s, dict.fromkeys(ledger.DROPS, 0), "", "browser")
+    assert (s.login, s.agents, s.workers) == ("worker", ["browser"], [])
+    ledger.asked(s, dict.fromkeys(ledger.DROPS, 0), "another", "browser")
+    assert (s.login, s.agents, s.workers) == ("another", ["browser"], ["another"])

@@ -1,10 +1,12 @@
 """What is not read anew says the same: the observer beside itself with every line read."""
 
 import random
+from itertools import islice
 
+import lookalikes
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from payload_rows import batch
 from speakers import SPEAKERS
@@ -14,12 +16,17 @@ from spoken import Talk
 from detector import tables
 from detector.dialects.table import Accept, Form, Refuse
 from detector.observers.payload import PayloadObserver
-from detector.observers.repeats import MAX_MISSED, UNUSUAL, Plan, Plans
+from detector.observers.plans import UNUSUAL, Plan, Plans
+from detector.observers.repeats import MAX_MISSED
 from detector.observers.telling import Step
 from detector.tracks import Book, Track
+from detector.transports.websocket import unmask
 
 STEP = Step(bytes(16), ((bytes(16), 1), (bytes(16), 2), 6, 0), Track(0, 0, 0), Book())
 KINDS = {kind.name: kind for kind in SPEAKERS}
+FRAMED = ("coinhive", "coinhive (deepMiner)", "webminerpool", "webminerpool (loginid)", "cyber-ws")
+"""Whose lines are in frames, and do not hold what is in no other."""
+LINED = [kind for kind in SPEAKERS if kind.in_lines and not kind.name.startswith("btc-v1 (scrypt")]
 
 
 def talked(kind, miner=1):
@@ -57,7 +64,7 @@ def test_a_miner_whose_lines_are_not_all_read_is_seen_as_if_they_were(name):
     *slow, none = told(rows, [50, 60, 150], plain=True)
     assert quick == slow
     assert none == 0
-    assert (taken > 0) == KINDS[name].in_lines
+    assert (taken > 0) == (KINDS[name].in_lines or name in FRAMED)
 
 
 ALTERED = st.tuples(
@@ -94,17 +101,122 @@ def test_whatever_comes_it_is_seen_as_if_every_line_were_read(kind, altered, mov
     assert told(rows, cuts)[:3] == told(rows, cuts, plain=True)[:3]
 
 
+def framed(line, key):
+    """A line as a frame of a WebSocket, not longer than its length tells with 16 bits."""
+    text = line.rstrip(b"\r\n")[:60_000]
+    size = bytes([len(text)]) if len(text) < 126 else b"\x7e" + len(text).to_bytes(2, "big")
+    return bytes([0x81, size[0] | (128 if key else 0)]) + size[1:] + key + unmask(text, key)
+
+
+def strange(talk, lines, times, in_frames=False):
+    """Somebody who does not mine says so, again and again."""
+    for number in range(times):
+        for line, from_client in lines:
+            key = b"%04d" % number if from_client else b""
+            talk.say("c" if from_client else "s", framed(line, key) if in_frames else line)
+
+
+def conversations(seed, count):
+    return [list(lines) for _, lines in islice(lookalikes.conversations(seed), count)]
+
+
+def turns(streams):
+    longest = max(map(len, streams))
+    return [rows[at] for at in range(longest) for rows in streams if at < len(rows)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 8), cuts=st.lists(st.integers(0), max_size=3),
+       acked=st.booleans())  # fmt: skip
+def test_who_looks_like_a_miner_is_seen_as_if_every_line_were_read(seed, count, cuts, acked):
+    talks = [Talk(miner=number + 1, port=40000 + number, begun=acked) for number in range(count)]
+    for talk, lines in zip(talks, conversations(seed, count), strict=True):
+        strange(talk, lines, 4)
+    rows = turns([talk.rows for talk in talks])
+    assert told(rows, cuts)[:3] == told(rows, cuts, plain=True)[:3]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), kind=st.sampled_from([*LINED, *(KINDS[name] for name in FRAMED)]),
+       cuts=st.lists(st.integers(0), max_size=3), ahead=st.booleans(), lost=st.booleans())  # fmt: skip
+@example(seed=1, kind=KINDS["eth-proxy"], cuts=[], ahead=True, lost=False)
+def test_who_mines_among_other_things_is_seen_as_if_every_line_were_read(seed, kind, cuts, ahead, lost):
+    talk, said = Talk(), conversations(seed, 3)
+    quiet = [(b'{"id": 7, "method": "server.version"}\n', True), (b'{"id": 7, "result": true}\n', False)]
+    for lines in (said[0], quiet) if ahead else ():
+        strange(talk, lines, 3)
+    for number in range(3):
+        converse(kind(), talk, shares=3)
+        strange(talk, said[number], 3, in_frames=not kind.in_lines)
+        if lost:
+            talk.say("s", b"")
+            talk.seq["s"] += 10
+    assert told(talk.rows, cuts)[:3] == told(talk.rows, cuts, plain=True)[:3]
+
+
+ELECTRUM = [(b'{"id": %d, "method": "blockchain.scripthash.subscribe", "params": ["%064x"]}\n', True),
+            (b'{"jsonrpc": "2.0", "id": %d, "result": "%064x"}\n', False)]  # fmt: skip
+
+
+@pytest.mark.parametrize("in_frames", [False, True])
+def test_what_another_service_says_is_not_read_again_and_again(in_frames):
+    talk = Talk()
+    if in_frames:
+        asks = b"GET / HTTP/1.1\r\nUser-Agent: A\r\nUpgrade: websocket\r\n\r\n"
+        talk.say("c", asks)
+        talk.say("s", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n")
+    for number in range(50):
+        strange(talk, [(line % (number, number), side) for line, side in ELECTRUM], 1, in_frames)
+    quick = told(talk.rows, [9, 30])
+    assert quick[:3] == told(talk.rows, [9, 30], plain=True)[:3]
+    assert quick[3] > 90
+
+
+@pytest.mark.parametrize("name", FRAMED)
+@pytest.mark.parametrize("head", [b"User-Agent: A", b"Authorization: Basic YTpi\r\nUser-Agent: A"])
+def test_a_browser_that_says_its_name_is_seen_as_if_every_frame_were_read(name, head):
+    rows = talked(KINDS[name])
+    more = b"\r\n" + head
+    rows[0] = {**rows[0], "data": rows[0]["data"].replace(b"\r\n", more + b"\r\n", 1)}
+    size = len(more)
+    for number, row in enumerate(rows):
+        way = "seq" if row["src"] == rows[0]["src"] else "ack"
+        after = {way: (row[way] + size) & 0xFFFFFFFF}
+        rows[number] = {**row, **(after if number else {})}
+    quick = told(rows, [50, 60, 150])
+    assert quick[:3] == told(rows, [50, 60, 150], plain=True)[:3]
+    assert (quick[3] > 0) == head.startswith(b"User")
+    assert all("A" in facts.agents for facts in quick[0][-1].sessions)
+
+
+def test_a_frame_is_no_line_and_a_line_no_frame():
+    """The same text in both: where each is known, the other is not taken for it."""
+    streams = []
+    for number, in_frames in enumerate([False, True]):
+        talk = Talk(miner=number + 1, port=40000 + number)
+        if in_frames:
+            talk.say("c", b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n")
+            talk.say("s", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n")
+        for times, form in ((9, in_frames), (3, not in_frames), (9, in_frames)):
+            for say in range(times):
+                strange(talk, [(line % (say, say), side) for line, side in ELECTRUM], 1, form)
+        streams.append(talk.rows)
+    for rows in (turns(streams), turns(streams[::-1])):
+        quick = told(rows, [9])
+        assert quick[:3] == told(rows, [9], plain=True)[:3]
+        assert quick[3] > 20
+
+
 def test_of_several_connections_in_turns_each_is_seen_as_if_it_were_alone():
     some = [talked(kind, number + 1) for number, kind in enumerate(random.Random(1).sample(SPEAKERS, 8))]
-    longest = max(map(len, some))
-    turns = [rows[at] for at in range(longest) for rows in some if at < len(rows)]
-    assert told(turns, [700])[:3] == told(turns, [700], plain=True)[:3]
+    rows = turns(some)
+    assert told(rows, [700])[:3] == told(rows, [700], plain=True)[:3]
 
 
 def test_forms_are_forgotten_before_they_are_too_many(monkeypatch):
     monkeypatch.setattr("detector.observers.repeats.MAX_PLANS", 4)
     repeats = PayloadObserver()._repeats
-    plans = repeats._plans["kaspa"] = Plans("kaspa")
+    plans = repeats._plans["kaspa", False, False] = Plans("kaspa")
     repeats.begin()
     for number in range(40):
         form, line = b"%d" % number, b'{"id":%d,"result":true}\n' % (number % 10)
@@ -144,13 +256,13 @@ def test_a_plan_by_itself_leaves_a_line_to_be_read():
     assert Plan().take(None, 0, 0, 0, 0, b"", [], 0) is False
 
 
-def test_no_row_of_a_share_or_a_reply_depends_on_what_is_masked():
+def test_no_row_depends_on_what_is_masked_but_of_messages_that_are_always_read():
     """All hex texts of one length are one form: no literal may be one, nor a word tell digits from hex."""
     words = [
         row.word for kind in (Accept, Refuse) for row in tables.rows("dialects", kind.__name__.lower(), kind)
     ]
     for form in tables.rows("dialects", "form", Form):
-        if form.kind in {"submit", "answer"} or not form.method:
+        if form.kind in {"submit", "answer"} or not form.method.startswith("mining."):
             for given in form.shape.values():
                 words += [given] if isinstance(given, str) else given
     for word in (part.removesuffix("?") for given in words for part in given.split("|")):

@@ -1,0 +1,223 @@
+"""What lines of one form do to a session, the same as ``sessions.Engine`` would, at a quarter of the cost.
+
+``repeats`` finds them out.  Each leaves to the engine whatever is not plainly so.
+"""
+
+from typing import Any, Final, NamedTuple
+
+from detector import handing, ledger, pairing
+from detector.clock import MINUTE_NS
+from detector.dialects.table import Dialect, Reader
+from detector.ledger import HALF, MOST_LEAD, WRAP, Pending
+from detector.observers.telling import Step
+from detector.sessions import Engine, kind_of
+
+Where = int | None
+"""Where among a line's slots a value begins; None where it is the same in all lines of the form."""
+
+
+class Plan:
+    """What lines of one form do."""
+
+    __slots__ = ()
+
+    def take(
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+    ) -> Any:
+        """Do it, of the line that ends at the sequence number ``end``: its values are in ``told`` where
+        ``slots`` say from ``first`` on.  The sight that it is, or True for none; False where nothing was done
+        and the engine is to read it."""
+        del step, way, t_ns, ack, end, told, slots, first
+        return False
+
+
+class Plans(dict[bytes, Plan]):
+    """Plans by form, for sessions of one dialect, whose lines are in frames of a WebSocket or are not
+    (``framed``); ``idle``: only of such as say nothing."""
+
+    __slots__ = ("dialect", "framed", "idle")
+
+    def __init__(self, dialect: str, *, framed: bool = False, idle: bool = False) -> None:
+        super().__init__()
+        self.dialect, self.framed, self.idle = dialect, framed, idle
+
+
+NO_PLAN: Final = Plan()
+UNUSUAL: Final = Plans("")
+"""Of a connection whose lines are the engine's."""
+
+
+class Named(NamedTuple):
+    """An id or a name: at a slot, or ``always`` the same; an id is a number or, marked "s", a text."""
+
+    where: Where
+    always: Any
+    is_number: bool = False
+
+
+class Submitted(Plan):
+    """A share is handed in, as ``Engine.read`` takes it where none is to be hashed."""
+
+    __slots__ = (
+        "algorithm", "always", "dialect", "engine", "id", "is_number", "job", "job_always", "kind", "reader",
+        "rule", "samples", "within", "worker", "worker_always",
+    )  # fmt: skip
+
+    def __init__(self, engine: Engine, reader: Reader, dialect: Dialect | None, named: Named) -> None:
+        self.engine, self.reader, self.dialect = engine, reader, dialect
+        self.id, self.always, self.is_number = named
+        self.kind, self.rule = kind_of("share", reader.unverified), reader.id
+        self.samples = reader.dialect in handing.SHARES
+        self.algorithm: str | None = None
+        self.job: Where = None
+        self.worker: Where = None
+        self.job_always = self.worker_always = ""
+        self.within: Named | None = None
+
+    def take(
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+    ) -> Any:
+        """See ``Plan``."""
+        s, reader, engine, job, worker = step.track.session, self.reader, self.engine, self.job, self.worker
+        if s.client != way or s.held or (self.samples and s.proof.wants(engine.sample)):
+            return False
+        name = self.always
+        if self.id is not None:
+            at = first + self.id
+            value = told[slots[at] : slots[at + 1]]
+            name = int(value) if self.is_number else "s" + value.decode()
+        whose = self.worker_always
+        if worker is not None:
+            whose = told[slots[first + worker] : slots[first + worker + 1]].decode()
+        if not whose:
+            whose = s.login
+        elif whose not in s.workers:
+            ledger.remember(engine.dropped, s.workers, whose)
+        which = self.job_always
+        if job is not None:
+            which = told[slots[first + job] : slots[first + job + 1]].decode()
+        if self.within is not None:
+            where, before, _ = self.within
+            if where is not None:
+                before = told[slots[first + where] : slots[first + where + 1]].decode()
+            which = f"{before}/{which}"
+        if which[:2] == "0x":
+            which = which.lower()
+        known = s.jobs.get(which) or handing.find(s, self.dialect, which)
+        request = Pending(name, way, "submit", end, t_ns, s.dialect, whose, reader.unverified, which, known)
+        if self.algorithm is not None and self.dialect is not None:
+            handing.takes(s, self.dialect, self.algorithm, request)
+        if not reader.weak:
+            s.mining[way] = s.shaped = True
+            if s.lead < MOST_LEAD:
+                s.lead += 1
+        s.submits += 1
+        s.heard += 1
+        pairing.wait(s, engine.dropped, request)
+        fresh = step.now.fresh.get((self.kind, self.rule, t_ns // MINUTE_NS))
+        if fresh is None:
+            return self.kind, self.rule, t_ns, (whose,)
+        fresh.again(t_ns)
+        step.missed = 0
+        return True
+
+
+class Accepted(Plan):
+    """The pool accepts the share that has waited longest; ``says``: by a message that has a name.  Where none
+    waits it is ``otherwise``."""
+
+    __slots__ = ("always", "engine", "id", "is_number", "otherwise", "says")
+
+    def __init__(self, engine: Engine, named: Named, otherwise: Plan, *, says: bool) -> None:
+        self.engine, self.otherwise, self.says = engine, otherwise, says
+        self.id, self.always, self.is_number = named
+
+    def take(
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+    ) -> Any:
+        """See ``Plan``."""
+        s = step.track.session
+        if s.client != 1 - way or not s.pending:
+            return self.otherwise.take(step, way, t_ns, ack, end, told, slots, first)
+        request, name = s.pending[0], self.always
+        if self.id is not None:
+            at = first + self.id
+            value = told[slots[at] : slots[at + 1]]
+            name = int(value) if self.is_number else "s" + value.decode()
+        if request.id != name or request.direction == way or request.kind != "submit":
+            return False
+        if request.share is not None or request.doubtful or not ledger.acknowledges(ack, request.end):
+            return False
+        del s.pending[0]
+        if self.says:
+            s.mining[way] = s.shaped = True
+        s.shares.accepted += 1
+        if request.known is None:
+            request.known = s.jobs.get(request.job)
+        ledger.count(s, self.engine.dropped, request.known, t_ns)
+        if not request.dialect:
+            return True
+        s.mining[way] = True
+        kind = "unverified" if request.weak else "share_accepted"
+        fresh = step.now.fresh.get((kind, request.dialect, t_ns // MINUTE_NS))
+        if fresh is None:
+            return kind, request.dialect, t_ns, (request.name,)
+        fresh.again(t_ns)
+        step.missed = 0
+        return True
+
+
+class Unknown(Plan):
+    """A message that no row knows; ``vetoes``: some row says what the connection is instead."""
+
+    __slots__ = ("vetoes",)
+
+    def __init__(self, *, vetoes: bool) -> None:
+        self.vetoes = vetoes
+
+    def take(
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+    ) -> Any:
+        """See ``Plan``."""
+        track = step.track
+        if self.vetoes and track.vetoed is None and not track.session.mining[way]:
+            return False
+        step.missed = 0
+        return True
+
+
+class Unanswered(Plan):
+    """A reply (``replies``) to a request that did not come and will not; or what is neither message nor
+    reply, wherever it comes."""
+
+    __slots__ = ("always", "engine", "id", "is_number", "replies")
+
+    def __init__(self, engine: Engine, named: Named, *, replies: bool) -> None:
+        self.engine, self.replies = engine, replies
+        self.id, self.always, self.is_number = named
+
+    def take(
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+    ) -> Any:
+        """See ``Plan``."""
+        track = step.track
+        s = track.session
+        if track.vetoed is not None and s.mining[track.vetoed]:
+            return False  # which lifts the veto
+        step.missed = 0
+        if not self.replies or (s.client == way and s.lead):
+            return True
+        reached = track.sides[1 - way].reached
+        if reached is None or 0 < (ack - reached) & WRAP < HALF:
+            return False
+        if s.pending:
+            name = self.always
+            if self.id is not None:
+                at = first + self.id
+                value = told[slots[at] : slots[at + 1]]
+                name = int(value) if self.is_number else "s" + value.decode()
+            for request in s.pending:
+                if request.id == name and request.direction != way:
+                    return False
+        self.engine.dropped["unpaired"] += 1
+        return True
