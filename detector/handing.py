@@ -114,6 +114,8 @@ def find(s: Session, dialect: Dialect | None, name: str) -> Job | None:
     """The job that a share names; the latest where its miner is known to name wrong ones (errata B7), or
     may be and the job can hardly be one from before the session was heard."""
     job = s.jobs.get(name)
+    if job is None and s.kin is not None:
+        job = s.kin.jobs.get(name)
     if job is None and dialect is not None and dialect.parser == "channels":
         return channels.known(s.force, s.jobs, name)
     if job is None and s.jobs and dialect is not None and dialect.loose is not None:
@@ -142,6 +144,8 @@ def file(s: Session, dropped: dict[str, int], job: Job, t_ns: int) -> None:
     s.algorithm = job.algorithm or s.algorithm
     s.jobs.pop(job.id, None)
     s.jobs[job.id] = job
+    if s.kin is not None:
+        s.kin.file(job)
     if len(s.jobs) > ledger.MAX_JOBS:
         del s.jobs[next(iter(s.jobs))]
         dropped["jobs"] += 1

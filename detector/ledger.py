@@ -23,6 +23,8 @@ MAX_HELD_BYTES: Final = 8 << 10
 MAX_NAMES: Final = 64
 MAX_SUMS: Final = 8
 MAX_TEXT: Final = 128
+MAX_KIN_JOBS: Final = 256
+MAX_LOGINS: Final = 2
 MOST_LEAD: Final = 4
 HALF: Final = 1 << 31
 FAR_BYTES: Final = 1 << 24
@@ -86,12 +88,40 @@ DROPS: Final = (
     "held",
     "names",
     "sums",
+    "kin",
     "unpaired",
     "unanswered",
     "wrong_side",
 )
 """What is counted of what went: bounds, replies that answer nothing, requests whose reply was lost, client's
 words from the server."""
+
+
+class Kin(msgspec.Struct, array_like=True, gc=False):
+    """What the connections of one client with one server over HTTP know of each other (``kinship``).
+
+    ``looks`` is how often one looked for work, ``looked_ns`` when that was counted last; ``job_ns`` since
+    when jobs are known whose shares can be counted, ``last_ns`` the time of the latest message.
+    ``undecided`` are accepted shares that wait for their algorithm to be proved.
+    """
+
+    last_ns: int
+    dialect: str = ""
+    algorithm: str | None = None
+    job_ns: int | None = None
+    looks: int = 0
+    looked_ns: int = 0
+    logins: Annotated[list[str], msgspec.Meta(max_length=MAX_LOGINS)] = []
+    undecided: Sum = msgspec.field(default_factory=Sum)
+    proof: Proof = msgspec.field(default_factory=Proof)
+    jobs: Annotated[dict[str, Job], msgspec.Meta(max_length=MAX_KIN_JOBS)] = {}
+
+    def file(self, job: Job) -> None:
+        """Put a job where all find it; the oldest makes room, it is still its own connection's."""
+        self.jobs.pop(job.id, None)
+        self.jobs[job.id] = job
+        if len(self.jobs) > MAX_KIN_JOBS:
+            del self.jobs[next(iter(self.jobs))]
 
 
 class Session(msgspec.Struct, array_like=True, gc=False):
@@ -101,7 +131,8 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     accepted a login or a share.  ``hardest`` is the most that a share of any job was worth, ``scaled`` where
     that is a difficulty, to be multiplied by the algorithm's factor.  ``let_in`` is the account of a login
     such as any service has, accepted before any job.  ``closed`` tells of each algorithm how long
-    (ns) it was done before it changed, and when that was last.
+    (ns) it was done before it changed, and when that was last.  ``kin`` is what it knows of other
+    connections; in a state record it stands by itself.
 
     ``unseen`` is about how many shares are in no sum since ``counted_ns``, when one was last: lost on the way
     to us, or of a job that was.  The time of such shares is ``blind_ns``: what is not counted takes none.
@@ -143,6 +174,7 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     counted_ns: int | None = None
     blind_ns: Lasted = 0
     lost: Lasted = 0
+    kin: Kin | None = None
 
 
 def decide(s: Session, client: int) -> None:
@@ -254,7 +286,8 @@ def count(s: Session, dropped: dict[str, int], job: Job | None, t_ns: int) -> No
         s.unseen = 0.0
     s.counted_ns = t_ns
     key = job.algorithm or ("" if job.hashes is None else "?")
-    held = s.sums.get(key)
+    waits = key == "?" and s.kin is not None and s.proof.decided is None
+    held = s.kin.undecided if s.kin is not None and waits else s.sums.get(key)
     if held is None:
         if len(s.sums) >= MAX_SUMS:
             dropped["sums"] += 1

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
-from detector import algorithms, handing, ledger, pairing
+from detector import algorithms, handing, kinship, ledger, pairing
 from detector.dialects import difficulty, ethereum, shapes, table
 from detector.dialects.lines import LineError
 from detector.dialects.lines import read as read_line
 from detector.dialects.replies import ACCEPTED, Verdict, key, plain, verdict
 from detector.dialects.table import Line, Reader
+from detector.kinship import NOBODY, Asker
 from detector.ledger import DROPS, Held, Pending, Session
 from detector.pairing import Arrival
 
@@ -46,16 +47,22 @@ class Engine:
     # -- lines in ----------------------------------------------------------------------------------
 
     def read(
-        self, s: Session, at: Arrival, line: bytes, out: list[Sight], asker: tuple[str, str] = ("", "")
+        self, s: Session, at: Arrival, line: bytes, out: list[Sight], asker: Asker = NOBODY
     ) -> str | None:
         """Take one line.  Raises LineError on one that cannot be read; gives the name of a message that no
-        row knows (for the vetoes), else None.  ``asker``: user and agent of the HTTP request around it."""
-        said = read_line(line)
-        self._agent = asker[1]
+        row knows (for the vetoes), else None.  ``asker``: of the HTTP request around it."""
+        said, polls, self._agent = read_line(line), s.polls, asker.agent
+        if asker is NOBODY:
+            return self._read(s, at, line, said, out)
+        kinship.meet(s, at.t_ns, asker)
+        ledger.asked(s, self.dropped, asker.user, asker.agent)
+        name = self._read(s, at, line, said, out)
+        kinship.part(s, at.t_ns, asker, polls, self.dropped)
+        return name
+
+    def _read(self, s: Session, at: Arrival, line: bytes, said: Line, out: list[Sight]) -> str | None:
         for share in pairing.settled(s, at) if s.dialect in self.table.silent else ():
             self._judged(s, at, share, ACCEPTED, out)
-        if asker[0] or asker[1]:
-            ledger.asked(s, self.dropped, *asker)
         name = self.table.name(said)
         reader = None if name is None else self.table.called(name, said, s.dialect)
         if reader is None:
@@ -113,9 +120,7 @@ class Engine:
     def _wait(self, s: Session, request: Pending) -> None:
         pairing.wait(s, self.dropped, request)
 
-    def _subscribe(
-        self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
-    ) -> None:
+    def _subscribe(self, s: Session, at: Arrival, reader: Reader, fields: Any, said: Line, out: Any) -> None:
         agent = ledger.text(fields.get("agent"))
         ledger.remember(self.dropped, s.agents, agent)
         self._ask(s, at, reader, fields, said, out)
@@ -136,9 +141,7 @@ class Engine:
             s, Pending(name, at.direction, "login", at.end, at.t_ns, s.dialect, worker or login, reader.weak)
         )
 
-    def _submit(
-        self, s: Session, at: Arrival, reader: Reader, fields: dict[str, Any], said: Line, out: list[Sight]
-    ) -> None:
+    def _submit(self, s: Session, at: Arrival, reader: Reader, fields: Any, said: Line, out: Any) -> None:
         s.submits += 1
         worker = ledger.text(fields.get("worker"))
         if not worker:
@@ -151,7 +154,7 @@ class Engine:
         request = Pending(
             ledger.key_of(said.get("id")), at.direction, "submit", at.end, at.t_ns,
             "" if mute else s.dialect, worker, reader.unverified, job,
-            s.jobs.get(job) or handing.find(s, dialect, job),
+            handing.find(s, dialect, job),
         )  # fmt: skip
         if dialect is not None:
             handing.told(s, dialect, fields, request)
@@ -164,9 +167,7 @@ class Engine:
             self._verify(s, request, at.t_ns, out)
         self._wait(s, request)
 
-    def _poll(
-        self, s: Session, at: Arrival, reader: Reader, fields: Any, said: Line, out: list[Sight]
-    ) -> None:
+    def _poll(self, s: Session, at: Arrival, reader: Reader, fields: Any, said: Line, out: Any) -> None:
         """One look for work is a scanner's, two are a miner's (reference section 6); explorers look often."""
         s.polls += reader.row.polls > 0
         if reader.row.software and _MINER(self._agent):
@@ -358,7 +359,7 @@ class Engine:
                 s.mining[at.direction] = True
             s.shares.accepted += 1
             if request.known is None:
-                request.known = s.jobs.get(request.job)
+                request.known = handing.find(s, None, request.job)
             if request.share is not None:
                 self._verify(s, request, at.t_ns, out)
             ledger.count(s, self.dropped, request.known, at.t_ns)
@@ -384,10 +385,10 @@ class Engine:
         request.share, request.known = None, msgspec.structs.replace(job, work=None)
         before = s.proof.decided
         found = s.proof.check(job.work, share, job.difficulty, t_ns, job.hashes)
-        s.shares.verified = s.proof.verified
         if s.proof.decided is not None and found == s.proof.decided:
             s.algorithm = found
             new = s.proof.verified if before is None else 1
+            s.shares.verified += new
             told = job.difficulty or (job.hashes or 0.0) / (algorithms.factor(found) or 1.0)
             details = (request.name, found, f"{told:g}", str(new))
             out.append(("share_verified", request.dialect, t_ns, details))

@@ -27,7 +27,8 @@ READ: Final = (1, 2, 3, 4, 5)
 """Versions that are read.  Fields that came later are the last of their struct: Link.points with 2,
 Direction.wrap, Submit.header, InForce.hashes and algorithm, Session.let_in and closed, and
 SessionFacts.others with 3; InForce.channels and blocks, Http.call and last, Wrapping.node and gunzip with 4;
-Pending.doubtful, Session.unseen, counted_ns, blind_ns and lost, Http.strict and asks, and both purses with 5.
+Pending.doubtful, Session.unseen, counted_ns, blind_ns and lost, Http.strict and asks, both
+purses, Session.kin and tracks.State.kin with 5.
 A document is a map: fields that it lacks have their defaults."""
 MAX_STATE_BYTES: Final = wire.MAX_MESSAGE_BYTES - 65_536
 """The room that a message leaves for a record."""
@@ -142,6 +143,7 @@ def _tables(state: SubscriberState) -> dict[str, list[Any]]:
     """The tables that may be long, by name, the oldest first."""
     out: dict[str, list[Any]] = {
         "tracks": sorted(state.payload.tracks, key=lambda t: t[1].touched), "opened": state.payload.opened,
+        "kin": sorted(state.payload.kin, key=lambda k: k[1].last_ns),
         "pairs": state.shape.pairs, "links": state.links, "resolved": state.resolved,
         "endpoints_told": state.endpoints_told, "shape_told": state.shape_told,
         "names_told": state.names_told,
@@ -158,7 +160,7 @@ def _without(state: SubscriberState, tables: dict[str, list[Any]], cut: int) -> 
     )
     names = ("links", "resolved", "endpoints_told", "shape_told", "names_told")
     return msgspec.structs.replace(
-        state, payload=PayloadState(tables["tracks"], tables["opened"], state.payload.purses),
+        state, payload=PayloadState(tables["tracks"], tables["opened"], state.payload.purses, tables["kin"]),
         shape=ShapeState(tables["pairs"]),
         record=record, cut=cut, **{name: tables[name] for name in names},
     )  # fmt: skip

@@ -14,15 +14,14 @@ from collectors.streams import END, GAP, START
 from detector import ledger
 from detector.dialects.lines import MAX_LINE_BYTES, Assembler, Refusal
 from detector.evidence import Address
-from detector.ledger import FAR_BYTES, HALF, WRAP, Pending, Session, Side
+from detector.kinship import MAX_KIN, Key
+from detector.ledger import FAR_BYTES, HALF, WRAP, Kin, Pending, Session, Side
 from detector.transports import unwrapping
 from detector.transports.unwrapping import Wrapping
 
 TCP = 6
 Ends = tuple[tuple[Address, int], tuple[Address, int], int, int]
 """Low end, high end, protocol, copy."""
-NOBODY = "", ""
-"""User and agent of a message that no request of HTTP is around."""
 NEVER = -(1 << 62)
 PLAIN = frozenset({0, START})
 """Flags of a chunk of which nothing else is to be noted."""
@@ -120,24 +119,27 @@ class State(msgspec.Struct, array_like=True, gc=False):
     tracks: list[tuple[Ends, Track]] = []
     opened: list[tuple[Ends, tuple[int, int]]] = []
     purses: Purses | None = None
+    kin: list[tuple[Key, Kin]] = []
 
 
 class Book:
     """One subscriber's tracks; of each pair of ends the next opening number and when the last was given;
-    the number of its rows; and the purses that ``admission`` keeps for it."""
+    the number of its rows; the purses that ``admission`` keeps for it; and what its connections over HTTP
+    know of each other."""
 
-    __slots__ = ("opened", "purses", "rows", "tracks")
+    __slots__ = ("kin", "opened", "purses", "rows", "tracks")
 
     def __init__(self) -> None:
         self.rows = 0
         self.purses: Purses | None = None
         self.tracks: dict[Ends, Track] = {}
         self.opened: dict[Ends, tuple[int, int]] = {}
+        self.kin: dict[Key, Kin] = {}
 
     def state(self) -> State:
         """What a state record carries.  It shares its values with the book."""
         tracks = [(ends, _named(track)) for ends, track in self.tracks.items()]
-        return State(tracks, [*self.opened.items()], self.purses and self.purses.spent())
+        return State(tracks, [*self.opened.items()], self.purses and self.purses.spent(), [*self.kin.items()])
 
     def restore(self, state: State, tracks: int, opened: int) -> None:
         """Take a state, at most so many of its tracks and opening numbers: the newest."""
@@ -146,6 +148,7 @@ class Book:
         self.tracks.update((ends, _joined(track)) for ends, track in state.tracks if id(track) in kept)
         self.opened.update(state.opened[-opened:])
         self.purses = state.purses
+        self.kin.update(state.kin[-MAX_KIN:])
         self.rows = max((track.touched for track in self.tracks.values()), default=0)
 
 
@@ -156,10 +159,12 @@ def _is_tabled(session: Session, request: Pending) -> bool:
 def _named(track: Track) -> Track:
     """The track with requests that name jobs of the table rather than hold them: what happens to a job of
     the table must go on happening to theirs, and a job is long."""
-    session = track.session
+    session, replace = track.session, msgspec.structs.replace
+    if session.kin is not None:
+        session = replace(session, kin=None)
+        track = replace(track, session=session)
     if not any(_is_tabled(session, p) for p in session.pending):
         return track
-    replace = msgspec.structs.replace
     pending = [replace(p, known=None, tabled=True) if _is_tabled(session, p) else p for p in session.pending]
     return replace(track, session=replace(session, pending=pending))
 
@@ -252,9 +257,9 @@ def lines_of(
 
 
 def asker(track: Track, way: int) -> tuple[str, str]:
-    """User and agent of the HTTP request that the direction sends; nothing where there is none."""
+    """User and agent of the latest HTTP request of the direction; nothing where there is none."""
     http = track.sides[way].wrap.http
-    return NOBODY if http is None else (http.user, http.agent)
+    return ("", "") if http is None else (http.user, http.agent)
 
 
 def is_sure(track: Track) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 
 from collectors import wire
 from collectors.streams import END, START
-from detector import vetoes
+from detector import kinship, vetoes
 from detector.admission import Admission, Budget
 from detector.clock import SECOND_NS
 from detector.dialects.lines import LineError
@@ -23,7 +23,6 @@ from detector.observers.telling import Step
 from detector.pairing import Arrival
 from detector.sessions import Engine, Sight
 from detector.tracks import (
-    NOBODY,
     PLAIN,
     TCP,
     Book,
@@ -33,7 +32,6 @@ from detector.tracks import (
     Route,
     State,
     Track,
-    asker,
     covers,
     is_line,
     is_new,
@@ -245,7 +243,7 @@ class PayloadObserver:
             at = Arrival(way, chunk.t_ns, None, None, None)
         heard = session.heard
         sights: list[Sight] = []
-        who = NOBODY if side.wrap.http is None else asker(track, way)
+        who = kinship.NOBODY if side.wrap.http is None else kinship.asker(step, way, body=body)
         try:
             name = self._engine.read(session, at, line, sights, who)
         except LineError as error:
@@ -318,6 +316,7 @@ class PayloadObserver:
         before = watermark_ns - self.config.idle_s * SECOND_NS
         for subscriber in list(self._books):
             book = self._books[subscriber]
+            kinship.forget(book.kin, before)
             gone = [ends for ends, track in book.tracks.items() if track.last_ns < before]
             for ends in gone:
                 del book.tracks[ends]

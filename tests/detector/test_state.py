@@ -379,7 +379,7 @@ def fields(kind, seen):
             fields(one, seen)
 
 
-FORM = "9f7dc9e061b9088d"
+FORM = "d73472216ebbbe81"
 
 
 def test_the_form_changes_with_its_version_only():
