@@ -13,6 +13,7 @@ from detector import ledger
 from detector.clock import SECOND_NS
 from detector.evidence import Address, End
 from detector.ledger import Kin, Session
+from detector.transports.http import Http
 from detector.transports.unwrapping import HTTP
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ NOBODY: Final = Asker("", "")
 """Of a message that no request of HTTP is around."""
 
 
+def asks(http: Http | None) -> tuple[str, str]:
+    """User and agent of the latest request of a direction; nothing where there is none."""
+    return ("", "") if http is None else (http.user, http.agent)
+
+
 def asker(step: "Step", way: int, *, body: bool) -> Asker:
     """Who asks, of a line of the direction."""
     sides = step.track.sides
@@ -53,14 +59,12 @@ def asker(step: "Step", way: int, *, body: bool) -> Asker:
     if own.http is None:
         return NOBODY
     if not body or own.mode != HTTP:
-        return Asker(own.http.user, own.http.agent)
+        return Asker(*asks(own.http))
     client = way if own.http.asks else 1 - way
-    asks = sides[client].wrap.http
-    user, agent = ("", "") if asks is None else (asks.user, asks.agent)
     low, high, _, copy = step.ends
     (address, _), server = (high, low) if client else (low, high)
     key = address, server, copy
-    return Asker(user, agent, key, step.book.kin, step.track.first_ns)
+    return Asker(*asks(sides[client].wrap.http), key, step.book.kin, step.track.first_ns)
 
 
 def meet(s: Session, t_ns: int, who: Asker) -> None:

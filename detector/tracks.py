@@ -14,7 +14,7 @@ from collectors.streams import END, GAP, START
 from detector import ledger
 from detector.dialects.lines import MAX_LINE_BYTES, Assembler, Refusal
 from detector.evidence import Address
-from detector.kinship import MAX_KIN, Key
+from detector.kinship import MAX_KIN, Key, asks
 from detector.ledger import FAR_BYTES, HALF, WRAP, Kin, Pending, Session, Side
 from detector.transports import unwrapping
 from detector.transports.unwrapping import Wrapping
@@ -234,7 +234,7 @@ def is_framed(track: Track, way: int) -> bool:
         return False
     if lines.tail or lines.skipping or lines.web or lines.quotes or not wrap.frames.rests():
         return False
-    user, agent = asker(track, way)
+    user, agent = asks(wrap.http)
     return not user and (not agent or not track.session.shaped or agent in track.session.agents)
 
 
@@ -254,12 +254,6 @@ def lines_of(
     return unwrapping.feed(
         side.wrap, track.sides[1 - way].wrap, side.lines, data, refused, joined=joined, ends=ends
     )
-
-
-def asker(track: Track, way: int) -> tuple[str, str]:
-    """User and agent of the latest HTTP request of the direction; nothing where there is none."""
-    http = track.sides[way].wrap.http
-    return ("", "") if http is None else (http.user, http.agent)
 
 
 def is_sure(track: Track) -> bool:
