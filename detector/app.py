@@ -5,13 +5,14 @@
 
 import logging
 import secrets
+import signal
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from threading import Lock
+from threading import Lock, current_thread, main_thread
 from weakref import WeakSet
 
 from msgspec.structs import replace
@@ -137,7 +138,7 @@ def _lines(path: str, key: str) -> Iterable[str]:
     try:
         return Path(path).read_text("utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{key}: {error}") from None
+        raise ConfigError(f"{key}: {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _names(config: Config) -> Names:
@@ -158,7 +159,26 @@ def warm_kernels(say: Callable[[str], None], *, load: bool = True) -> None:
     holds = partial(subscribers.holds, subscribers.home(), bytes(16))
     netflow = (warm_netflow, batches.warm, collecting.warm)
     others = (warm_import, warm_export, warm_laying, ring.warm, masking.warm, holds)
-    jit.warm((warm, *netflow, *others), say, load=load)
+    with _signals_end():
+        jit.warm((warm, *netflow, *others), say, load=load)
+
+
+@contextmanager
+def _signals_end() -> Iterator[None]:
+    """Meanwhile Ctrl-C and SIGTERM end the process at once: it holds nothing
+    yet, and compiling takes a minute."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    }
+    try:
+        yield
+    finally:
+        for number, how in before.items():
+            signal.signal(number, signal.SIG_DFL if how is None else how)
 
 
 class Service:

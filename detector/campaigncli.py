@@ -17,6 +17,7 @@ from detector.config import Config
 from detector.document import Incident
 from detector.errors import ConfigError, InputError
 from detector.explain import quantity
+from detector.wording import counted
 
 MOST_SHOWN = 5
 
@@ -28,7 +29,7 @@ class _Scan(msgspec.Struct):
 
 
 def run(config: Config, options: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Print the campaigns; the exit status.
+    """Print the campaigns; the exit status, 1 where no document could be read of those there are.
 
     Raises InputError on a file or a topic that cannot be read, ConfigError where neither is named.
     """
@@ -40,20 +41,21 @@ def run(config: Config, options: argparse.Namespace, say: Callable[[str], None])
     if not options.files and config.bus != "kafka":
         raise ConfigError('name files of incidents, or set bus = "kafka" to read the topic')
     campaigns = Campaigns(settings)
-    refused = 0
+    taken = refused = 0
     for document in _files(options.files) if options.files else _topic(config):
         if document is None:
             refused += 1
         else:
             campaigns.take(document)
+            taken += 1
     if refused:
-        sys.stderr.write(f"poolwatch: {refused} documents could not be read\n")
+        sys.stderr.write(f"poolwatch: {counted(refused, 'document')} could not be read\n")
     found = campaigns.found()
     for one in found:
         say(msgspec.json.encode(one).decode() if options.json else _words(one))
     if not found and not options.json:
         say("no campaign")
-    return 0
+    return 1 if refused and not taken else 0
 
 
 def _files(paths: Iterable[str]) -> Iterator[Incident | None]:
@@ -61,7 +63,7 @@ def _files(paths: Iterable[str]) -> Iterator[Incident | None]:
         try:
             data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         except OSError as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{path}: {error.strerror or error}") from None
         yield from documents(data)
 
 

@@ -1,11 +1,16 @@
 """The command ``poolwatch``.  Nothing heavy is imported before a command needs it."""
 
 import argparse
+import io
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from detector.arguments import parser
 
 if TYPE_CHECKING:
     from detector.config import Config
@@ -16,179 +21,11 @@ DONE, INPUT, USAGE = 0, 1, 2
 INTERRUPTED = 130
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line, whole."""
-    out = argparse.ArgumentParser(
-        prog="poolwatch",
-        description="Finds cryptocurrency mining in network traffic, and measures it.",
-        epilog="examples:  poolwatch scan capture.pcap   |   tcpdump -w - | poolwatch scan -",
-    )
-    out.add_argument("--version", action="store_true", help="print the version and stop")
-    sub = out.add_subparsers(dest="command", metavar="COMMAND")
-    scan = sub.add_parser("scan", help="look through captures once and print the incidents")
-    scan.add_argument(
-        "files", nargs="+", metavar="FILE", help="pcap, pcapng, .gz of both; - is standard input"
-    )
-    scan.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    run = sub.add_parser("run", help="all in one: replay, watch, serve metrics until stopped")
-    run.add_argument("replay", nargs="*", metavar="FILE", help="captures or folders instead of run.replay")
-    run.add_argument("--once", action="store_true", help="end after the replay and print the incidents")
-    run.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
-    run.add_argument(
-        "--pace", type=float, metavar="N", help="N seconds of the data a second; 0 is all at once"
-    )
-    run.add_argument("--udp", metavar="ADDRESS", help="receive exports there, on --ports")
-    run.add_argument("--ports", metavar="N,N", help="instead of collectors.netflow.ports")
-    run.add_argument(
-        "--try-interface", metavar="NAME", help="capture there if that can be, and no other is named"
-    )
-    _capture_options(run)
-    for command in (scan, run):
-        command.add_argument(
-            "--as", dest="kind", choices=("packets", "flows"),
-            help="only packets, or only exports (on any port); default: both, exports on known ports",
-        )  # fmt: skip
-    _flows_parser(sub)
-    dissect = sub.add_parser("dissect", help="what we read in a capture, and tshark's word beside it")
-    dissect.add_argument("file", metavar="FILE", help="pcap or pcapng")
-    dissect.add_argument(
-        "--connection", action="append", default=[], metavar="A:P-B:Q", help="only that one (may be repeated)"
-    )
-    dissect.add_argument(
-        "--subscriber", action="append", default=[], metavar="ADDRESS", help="only what it takes part in"
-    )
-    dissect.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    collecting = _collect_parsers(sub)
-    detect = sub.add_parser("detect", help="judge what collectors put on Kafka: one member of the group")
-    detect.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
-    tables = (*_pools_parsers(sub), *_topics_parsers(sub), _campaigns_parser(sub))
-    check = sub.add_parser("check", help="build everything from the configuration and stop")
-    show = sub.add_parser("config", help="print the merged configuration as TOML")
-    for command in (scan, run, check, show, detect, *collecting, *tables):
-        command.add_argument("--config", metavar="FILE", help="TOML file (default: $POOLWATCH_CONFIG)")
-    return out
-
-
-def _flows_parser(sub: "argparse._SubParsersAction") -> None:
-    flows = sub.add_parser(
-        "flows",
-        help="print the records of NetFlow, IPFIX and sFlow in captures",
-        description="Prints the records of NetFlow v1, v5, v7, v9, IPFIX and sFlow 5 that captures hold, on "
-        "whatever port: as a table of the first fields, or with all fields.",
-        epilog="examples:  poolwatch flows exports.pcap   |   poolwatch flows --count exports.pcap   |   "
-        "tcpdump -w - port 2055 | poolwatch flows --json -",
-    )
-    flows.add_argument(
-        "files", nargs="+", metavar="FILE",
-        help="pcap, pcapng, .gz of both, a folder of them, or a file of IPFIX messages; - is standard input",
-    )  # fmt: skip
-    flows.add_argument(
-        "--count", action="store_true",
-        help="totals by exporter and template instead, as a table, --json or --csv",
-    )  # fmt: skip
-    how = flows.add_mutually_exclusive_group()
-    how.add_argument("--json", action="store_true", help="one JSON object a record")
-    how.add_argument("--csv", action="store_true", help="one table under the union of all fields")
-    how.add_argument("--protobuf", action="store_true", help="goflow2's FlowMessage, behind its length each")
-
-
-def _collect_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.ArgumentParser]:
-    collect = sub.add_parser(
-        "collect", help="collect for Kafka; with the embedded bus the detector is in the same process"
-    )
-    what = collect.add_subparsers(dest="what", metavar="WHAT", required=True)
-    packets = what.add_parser("packets", help="packets of interfaces, or of captures")
-    packets.add_argument(
-        "replay", nargs="*", metavar="FILE", help="captures or folders of them; - is standard input"
-    )
-    packets.add_argument(
-        "--follow",
-        metavar="DIR",
-        help="captures that somebody rotates there, as they are written, as one run",
-    )
-    _capture_options(packets)
-    flows = what.add_parser("flows", help="NetFlow and IPFIX datagrams, over UDP or in captures")
-    flows.add_argument("replay", nargs="*", metavar="FILE", help="captures instead of receiving")
-    flows.add_argument("--udp", metavar="ADDRESS", default="0.0.0.0", help="address to receive on")
-    flows.add_argument("--ports", metavar="N,N", help="instead of collectors.netflow.ports")
-    flows.add_argument(
-        "--topic", nargs="?", const="", metavar="NAME",
-        help="read the Kafka topic that goflow2 or pmacct writes (default: collectors.imports.topic)",
-    )  # fmt: skip
-    flows.add_argument(
-        "--as", dest="form", choices=("goflow2", "goflow2-json", "goflow", "pmacct"),
-        help="what the topic holds, instead of collectors.imports.form",
-    )  # fmt: skip
-    for command in (packets, flows):
-        command.add_argument("--seconds", type=float, metavar="N", help="listen for N seconds and end")
-        command.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
-        command.add_argument(
-            "--pace", type=float, metavar="N", help="N seconds of the data a second; 0 is all at once"
-        )
-        command.set_defaults(once=True)
-    packets.set_defaults(kind="packets")
-    flows.set_defaults(kind="flows", follow="")
-    return packets, flows
-
-
-def _capture_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--interface", action="append", metavar="NAME", help="capture there (repeat it, or put commas)"
-    )
-    command.add_argument("--filter", metavar="EXPRESSION", help="as pcap-filter(7), for the kernel")
-    command.add_argument(
-        "--source", choices=("auto", "afpacket", "scapy"), help="instead of collectors.capture.source"
-    )
-
-
-def _pools_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.ArgumentParser]:
-    pools = sub.add_parser("pools", help="the table of pool endpoints")
-    does = pools.add_subparsers(dest="what", metavar="WHAT", required=True)
-    listing = does.add_parser("list", help="print the rows")
-    listing.add_argument("--coin")
-    listing.add_argument("--operator")
-    checking = does.add_parser("check", help="print what is doubtful about rows")
-    importing = does.add_parser("import", help="merge the rows of FILE into INTO (an operator's own list)")
-    importing.add_argument("file", metavar="FILE")
-    importing.add_argument("into", metavar="INTO", help="named in lists.pools")
-    resolving = does.add_parser("resolve", help="look up the addresses of exact, active names")
-    resolving.add_argument("--server", action="append", metavar="ADDRESS", help="instead of resolver.servers")
-    return listing, checking, importing, resolving
-
-
-def _campaigns_parser(sub: "argparse._SubParsersAction") -> argparse.ArgumentParser:
-    out = sub.add_parser(
-        "campaigns",
-        help="wallets and accounts that many subscribers mine for",
-        description="Links incidents by wallet or account: those of files (incidents.jsonl, or what scan "
-        "--json prints; - is standard input), else those on Kafka, of all detectors together.",
-    )
-    out.add_argument("files", nargs="*", metavar="FILE", help="instead of the topic of incidents")
-    out.add_argument("--json", action="store_true", help="one JSON object a campaign")
-    out.add_argument("--least", type=int, metavar="N", help="instead of campaigns.least_subscribers")
-    return out
-
-
-def _topics_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.ArgumentParser]:
-    topics = sub.add_parser("topics", help="the topics on Kafka")
-    does = topics.add_subparsers(dest="what", metavar="WHAT", required=True)
-    creating = does.add_parser("create", help="make those that are missing; none is changed")
-    creating.add_argument("--partitions", type=int, metavar="N", help="instead of kafka.partitions")
-    creating.add_argument("--replication", type=int, metavar="N", help="instead of kafka.replication")
-    checking = does.add_parser("check", help="compare them with the configuration")
-    listing = does.add_parser("list", help="print them")
-    return creating, checking, listing
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; exit status 0 done, 1 an input could not be read, 2 wrong configuration or usage."""
+    _streams()
     options = parser().parse_args(arguments)
-    if options.version:
-        from importlib.metadata import version
-
-        print(f"poolwatch {version('poolwatch')}")
-        return DONE
-    if options.command is None:
+    if options.command is None and not options.version:
         parser().print_usage(sys.stderr)
         return USAGE
     from detector.errors import ConfigError, InputError
@@ -199,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "flows": _flows, "collect": _collect, "detect": _detect, "pools": _pools,
             "topics": _topics, "dissect": _dissect, "campaigns": _campaigns,
         }  # fmt: skip
-        return commands[options.command](options)
+        status = _version() if options.version else commands[options.command](options)
+        sys.stdout.flush()  # what cannot be written is told, and not by Python at its end
+        return status
     except ConfigError as error:
         print(f"poolwatch: {error}", file=sys.stderr)
         return USAGE
@@ -207,11 +46,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"poolwatch: {error}", file=sys.stderr)
         return INPUT
     except BrokenPipeError:
-        sys.stderr.close()
+        _hush()
         return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except (OSError, UnicodeEncodeError) as error:
         print(f"poolwatch: cannot write: {error}", file=sys.stderr)
+        _hush()
         return INPUT
+
+
+def _streams() -> None:
+    """Have both outputs, also where whoever started us closed one, and characters that their encoding does
+    not know replaced."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - until the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _hush() -> None:
+    """Nobody reads what is left in the buffer of standard output."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _version() -> int:
+    from importlib.metadata import version
+
+    print(f"poolwatch {version('poolwatch')}")
+    return DONE
 
 
 def _say(text: str) -> None:
@@ -283,22 +150,27 @@ def _scan(options: argparse.Namespace) -> int:
 
 
 def _print_table(files: "list[FileReport]", found: "list[ScanIncident]", *, live: bool = False) -> None:
-    from rich.console import Console
-
     from detector.exporters import report
+    from detector.exporters.paper import Paper
     from detector.wording import counted
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
+    console = Paper()
     packets, flows = sum(f.packets for f in files), sum(f.flows for f in files)
     what = "live" if live else counted(len(files), "file")
     console.print(f"{what}, {counted(packets, 'packet')}, {counted(flows, 'flow record')}")
+    if cut := sum(f.cut for f in files):
+        console.print(f"{cut} of them cut by a snap length: what was cut off is not seen")
     refused = {r: sum(f.refused.get(r, 0) for f in files) for f in files for r in f.refused}
     if refused:
         console.print("refused: " + ", ".join(f"{n} {r}" for r, n in sorted(refused.items())))
     if not found:
-        console.print("no mining found")
+        console.print(report.nothing(files))
         return
     console.print(report.table(found))
+    if len(found) > report.MOST_ROWS:
+        console.print(
+            f"{report.MOST_ROWS} of {len(found)} incidents shown, the surest first: --json shows all"
+        )
     for line in report.summary_lines(report.summary([f.incident for f in found], files)):
         console.print(line)
 
@@ -344,9 +216,11 @@ def _dissect(options: argparse.Namespace) -> int:
 
     jit.announce(_say)
     keep = dissectcli.wanted(options.connection, options.subscriber)
-    reading, found = dissectcli.compare(options.file, keep)
+    reading, found, why = dissectcli.compare(options.file, keep)
+    if why:
+        _say(why)
     if options.json:
-        dissectcli.show_json(options.file, reading, found)
+        dissectcli.show_json(options.file, reading, found, why)
     else:
         dissectcli.show_table(reading, found)
     return DONE

@@ -38,6 +38,8 @@ OnStop = Callable[[Callable[[], None]], None]
 def collect(config: Config, options: argparse.Namespace, say: Say, show: Show, on_stop: OnStop) -> int:
     """Do the work of ``poolwatch collect``; the exit status."""
     pace = live.pace_of(config, options)
+    if options.seconds is not None and not options.seconds > 0:
+        raise ConfigError("--seconds must be more than 0")
     follow = _following(config, options)
     imports = importing.wanted(config.collectors.imports, options) if options.kind == "flows" else None
     if imports is not None:

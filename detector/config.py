@@ -147,7 +147,7 @@ def load(path: str | None) -> Config:
         try:
             text = Path(path).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: {error}") from None
+            raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return parse(text, os.environ, Config, path or "configuration")
 
 

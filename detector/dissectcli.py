@@ -9,7 +9,6 @@ from ipaddress import ip_address
 from itertools import zip_longest
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +16,9 @@ from collectors.packet import dissect, pcapfile
 from collectors.packet.dissect import Connection, End, Found
 from detector import opinion
 from detector.errors import ConfigError, DecodeError, InputError
+from detector.exporters.paper import Paper
 from detector.observers.words import clean
+from detector.wording import counted
 
 # More make no filter that anybody would read; then tshark is asked of all, and what is not ours is left out.
 MOST_FILTERED: Final = 50
@@ -72,16 +73,20 @@ def wanted(connections: Iterable[str], subscribers: Iterable[str]) -> Callable[[
     return keep
 
 
-def compare(path: str, keep: Callable[[Connection], bool]) -> tuple[dissect.Reading, list[Line]]:
-    """Raises InputError on a file that cannot be read, or without tshark."""
+def compare(path: str, keep: Callable[[Connection], bool]) -> tuple[dissect.Reading, list[Line], str]:
+    """Our reading, both beside each other, and why tshark stopped early ("" where it did not).
+
+    Raises InputError on a file that cannot be read, or without tshark.
+    """
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - a name that is no UTF-8 is a name
             ours = dissect.read(pcapfile.blocks(file), keep)
     except (DecodeError, OSError) as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     of = list(ours.packets)
-    theirs = opinion.read(path, of if len(of) <= MOST_FILTERED else None) if of else []
-    return ours, list(lines(ours.found, [found for found in theirs if found.connection in ours.packets]))
+    theirs, why = opinion.read(path, of if len(of) <= MOST_FILTERED else None) if of else ([], "")
+    beside = lines(ours.found, [found for found in theirs if found.connection in ours.packets])
+    return ours, list(beside), why
 
 
 def lines(ours: list[Found], theirs: list[Found]) -> Iterator[Line]:
@@ -114,12 +119,13 @@ def _same(name: str, ours: list[str], theirs: list[str]) -> bool | None:
     return set(ours) <= set(theirs) if name == "certificate_names" else ours == theirs
 
 
-def show_json(path: str, reading: dissect.Reading, found: list[Line]) -> None:
+def show_json(path: str, reading: dissect.Reading, found: list[Line], why: str) -> None:
     """One document on standard output."""
     document = {
         "file": path,
         "connections": [{"connection": str(c), "packets": n} for c, n in reading.packets.items()],
         "left_out": reading.left_out,
+        "tshark_gave_up": why or None,
         "fields": [asdict(line) for line in found],
     }
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
@@ -127,10 +133,12 @@ def show_json(path: str, reading: dissect.Reading, found: list[Line]) -> None:
 
 def show_table(reading: dissect.Reading, found: list[Line]) -> None:
     """A table for people."""
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
-    console.print(f"{len(reading.packets)} connections, {sum(reading.packets.values())} packets")
+    console = Paper()
+    packets = counted(sum(reading.packets.values()), "packet")
+    console.print(f"{counted(len(reading.packets), 'connection')}, {packets}")
     if reading.left_out:
-        console.print(f"{reading.left_out} packets left out: a connection too long, or too many of them")
+        left = counted(reading.left_out, "packet")
+        console.print(f"{left} left out: a connection too long, or too many of them")
     if not found:
         console.print("no DNS answer, TLS or QUIC hello, or HTTP request in them")
         return
@@ -144,4 +152,4 @@ def show_table(reading: dissect.Reading, found: list[Line]) -> None:
         last = key
     console.print(table)
     differing = sum(line.same is False for line in found)
-    console.print(f"{len(found)} fields, {differing} differ")
+    console.print(f"{counted(len(found), 'field')}, {differing} differ")

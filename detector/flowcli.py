@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 import msgspec
 from prometheus_client import CollectorRegistry
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +27,7 @@ from collectors.netflow.metrics import Metrics
 from collectors.netflow.values import rfc3339
 from collectors.wire import Batch, Header
 from detector.errors import DecodeError, InputError
+from detector.exporters.paper import Paper
 from detector.wording import counted
 
 # What the table shows beside when a flow began: its columns, and the fields that they are.
@@ -68,6 +68,8 @@ def _opened(path: str) -> Iterator[BinaryIO]:
             yield file
     except BrokenPipeError:
         raise
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder with no captures in it") from None
     except (DecodeError, OSError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
@@ -187,14 +189,11 @@ def print_table(rows: Iterable[dict[str, Any]]) -> None:
             others += 1
         elif count - others <= MOST_ROWS:
             out.add_row(*(Text(_escaped(str(cell))) for cell in (_start(row), *cells)))
-    _console().print(out)
+    paper = Paper()
+    paper.print(out)
     shown = f", {MOST_ROWS} shown" if count - others > MOST_ROWS else ""
     more = f"; {others} of them are no flows and not shown: --json shows all" if others else ""
-    _console().print(counted(count, "record") + shown + more)
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
+    paper.print(counted(count, "record") + shown + more)
 
 
 # Where a record says a column in other words.
@@ -334,6 +333,7 @@ def print_counts(
         out.add_column(name, justify="right" if figure else "left")
     for row in rows:
         out.add_row(*(Text(str(row[name])) for name in names))
-    _console().print(out)
+    paper = Paper()
+    paper.print(out)
     summed = {n: sum(row[n] for row in rows) for n in ("records", "packets", "octets")} if rows else {}
-    _console().print(", ".join(counted(n, name[:-1]) for name, n in summed.items()) or "0 records")
+    paper.print(", ".join(counted(n, name[:-1]) for name, n in summed.items()) or "0 records")

@@ -86,8 +86,11 @@ def inputs(config: Config, options: argparse.Namespace) -> Inputs:
             raise ConfigError("name a FILE, an --interface, or collectors.capture.interface")
         return Inputs(capture)
     netflow = config.collectors.netflow
-    ports = ports_of(options.ports) if options.ports else netflow.ports
-    return Inputs(capture, options.udp or (config.run.udp if not kind else ANY), ports, may_fail, netflow)
+    ports = tuple(dict.fromkeys(ports_of(options.ports) if options.ports else netflow.ports))
+    wanted = Inputs(capture, options.udp or (config.run.udp if not kind else ANY), ports, may_fail, netflow)
+    if wanted.address and not (ports or netflow.tcp.port or netflow.tls.port):
+        raise ConfigError("collectors.netflow.ports is empty: there is nowhere to receive exports")
+    return wanted
 
 
 def check(config: Config) -> None:

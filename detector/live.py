@@ -159,10 +159,10 @@ def _replay(
             files.append(replay.run(stop.is_set, lambda _position: turn.take(), pace))
             found += replay.found()
             for error in replay.errors:
-                turn.say(error)
+                turn.say(app.printable(error))
                 status = 1
         except InputError as error:
-            turn.say(str(error))
+            turn.say(app.printable(str(error)))
             status = 1
     if held is not None:
         held.close()

@@ -5,6 +5,7 @@ Needs Debian's ``tshark``, through pyshark.  What it calls a message are the sam
 
 import asyncio
 import contextlib
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from detector.errors import InputError
 
 _HANDSHAKE: Final = "(tls.handshake.type == 1 || tls.handshake.type == 2 || tls.handshake.type == 11)"
 SHOWN: Final = f"{_HANDSHAKE} || (dns.flags.response == 1 && !mdns && !llmnr) || http.request"
+# What pyshark quotes of tshark's own words; and those of a file whose packets were read up to there.
+_LAST: Final = re.compile(r"Last error line: (?:tshark: )?(.*)")
+_ENDS: Final = ("cut short", "damaged or corrupt", "invalid distance", "uncompress")
 _TCP: Final = 6
 _UDP: Final = 17
 
@@ -36,8 +40,8 @@ def _one(connection: Connection) -> str:
     return " || ".join(ways)
 
 
-def read(path: str, connections: list[Connection] | None = None) -> list[Found]:
-    """What tshark says of a capture's messages; None is of all.
+def read(path: str, connections: list[Connection] | None = None) -> tuple[list[Found], str]:
+    """What tshark says of a capture's messages, None is of all; and why it read no further, "" where it did.
 
     Raises InputError without tshark, or where it cannot read the file.
     """
@@ -64,10 +68,18 @@ def read(path: str, connections: list[Connection] | None = None) -> list[Found]:
             eventloop=runner.get_loop(),
         )
         gave_up = pyshark.capture.capture.TSharkCrashException
+        said: list[Found] = []
         try:
-            return [found for packet in capture for found in _found(packet)]
+            for packet in capture:
+                said += _found(packet)
+            return said, ""
         except gave_up as error:
-            raise InputError(f"{path}: tshark gave up: {error}"[:400]) from None
+            told = _LAST.search(str(error))
+            why = f"{path}: tshark gave up: {told[1].strip() if told else error}"[:400]
+            # pyshark may be told of the end before it has handed over the last packets; they are few.
+            if told is None or not any(word in why for word in _ENDS):
+                raise InputError(why) from None
+            return said, why
         finally:
             with contextlib.suppress(gave_up):
                 capture.close()

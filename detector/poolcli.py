@@ -9,6 +9,7 @@ from detector.config import Config
 from detector.endpoints import Endpoints
 from detector.errors import ConfigError
 from detector.resolutions import Resolutions
+from detector.wording import counted
 
 
 def run(config: Config, options: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -25,7 +26,7 @@ def run(config: Config, options: argparse.Namespace, say: Callable[[str], None])
         problems = pools.check()
         for problem in problems:
             say(f"{problem.domain}: {problem.problem}")
-        say(f"{len(pools.rows)} rows, {len(problems)} remarks")
+        say(f"{counted(len(pools.rows), 'row')}, {counted(len(problems), 'remark')}")
     else:
         servers = tuple(options.server or config.resolver.servers)
         if not servers:

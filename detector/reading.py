@@ -42,7 +42,8 @@ CAPTURE_SUFFIXES = (".pcap", ".pcapng", ".cap", ".pcap.gz", ".pcapng.gz", ".cap.
 
 
 def captures(paths: Iterable[str]) -> list[str]:
-    """Files as named; of a folder the captures in it, in order of name.  ``-`` is standard input."""
+    """Files as named; of a folder the captures in it, in order of name, itself where there is none.  ``-`` is
+    standard input."""
     out: list[str] = []
     for given in paths:
         try:
@@ -52,7 +53,7 @@ def captures(paths: Iterable[str]) -> list[str]:
             found = sorted(
                 p for p in Path(given).iterdir() if p.name.endswith(CAPTURE_SUFFIXES) and p.is_file()
             )
-            out += [str(p) for p in found]
+            out += [str(p) for p in found] or [given]
         except OSError:  # whoever opens it will be told why
             out.append(given)
     return out
@@ -69,6 +70,8 @@ class Tally:
     def __init__(self) -> None:
         self.frames = 0
         self.bytes = 0
+        # Of frames, those of which a snap length cut something off.
+        self.cut = 0
         self.first_ns: int | None = None
         self.last_ns = 0
 
@@ -78,6 +81,7 @@ class Tally:
             return
         self.frames += block.t_ns.size
         self.bytes += int(block.length.sum())
+        self.cut += int((block.captured < block.length).sum())
         first, last = int(block.t_ns.min()), int(block.t_ns.max())
         self.last_ns = last if self.first_ns is None else max(self.last_ns, last)
         self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
@@ -193,15 +197,13 @@ class Reading:
             return
         files = self._held.captures(self._path) if self._held else captures([self._path])
         folder = files != [self._path]
-        if not files:
-            raise InputError(f"{self._path}: no captures in it")
         for path in files:
             try:
                 with self._held.take(path) if self._held else _open(path) as self._file:
                     for block in _frames(path, _Interruptible(self._file, stopped, self._idle)):
                         if path == "-" and not stopped():
-                            told = (CUT[why] for why in CUT if why in block.refused)
-                            self.errors += [f"{path}: {one}" for one in told]
+                            told = (f"{path}: {CUT[why]}" for why in CUT if why in block.refused)
+                            self.errors += [one for one in told if one not in self.errors]
                         yield block
                     self._done += _position(self._file)
             except InputError as error:
@@ -260,13 +262,25 @@ class Reading:
 
 
 def _open(path: str) -> IO[bytes]:
+    # What lies in a buffer does not wake who waits for a pipe.
     try:
         if path == "-":
-            return os.fdopen(os.dup(sys.__stdin__.fileno()), "rb", buffering=0)  # type: ignore[union-attr]
-        # What lies in a buffer does not wake who waits for a pipe.
-        return Path(path).open("rb", buffering=0)
-    except (OSError, AttributeError, ValueError) as error:
+            if sys.__stdin__ is None:
+                raise ValueError("standard input is closed")
+            return os.fdopen(os.dup(sys.__stdin__.fileno()), "rb", buffering=0)
+        return open(path, "rb", buffering=0, opener=_at_once)
+    except IsADirectoryError:
+        suffixes = ", ".join(s for s in CAPTURE_SUFFIXES if not s.endswith(".gz"))
+        raise InputError(f"{path}: a folder with no captures in it ({suffixes}, also with .gz)") from None
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a named pipe without waiting for a writer: that is done while reading, where a signal ends it."""
+    file = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(file, True)
+    return file
 
 
 def _frames(path: str, file: Reader) -> Iterator[pcapfile.Block]:

@@ -6,7 +6,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -15,18 +15,21 @@ from collectors.importing.metrics import Metrics as ImportMetrics
 from collectors.kafka.sender import COLLECTED
 from collectors.kafka.sender import Metrics as SenderMetrics
 from collectors.netflow.receiving import Metrics as ReceivingMetrics
+from collectors.packet.tap import Metrics as CaptureMetrics
 from collectors.streams import STREAMS
 from detector import algorithms, tables
 from detector import wallets as wallet_table
 from detector.app import Detector
 from detector.config import Config
 from detector.delivery import Metrics as DeliveryMetrics
+from detector.detect import Metrics as MemberMetrics
 from detector.dialects import noise
 from detector.dialects.table import Accept, Account, Refuse, Stale
 from detector.dialects.table import load as load_dialects
 from detector.exporters.campaigns import Linking
 from detector.fusion import WEIGHTS
 from detector.incidents import TRANSITIONS
+from detector.member import OUTPUTS
 from detector.reload import Metrics as ReloadMetrics
 from detector.workers import Metrics as WorkersMetrics
 
@@ -66,9 +69,31 @@ def _keys(kind: type[msgspec.Struct], value: Any, path: str) -> Iterator[tuple[s
         if isinstance(held, msgspec.Struct):
             yield from _keys(type(held), held, f"{path}{name}.")
         else:
-            hint = get_type_hints(kind)[name]
-            told = getattr(hint, "__name__", None) or str(hint)
-            yield f"`{path}{name}`", f"`{msgspec.json.encode(held).decode()}`", told.replace("typing.", "")
+            hint = get_type_hints(kind, include_extras=True)[name]
+            yield f"`{path}{name}`", f"`{msgspec.json.encode(held).decode()}`", _allowed(hint)
+
+
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def _allowed(hint: Any) -> str:
+    """What a key may be, in words."""
+    inner = get_args(hint)
+    if get_origin(hint) is Annotated:
+        metas = [m for m in inner[1:] if isinstance(m, msgspec.Meta)]
+        bounds = [
+            f"{w} {getattr(m, b)}" for m in metas for b, w in _BOUNDS.items() if getattr(m, b) is not None
+        ]
+        return ", ".join((_allowed(inner[0]), *bounds))
+    if get_origin(hint) is Literal:
+        return " or ".join(f"`{msgspec.json.encode(value).decode()}`" for value in inner)
+    if get_origin(hint) is tuple:
+        of = inner[0]
+        tables = isinstance(of, type) and issubclass(of, msgspec.Struct)
+        if tables:
+            return f"list of tables: {', '.join(f'`{name}`' for name in of.__struct_fields__)}"
+        return f"list of {_allowed(of)}"
+    return str(getattr(hint, "__name__", hint))
 
 
 def configuration() -> Iterator[str]:
@@ -85,6 +110,9 @@ def metrics() -> Iterator[str]:
     registry = CollectorRegistry()
     Detector(Config(), registry)
     SenderMetrics(registry, COLLECTED)
+    SenderMetrics(registry, OUTPUTS, "detector_output")
+    CaptureMetrics(registry)
+    MemberMetrics(registry)
     ImportMetrics(registry)
     DeliveryMetrics(registry)
     ReloadMetrics(registry)

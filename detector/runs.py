@@ -142,6 +142,7 @@ class Replay:
             packets=tally.frames,
             flows=self._flows,
             bytes=tally.bytes,
+            cut=tally.cut,
             refused={r: n - self._refused[r] for r, n in refused.items() if n > self._refused[r]},
             first_ns=first_ns,
             last_ns=tally.last_ns,
@@ -214,6 +215,7 @@ class Live:
         self._drain()
         report = FileReport(
             path="live", packets=self._tally.frames, flows=self._flows, bytes=self._tally.bytes,
+            cut=self._tally.cut,
             refused=dict(self.refused), first_ns=self._began_ns, last_ns=time.time_ns(),
         )  # fmt: skip
         with self._detector.guard:

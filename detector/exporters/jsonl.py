@@ -1,5 +1,6 @@
 """Alerts and incidents as JSON lines, one file each, appended and flushed line by line."""
 
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -36,7 +37,8 @@ class JsonLines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # what a full disk did not take was counted
+                file.close()
 
     def alert(self, made: Transition) -> None:
         """Write one transition."""

@@ -9,20 +9,23 @@ from rich.text import Text
 
 from detector.document import Bytes, Incident, latest
 from detector.explain import quantity
-from detector.hashrate import DailyEnergy, HashRate, Power, added, covered_s, kwh_per_day
+from detector.hashrate import DailyEnergy, HashRate, Power, added, covered_s, kwh_per_day, power
 from detector.incidents import OPEN, State
 
+MOST_ROWS = 200
 STYLE = {State.CONFIRMED: "bold red", State.SUSPECTED: "yellow", State.RESOLVED: "green"}
 
 
 class FileReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one file held.  ``mining_mbps`` is over the span of its stamps, ``first_ns`` to ``last_ns``."""
+    """What one file held.  ``cut`` counts packets of which a snap length cut something off;
+    ``mining_mbps`` is over the span of the stamps, ``first_ns`` to ``last_ns``."""
 
     path: str
     packets: int
     flows: int
     bytes: int
     refused: dict[str, int]
+    cut: int = 0
     first_ns: int = 0
     last_ns: int = 0
     mining_mbps: float = 0.0
@@ -85,7 +88,15 @@ def scan_json(files: Sequence[FileReport], found: Sequence[ScanIncident]) -> byt
     )
 
 
-def table(found: Sequence[ScanIncident], title: str | None = None, most: int = 200) -> Table:
+def nothing(files: Sequence[FileReport]) -> str:
+    """What to say where no incident is: what was not read cannot be known."""
+    unread = sum(f.error is not None for f in files)
+    if unread == len(files):
+        return "nothing was read"
+    return "no mining found" + (f"; {unread} of {len(files)} files could not be read" if unread else "")
+
+
+def table(found: Sequence[ScanIncident], title: str | None = None, most: int = MOST_ROWS) -> Table:
     """One row an incident, the surest first."""
     # Names are the wire's and files' own: text, never markup.
     out = Table(
@@ -152,4 +163,6 @@ def summary_lines(total: Summary) -> list[str]:
             f"  power {quantity(p.typical, 'W')} ({quantity(p.low, 'W')} to {quantity(p.high, 'W')}), "
             f"{e.typical:.3g} kWh a day ({e.low:.3g} to {e.high:.3g})"
         )
+    if without := [r.algorithm for r in total.hashrate if r.value is not None and power((r,)) is None]:
+        lines.append(f"  power of {', '.join(without)} is not counted: no device is in the table")
     return lines

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.cli import parser
+from detector.arguments import parser
 from detector.config import load
 
 yaml = pytest.importorskip("yaml", reason="no PyYAML")

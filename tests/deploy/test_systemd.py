@@ -18,7 +18,7 @@ import pytest
 
 from collectors import jit, privileges
 from collectors.kafka.sender import GRACE_S
-from detector.cli import parser
+from detector.arguments import parser
 from detector.config import load
 
 UNITS = confined.UNITS

@@ -36,7 +36,7 @@ def test_nothing_that_tshark_reads_differs_in_any_capture(part):
     paths = [path for path in sorted(CAPTURES.rglob("*.pcap*")) if HOLDS.search(path.read_bytes())]
     assert len(paths) > 70
     for path in paths[part::PARTS]:
-        _, lines = dissectcli.compare(str(path), everything)
+        _, lines, _ = dissectcli.compare(str(path), everything)
         differing = [line for line in lines if line.same is False]
         assert not differing, path.name
         for line in lines:
@@ -94,7 +94,16 @@ def test_tshark_that_gives_up_is_said_so_and_leaves_nothing_behind(tmp_path):
     (tmp_path / "x.pcap").write_bytes(b"no capture at all, but some octets")
     with pytest.raises(InputError, match="tshark gave up"):
         opinion.read(str(tmp_path / "x.pcap"))
-    assert opinion.read(str(PCAPS / "cpuminer-getwork.pcap"))
+    whole, why = opinion.read(str(PCAPS / "cpuminer-getwork.pcap"))
+    assert whole
+    assert not why
+    # A capture that is still being written, or was cut, is read as far as it goes.
+    octets = (PCAPS / "cpuminer-getwork.pcap").read_bytes()
+    (tmp_path / "cut.pcap").write_bytes(octets[: len(octets) // 2 + 3])
+    some, why = opinion.read(str(tmp_path / "cut.pcap"))
+    assert 0 < len(some) < len(whole)
+    assert "cut short" in why
+    assert "\n" not in why
     gc.collect()  # what warns, warns here
 
 
