@@ -153,7 +153,7 @@ class Accepted(Plan):
             s.mining[way] = s.shaped = True
         s.shares.accepted += 1
         if request.known is None:
-            request.known = s.jobs.get(request.job)
+            request.known = handing.find(s, None, request.job)
         ledger.count(s, self.engine.dropped, request.known, t_ns)
         if not request.dialect:
             return True
