@@ -99,9 +99,9 @@ class Captures(AbstractContextManager["Captures"]):
         return str(self._wanted)
 
     def orders(self, number: int) -> Orders:
-        """Its rings; each has an id of its own."""
+        """Its rings; each has an id of its own, by which ``observation`` knows them as parts of one tap."""
         collectors = self._config.collectors
-        packets = replace(collectors.packets, id=f"{collectors.packets.id[:MOST_ID]}-{number}")
+        packets = replace(collectors.packets, id=f"{collectors.packets.id[:MOST_ID]}#{number}")
         collectors = replace(collectors, packets=packets, capture=self._rings.config)
         return Orders(replace(self._config, collectors=collectors), rings=self._rings.share(number))
 

@@ -1,5 +1,6 @@
 """Floods of connections of one packet: what they may cost, and that no miner is lost beside them."""
 
+import msgspec
 import pytest
 import spoken
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from spoken import SECOND, Talk
 
 from detector.admission import Budget
 from detector.observers.payload import Config, PayloadObserver
+from detector.tracks import Purses, State
 
 TIGHT = Budget(of_subscriber=8, of_subscriber_per_s=2, in_all=32, in_all_per_s=4)
 LINE = b'{"id":1,"method":"mining.subscribe","params":[]}\n'
@@ -129,3 +131,39 @@ def test_who_is_told_of_by_a_clock_that_is_behind_is_not_turned_away_for_that():
     observer, told = seen([*ahead, *mined, *flood(7, addresses=7)])
     assert turned_away(observer) == {"subscriber": 0, "all": 0}
     assert told[mined[0]["subscriber"], "share_accepted"] == truth.accepted
+
+
+def restarted(observer, subscribers):
+    """Another one with what state records carry of the first."""
+    made = PayloadObserver(observer.config)
+    for who in subscribers:
+        made.restore(who, msgspec.msgpack.decode(msgspec.msgpack.encode(observer.state(who)), type=State))
+    purses = observer.admission.state()
+    made.admission.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(purses), type=Purses | None))
+    return made
+
+
+@pytest.mark.parametrize("addresses", [1, 200])
+@pytest.mark.parametrize("at", [1, 20, 70, 299])
+def test_a_restart_does_not_fill_the_purses(addresses, at):
+    rows = flood(300, addresses=addresses)
+    whole = PayloadObserver(Config(budget=TIGHT))
+    whole.step(batch(rows))
+    first = PayloadObserver(Config(budget=TIGHT))
+    first.step(batch(rows[:at]))
+    second = restarted(first, {r["subscriber"] for r in rows})
+    second.step(batch(rows[at:]))
+    assert first.stats.opened + second.stats.opened == whole.stats.opened
+
+
+def test_purses_that_are_full_are_not_kept_and_those_of_a_larger_budget_are_cut():
+    observer, _ = seen(flood(3))
+    assert observer.admission.state() is not None
+    late = flood(1, end=201)[0]
+    observer.step(batch([dict(late, t=late["t"] + 3600 * SECOND)]))
+    (purses,) = {observer.admission.state().full_ns[0] - observer.admission.state().newest_ns}
+    assert purses == SECOND // TIGHT.in_all_per_s
+    observer.admission.restore(Purses([1 << 62, 1 << 62], BEGAN))
+    rows = flood(3, end=202, over_s=60)
+    observer.step(batch(rows))
+    assert turned_away(observer)["all"] == 1

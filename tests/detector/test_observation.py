@@ -175,6 +175,16 @@ def test_a_router_is_believed_while_a_tap_is_away_for_long_and_not_while_it_is_s
     assert away > QUIET_MINUTES
 
 
+def test_workers_of_one_tap_see_different_packets_and_add_up():
+    """A connection goes to another of them where all are started anew; two taps see the same."""
+    first = [at(m, **TAP, collector="packet#0") for m in (*range(5), *range(9, 12))]
+    other = [at(m, **TAP, collector="packet#1") for m in range(4, 10)]
+    assert counted(first + other) == (1400, 0)
+    away = [at(m, **TAP, collector="zweites#0") for m in range(12)]
+    assert counted(first + other + away) == (1400, 0)
+    assert counted([at(4, **TAP, collector=c) for c in ("packet-0", "packet-1")]) == (100, 0)
+
+
 def test_half_of_the_packets_by_each_of_two_routers_is_half_of_the_bytes():
     """The price of the rule; border interfaces pay it back."""
     halves = [{"bytes": 50}, {"bytes": 50, "exporter": OTHER}]

@@ -260,8 +260,8 @@ def test_the_connections_of_an_interface_are_shared_and_a_worker_that_is_killed_
     assert b"receiving on lo, 2 workers\n" in err
     got = said(site)
     # What the worker that was killed had not sent is lost.
-    wanted = {(f"packet-{w}", source): LOGIN for w, source in zip(early + late, ROUTERS, strict=True)}
-    lost = {("packet-0", source) for source in ROUTERS[:6]}
+    wanted = {(f"packet#{w}", source): LOGIN for w, source in zip(early + late, ROUTERS, strict=True)}
+    lost = {("packet#0", source) for source in ROUTERS[:6]}
     assert got.items() <= wanted.items()
     assert wanted.keys() - got.keys() <= lost
 
