@@ -5,8 +5,8 @@ count.  One packet may be told of by many: a tap and a router, two routers on it
 comes in and where it goes out, one exporter whose datagrams two collectors receive.  The rule:
 
 - Points that see *different* packets add up: observation domains (line cards), interfaces and samplers of one
-  exporter that meter the same way, and workers of one tap (``NAME#0``, ``NAME#1``): the kernel gives a packet to
-  one of them, and may give a connection to another when their number changes or all are started anew.
+  exporter that meter the same way, and workers of one tap (``NAME#0``, ``NAME#1``): the kernel gives a packet
+  to one of them, and may give a connection to another when all are started anew.
 - Points that may see the *same* packets do not: per connection and direction one of them counts, a tap
   before exporters, then the lowest sampling rate, then the lowest address, ingress before egress.  Where that
   one is silent between two minutes of its own no other fills in, unless it is for longer than QUIET_MINUTES:
