@@ -166,7 +166,7 @@ def _print_table(files: "list[FileReport]", found: "list[ScanIncident]", *, live
     if not found:
         console.print(report.nothing(files))
         return
-    console.print(report.table(found))
+    console.print(report.table(found, width=console.width))
     if len(found) > report.MOST_ROWS:
         console.print(
             f"{report.MOST_ROWS} of {len(found)} incidents shown, the surest first: --json shows all"

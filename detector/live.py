@@ -49,7 +49,10 @@ class Screen:
         # A replay while it lasts, else what is live.
         shown = next((run for run in reversed(runs) if run.engine is not None), runs[-1] if runs else None)
         title = f"{shown.name}: {len(found)} incidents" if shown else "waiting"
-        self._live.update(table(found, title, most=max(5, self._console.height - 6)), refresh=True)
+        self._live.update(
+            table(found, title, most=max(5, self._console.height - 6), width=self._console.width),
+            refresh=True,
+        )
 
 
 def serve(

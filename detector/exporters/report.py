@@ -13,6 +13,14 @@ from detector.hashrate import DailyEnergy, HashRate, Power, added, covered_s, kw
 from detector.incidents import OPEN, State
 
 MOST_ROWS = 200
+COLUMNS = (
+    ("subscriber", "left"), ("state", "left"), ("belief", "right"), ("dialect", "left"),
+    ("algorithm", "left"), ("hash rate (95 %)", "left"), ("shares", "right"), ("bytes", "right"),
+    ("service", "left"), ("worker", "left"),
+)  # fmt: skip
+# What a narrow terminal does without, in this order; and what is between columns.
+NARROW = ("worker", "belief", "bytes", "dialect", "service", "shares", "algorithm")
+GAP = 2
 STYLE = {State.CONFIRMED: "bold red", State.SUSPECTED: "yellow", State.RESOLVED: "green"}
 
 
@@ -96,25 +104,37 @@ def nothing(files: Sequence[FileReport]) -> str:
     return "no mining found" + (f"; {unread} of {len(files)} files could not be read" if unread else "")
 
 
-def table(found: Sequence[ScanIncident], title: str | None = None, most: int = MOST_ROWS) -> Table:
-    """One row an incident, the surest first."""
+def table(
+    found: Sequence[ScanIncident], title: str | None = None, most: int = MOST_ROWS, width: int | None = None
+) -> Table:
+    """One row an incident, the surest first; in less than their ``width`` without the columns of NARROW, as
+    many of them as need be."""
     # Names are the wire's and files' own: text, never markup.
     out = Table(
         title=None if title is None else Text(title),
         title_justify="left",
+        caption_justify="left",
         box=None,
         pad_edge=False,
         header_style="bold",
     )
-    for name, justify in (
-        ("subscriber", "left"), ("state", "left"), ("belief", "right"), ("dialect", "left"),
-        ("algorithm", "left"), ("hash rate (95 %)", "left"), ("shares", "right"), ("bytes", "right"),
-        ("service", "left"), ("worker", "left"),
-    ):  # fmt: skip
-        out.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     ordered = sorted(found, key=lambda f: (-f.incident.belief, f.incident.subscriber))
-    for entry in ordered[:most]:
-        out.add_row(*(c if isinstance(c, Text) else Text(c) for c in _row(entry.incident)))
+    rows = [[c if isinstance(c, Text) else Text(c) for c in _row(f.incident)] for f in ordered[:most]]
+    widths = [max(len(name), *(len(row[i]) for row in rows), 0) for i, (name, _) in enumerate(COLUMNS)]
+    shown = list(range(len(COLUMNS)))
+    names = [name for name, _ in COLUMNS]
+    left_out = []
+    for name in NARROW:
+        if width is None or sum(widths[i] + GAP for i in shown) - GAP <= width:
+            break
+        shown.remove(names.index(name))
+        left_out.append(name)
+    if left_out:
+        out.caption = Text(f"not shown, the terminal is narrow: {', '.join(left_out)}")
+    for i in shown:
+        out.add_column(names[i], justify=COLUMNS[i][1], overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        out.add_row(*(row[i] for i in shown))
     return out
 
 

@@ -193,3 +193,19 @@ def test_while_kernels_compile_a_signal_ends_the_process_at_once():
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_narrow_terminal_is_shown_fewer_columns_and_told_which():
+    detector = app.Detector(Config(), CollectorRegistry())
+    replay = app.Replay(detector, str(MINER))
+    replay.run(lambda: False, lambda _: None)
+    found = replay.found()
+    whole = [column.header for column in report.table(found, width=200).columns]
+    assert whole == [name for name, _ in report.COLUMNS]
+    assert whole == [column.header for column in report.table(found).columns]
+    narrow = report.table(found, width=90)
+    assert [column.header for column in narrow.columns] == [
+        "subscriber", "state", "algorithm", "hash rate (95 %)", "shares", "service",
+    ]  # fmt: skip
+    assert str(narrow.caption) == "not shown, the terminal is narrow: worker, belief, bytes, dialect"
+    assert len(report.table([], width=10).columns) == 3
