@@ -247,10 +247,10 @@ class Assembler(msgspec.Struct, array_like=True, gc=False):
 def batch(line: bytes) -> list[bytes]:
     """The objects of a JSON array that holds nothing else, at most MAX_BATCH; none where it is none."""
     try:
-        found = [bytes(raw) for raw in _LIST.decode(line)]
+        found = [bytes(raw) for raw in _LIST.decode(line)[:MAX_BATCH]]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:
-            found = [bytes(raw) for raw in _LIST.decode(_VALUES.sub(_sober, _mended(line)))]
+            found = [bytes(raw) for raw in _LIST.decode(_VALUES.sub(_sober, _mended(line)))[:MAX_BATCH]]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []
-    return found[:MAX_BATCH] if all(one.startswith(b"{") for one in found) else []
+    return found if all(one.startswith(b"{") for one in found) else []

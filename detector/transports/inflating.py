@@ -14,6 +14,10 @@ CODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Content codings by what zlib calls them."""
 
 
+SMALL: Final = 4096
+MOST_SWELLED: Final = 32
+"""What is inflated is at most so many times as long as it was, and SMALL: texts of miners and nodes swell by
+two to ten."""
 MAX_MEMBERS: Final = 64
 """Of gzip, one behind another (RFC 1952 section 2.2)."""
 
@@ -55,6 +59,7 @@ def body(data: bytes, coding: str) -> bytes:
 def _inflated(
     inflate: "zlib._Decompress", data: bytes, *, room: int = MAX_INFLATED, whole: bool = False
 ) -> bytes:
+    room = min(room, SMALL + MOST_SWELLED * len(data))
     try:
         out = inflate.decompress(data, room + 1)
     except zlib.error as error:
