@@ -122,6 +122,8 @@ class Kin(msgspec.Struct, array_like=True, gc=False):
         self.jobs[job.id] = job
         if len(self.jobs) > MAX_KIN_JOBS:
             del self.jobs[next(iter(self.jobs))]
+        if job.work is not None:
+            _bound_works(self.jobs, MAX_WORKS)
 
 
 class Session(msgspec.Struct, array_like=True, gc=False):
@@ -270,7 +272,11 @@ def bound_works(s: Session, keep: int) -> None:
     """Only the newest ``keep`` jobs hold what a header is built from; Stratum V2 bounds its own."""
     if not keep:
         s.force.blocks.clear()
-    works = [job for job in s.jobs.values() if job.work is not None]
+    _bound_works(s.jobs, keep)
+
+
+def _bound_works(jobs: dict[str, Job], keep: int) -> None:
+    works = [job for job in jobs.values() if job.work is not None]
     for job in works[: max(0, len(works) - keep)]:
         job.work = None
 

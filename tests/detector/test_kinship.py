@@ -11,11 +11,13 @@ from speakers.conversing import converse
 from spoken import SECOND, Talk
 
 from detector import hashrate, kinship
-from detector.ledger import MAX_KIN_JOBS
+from detector.dialects.messages import Job, Work
+from detector.ledger import MAX_KIN_JOBS, MAX_WORKS, Kin
 from detector.observers.payload import PayloadObserver
 from detector.tracks import State
 
 ACK_ONLY = 8
+WORK = Work("00", "01", "02", [], "20000000", "1d00ffff", "03")
 HTTP = [*solo.SPEAKERS, *(kind for kind in nodes.SPEAKERS if "chia" in kind.dialect)]
 
 
@@ -206,3 +208,10 @@ def test_what_is_known_is_bounded():
     told(talk.rows, observer)
     ((_, kin),) = observer.state(talk.rows[0]["subscriber"]).kin
     assert len(kin.jobs) == MAX_KIN_JOBS
+
+
+def test_only_the_newest_jobs_hold_what_a_header_is_built_from():
+    kin = Kin(last_ns=0)
+    for n in range(3 * MAX_WORKS):
+        kin.file(Job(str(n), work=WORK))
+    assert [job.work for job in kin.jobs.values()] == [None] * 2 * MAX_WORKS + [WORK] * MAX_WORKS
