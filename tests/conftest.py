@@ -30,7 +30,8 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[broker.Broker | broker.Els
         yield broker.Elsewhere(address)
         return
     request.getfixturevalue("kafka_distribution")
-    with broker.Broker() as running:
+    # Nobody kills this one, and a busy machine may keep it from its heartbeats for a while.
+    with broker.Broker({"broker.session.timeout.ms": "30000"}) as running:
         yield running
 
 

@@ -302,7 +302,7 @@ def test_pools_are_listed_checked_and_imported(tmp_path):
     assert "0 added" in poolwatch("pools", "import", tmp_path / "more.csv", own).stdout
     listed = poolwatch("pools", "list", "--operator", "Own", POOLWATCH_LISTS__POOLS=str(own)).stdout
     assert "pool.example.net" in listed
-    assert "remarks" in poolwatch("pools", "check").stdout
+    assert "no port: its addresses cannot be known endpoints" in poolwatch("pools", "check").stdout
     (tmp_path / "bad.csv").write_text(HEADER + "Own,pool.example.net,maybe,x,,,,,,,\n")
     done = poolwatch("pools", "import", tmp_path / "bad.csv", own)
     assert done.returncode == 2

@@ -57,9 +57,7 @@ class Elsewhere(Sender):
                 servers = ", ".join(self._config.bootstrap_servers)
                 raise ConfigError(f"{self._stream} at {servers}: {error}") from None
         self.most_bytes = min(most, MOST_BYTES) - _AROUND_BYTES
-        self._producer = self._make(self._config, name)
-        with clients.reaching(self._config):
-            self._producer.partitions_for(topic)
+        self._connect(name, [topic])
         # A topic that goes away is looked for every few minutes, not at every message.
         self._producer.config["max_block_ms"] = 0
         return self

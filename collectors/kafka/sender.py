@@ -147,12 +147,27 @@ class Sender:
         ``connect_timeout_s``, ConfigError on topics that are missing or have another partition count."""
         with clients.admin(self._config, f"poolwatch-{self._role}") as admin:
             self.partitions = topics.check(admin, self._config, self._streams)
-        self._producer = self._make(self._config, f"poolwatch-{self._role}")
-        # The client asks for a topic's leaders when it first sends there; brokers may be away by then.
-        with clients.reaching(self._config):
-            for stream in self._streams:
-                self._producer.partitions_for(self._topics[stream])
+        self._connect(f"poolwatch-{self._role}", [self._topics[stream] for stream in self._streams])
         return self
+
+    def _connect(self, name: str, names: list[str]) -> None:
+        """Make the producer, and let it learn the leaders of topics.  Left to itself it asks when it first
+        sends there, brokers may be away by then, and it gives up after ``BLOCK_MS``."""
+        end = time.monotonic() + self._config.connect_timeout_s
+        self._producer = self._make(self._config, name)
+        try:
+            with clients.reaching(self._config):
+                for topic in names:
+                    while True:
+                        try:
+                            self._producer.partitions_for(topic)
+                            break
+                        except errors.KafkaTimeoutError:
+                            if time.monotonic() >= end or self._stopped():
+                                raise
+        except BaseException:
+            clients.abandon(self._producer)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -103,6 +103,8 @@ def compile_tokens(table: list[Token]) -> Tokens:
     for token in tokens:
         if not BEGIN <= len(token) <= _LONGEST or token[0] not in (QUOTE, SCORE) or BLANK in token[:BEGIN]:
             raise ConfigError(f'token {token!r}: {BEGIN} to {_LONGEST} bytes, the first one " or _')
+        if len(token.replace(b" ", b"")) > TAIL + 1:
+            raise ConfigError(f"token {token!r}: more than {TAIL + 1} bytes that are no blanks")
     pattern = np.zeros((len(tokens), _LONGEST), np.uint8)
     words = [int.from_bytes(token[:BEGIN], sys.byteorder) for token in tokens]
     spread = np.uint64(_spread(sorted(set(words))))

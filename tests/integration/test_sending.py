@@ -1,6 +1,8 @@
 """The sender before a real broker: what arrives, in which order, and what happens while it is away."""
 
+import threading
 import time
+from threading import Timer
 
 import fleet
 import flowrows
@@ -9,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from collectors import wire
-from collectors.errors import ConfigError
+from collectors.errors import ConfigError, InputError
 from collectors.kafka import clients, topics
 from collectors.kafka.config import LEAST_IN_FLIGHT, Config
 from collectors.kafka.sender import Sender
@@ -116,6 +118,34 @@ def test_a_message_that_the_topic_refuses_is_counted_and_the_next_ones_arrive(ka
     labels = {"stream": "alerts", "reason": "size"}
     assert registry.get_sample_value("poolwatch_detector_bus_failed_total", labels) == 2
     assert len([r for r in records(made, "alerts") if r[3] == b"2"]) == 20
+
+
+def test_a_broker_that_takes_its_time_is_waited_for_and_one_that_takes_longer_is_not(brokers, prefix):
+    running = brokers({"broker.session.timeout.ms": "30000"})
+    made = config(running.address, prefix, connect_timeout_s=6)
+
+    def paused(config, name):
+        """It stops when it has been found, before it says where topics are."""
+        producer = clients.producer(config, name)
+        running.pause()
+        return producer
+
+    Timer(4, running.resume).start()
+    with Sender(made, CollectorRegistry(), producer=paused) as sender:
+        sent = sender.send_json("flows", 0, b"k", b"v")
+        assert sender.wait([sent], 10) == []
+    before = threads()
+    with (
+        pytest.raises(InputError, match="not reached within 6 s"),
+        Sender(made, CollectorRegistry(), producer=paused),
+    ):
+        pass
+    running.resume()
+    assert threads() == before
+
+
+def threads():
+    return [t.name for t in threading.enumerate() if t.name.startswith("kafka")]
 
 
 @pytest.mark.parametrize("away", ["pause", "kill"])

@@ -136,7 +136,9 @@ def test_the_tail_agrees_with_its_plain_twin(data):
         assert tokens.tail_of(padded, 0, len(data), ALL) == min(plain, default=len(data))
 
 
-@pytest.mark.parametrize("token", ["mining.", '"', '" x', '"' + "x" * 40, '"short"', '"blank s"'])
+@pytest.mark.parametrize(
+    "token", ["mining.", '"', '" x', '"' + "x" * 40, '"short"', '"blank s"', '"method" : "get_block_temp']
+)
 def test_a_token_that_cannot_be_looked_for_is_refused(token):
     row = tokens.Token(id="x", token=token, why="", hits=[], misses=[])
     with pytest.raises(ConfigError):
