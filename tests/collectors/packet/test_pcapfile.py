@@ -1,9 +1,10 @@
 import gzip
 import io
 import struct
+from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors.errors import DecodeError, Reason
@@ -216,6 +217,31 @@ def test_a_broken_second_section_is_counted_not_raised(make):
     blocks = make.read(data)
     assert [f[1] for f in frames(blocks)] == [b"good"]
     assert refused(blocks) == {Reason.FORMAT: 1}
+
+
+SIZES = st.lists(st.sampled_from((0, 1, 60, 1500, 65_000, 200_000)), min_size=1, max_size=12)
+
+
+@settings(max_examples=60)
+@given(SIZES, st.booleans(), st.integers(9, 19), st.integers(0, 16), st.integers(-20, 20))
+def test_however_much_is_read_at_once_the_frames_are_the_same(make, sizes, newer, power, lost, more):
+    bodies = [bytes([i]) * n for i, n in enumerate(sizes)]
+    if newer:
+        data = section("<") + interface("<", 1) + block("<", 77, bytes(1000))
+        data += b"".join(enhanced("<", 0, 9, b) for b in bodies)
+        data += section(">") + interface(">", 1) + b"".join(enhanced(">", 0, 9, b) for b in bodies)
+        whole = [b for b in bodies if b] * 2
+    else:
+        data = make.pcap([(T, b) for b in bodies], link=1)
+        whole = [b for b in bodies if b]
+    cut = data[: len(data) - lost]
+    with mock.patch.object(pcapfile, "_STEP", (1 << power) + more):
+        got = list(make.read(cut, piece_bytes=1))
+    wanted = list(make.read(cut))
+    assert frames(got) == frames(wanted)
+    assert refused(got) == refused(wanted)
+    if not lost:
+        assert [f[1] for f in frames(got) if f[1]] == whole
 
 
 HEADS = (
