@@ -26,7 +26,7 @@ from collectors.netflow.datagrams import Datagram
 from collectors.netflow.ports import Ports, Share
 from collectors.netflow.receiving import Metrics as ReceivingMetrics
 from collectors.netflow.receiving import Receiving
-from collectors.packet import tap
+from collectors.packet import bpf, tap
 from collectors.packet.pcapfile import Block
 from collectors.packet.sources import CaptureConfig, Handed
 from detector.config import Config
@@ -94,11 +94,20 @@ def inputs(config: Config, options: argparse.Namespace) -> Inputs:
 
 
 def check(config: Config) -> None:
-    """Raises ConfigError on exporters that are no addresses, and on files of TLS, or for templates, that will
-    not do."""
+    """Raises ConfigError on a capture filter that nobody understands, on exporters that are no addresses, and
+    on files of TLS, or for templates, that will not do."""
+    _filters(config.collectors.capture)
     _allowed(config.collectors.netflow)
     _may_write(config.collectors.netflow.templates_file)
     Certificates(config.collectors.netflow.tls)
+
+
+def _filters(capture: CaptureConfig) -> None:
+    """Raises ConfigError where libpcap cannot make a program of the filter; scapy asks it later."""
+    if capture.filter.strip() and capture.source != "scapy":
+        # Where no interface is named, of a kind: none is called so.
+        name = next(iter(capture.interface), "-")
+        bpf.program(name, ethernet=True, expression=capture.filter, snap_length=capture.snap_length)
 
 
 def _may_write(path: str) -> None:

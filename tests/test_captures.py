@@ -218,6 +218,7 @@ def test_a_name_that_is_no_utf8_and_standard_input_twice_are_no_trouble(tmp_path
         (["check"], {"POOLWATCH_COLLECTORS__NETFLOW__TEMPLATES_FILE": "/tmp"}, b"/tmp is a folder"),
         (["check"], {"POOLWATCH_COLLECTORS__NETFLOW__TEMPLATES_FILE": "/no/where"}, b"no folder /no"),
         (["check"], {"POOLWATCH_COLLECTORS__NETFLOW__PORTS": "2055,70000"}, b"netflow.ports"),
+        (["check"], {"POOLWATCH_COLLECTORS__CAPTURE__FILTER": "tcp prot 3333"}, b"capture filter"),
         (["check", "--config", "/nowhere.toml"], {}, b"/nowhere.toml"),
         (["scan", "pcaps", "--config", "/nowhere.toml"], {}, b"/nowhere.toml"),
         (["run", "--once", "--pace", "-1"], {}, b"--pace"),
