@@ -26,7 +26,7 @@ from detector.dialects import (
     targets,
     templates,
 )
-from detector.dialects.messages import InForce, Job, Submit
+from detector.dialects.messages import ONLY, InForce, Job, Submit
 from detector.dialects.table import Dialect, Table
 from detector.ledger import Pending, Session
 
@@ -112,10 +112,11 @@ def takes(s: Session, dialect: Dialect, algorithm: str, request: Pending) -> Non
 
 def find(s: Session, dialect: Dialect | None, name: str) -> Job | None:
     """The job that a share names; the latest where its miner is known to name wrong ones (errata B7), or
-    may be and the job can hardly be one from before the session was heard."""
+    may be and the job can hardly be one from before the session was heard.  Where there is one at a time, it
+    is the latest of all connections."""
     job = s.jobs.get(name)
-    if job is None and s.kin is not None:
-        job = s.kin.jobs.get(name)
+    if s.kin is not None and (job is None or name == ONLY):
+        job = s.kin.jobs.get(name, job)
     if job is None and dialect is not None and dialect.parser == "channels":
         return channels.known(s.force, s.jobs, name)
     if job is None and s.jobs and dialect is not None and dialect.loose is not None:

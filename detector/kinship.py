@@ -76,7 +76,10 @@ def meet(s: Session, t_ns: int, who: Asker) -> None:
         return
     if s.kin is None:
         _join(s, kin)
-        s.polls = max(s.polls, int(kin.looks >= LOOKS))
+    # Anew each time: who joins again behind a restart must not know more.
+    s.polls = max(s.polls, int(kin.looks >= LOOKS))
+    if s.dialect == UNNAMED and kin.dialect:
+        s.dialect = kin.dialect
     if s.algorithm is None:
         s.algorithm = kin.algorithm
     if s.first_job_ns is None and kin.job_ns is not None:
@@ -99,14 +102,13 @@ def part(s: Session, t_ns: int, who: Asker, polls: int, dropped: dict[str, int])
     kin.last_ns = max(kin.last_ns, t_ns)
     if not s.shaped:
         return
-    kin.dialect = s.dialect
+    kin.dialect = kin.dialect if s.dialect == UNNAMED else s.dialect
     _name(s, kin, who, dropped)
     kin.algorithm = s.algorithm or kin.algorithm
     if kin.job_ns is None:
         kin.job_ns = s.first_job_ns
     if kin.undecided.shares and s.proof.decided is not None:
-        held = s.sums.setdefault("?", ledger.Sum())
-        held.total, held.shares = held.total + kin.undecided.total, held.shares + kin.undecided.shares
+        ledger.add(s, dropped, "?", kin.undecided.total, kin.undecided.shares)
         kin.undecided = ledger.Sum()
         if s.first_job_ns is not None and kin.job_ns is not None:  # so was the time that it took
             s.first_job_ns = min(s.first_job_ns, kin.job_ns)
@@ -129,13 +131,12 @@ def _begin(known: dict[Key, Kin], key: Key, t_ns: int, dropped: dict[str, int]) 
 def _join(s: Session, kin: Kin) -> None:
     s.kin = kin
     for job in s.jobs.values():
-        kin.file(job)
+        if job.id not in kin.jobs:  # else it is as new, or newer: of who was restored, too
+            kin.file(job)
     if s.proof.checked <= kin.proof.checked:
         s.proof = kin.proof
     else:
         kin.proof = s.proof
-    if s.dialect == UNNAMED and kin.dialect:
-        s.dialect = kin.dialect
 
 
 def _name(s: Session, kin: Kin, who: Asker, dropped: dict[str, int]) -> None:

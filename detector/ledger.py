@@ -30,9 +30,10 @@ HALF: Final = 1 << 31
 FAR_BYTES: Final = 1 << 24
 """No jump in one direction and no acknowledgement goes further: miners say little."""
 WRAP: Final = 0xFFFFFFFF
+MOST_NS: Final = 1 << 62  # longer than any session, but for a clock that jumps to and fro
 
 Side = Annotated[int, msgspec.Meta(ge=0, le=1)]
-Lasted = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+Lasted = Annotated[int, msgspec.Meta(ge=0, le=MOST_NS)]
 Told = Annotated[list[str], msgspec.Meta(max_length=MAX_NAMES)]
 
 
@@ -93,8 +94,7 @@ DROPS: Final = (
     "unanswered",
     "wrong_side",
 )
-"""What is counted of what went: bounds, replies that answer nothing, requests whose reply was lost, client's
-words from the server."""
+"""Bounds, replies that answer nothing, requests whose reply was lost, a client's words from the server."""
 
 
 class Kin(msgspec.Struct, array_like=True, gc=False):
@@ -136,9 +136,8 @@ class Session(msgspec.Struct, array_like=True, gc=False):
     (ns) it was done before it changed, and when that was last.  ``kin`` is what it knows of other
     connections; in a state record it stands by itself.
 
-    ``unseen`` is about how many shares are in no sum since ``counted_ns``, when one was last: lost on the way
-    to us, or of a job that was.  The time of such shares is ``blind_ns``: what is not counted takes none.
-    ``lost`` is how many octets of the client were lost."""
+    ``unseen`` is about how many shares are in no sum since ``counted_ns``, when one was last: lost, or of a
+    job that was.  What is not counted takes no time: ``blind_ns``.  ``lost`` is of octets of the client."""
 
     client: Side | None = None
     lead: Annotated[int, msgspec.Meta(ge=0, le=MOST_LEAD)] = 0
@@ -288,19 +287,27 @@ def count(s: Session, dropped: dict[str, int], job: Job | None, t_ns: int) -> No
         missed(s, 1.0)
         return
     if s.unseen:
-        s.blind_ns += _unseen_ns(s, t_ns)
+        s.blind_ns = min(s.blind_ns + _unseen_ns(s, t_ns), MOST_NS)
         s.unseen = 0.0
     s.counted_ns = t_ns
     key = job.algorithm or ("" if job.hashes is None else "?")
-    waits = key == "?" and s.kin is not None and s.proof.decided is None
-    held = s.kin.undecided if s.kin is not None and waits else s.sums.get(key)
+    if key == "?" and s.kin is not None and s.proof.decided is None:
+        s.kin.undecided.total += value
+        s.kin.undecided.shares += 1
+    else:
+        add(s, dropped, key, value, 1)
+
+
+def add(s: Session, dropped: dict[str, int], key: str, total: float, shares: int) -> None:
+    """Add shares to the sum of ``key``, within the bound."""
+    held = s.sums.get(key)
     if held is None:
         if len(s.sums) >= MAX_SUMS:
             dropped["sums"] += 1
             return
         held = s.sums[key] = Sum()
-    held.total += value
-    held.shares += 1
+    held.total += total
+    held.shares += shares
 
 
 def missed(s: Session, shares: float) -> None:
@@ -333,11 +340,9 @@ def harden(s: Session, job: Job) -> None:
     value = job.difficulty if job.hashes is None else job.hashes
     if job.algorithm is not None and job.algorithm != s.algorithm:
         s.hardest = None
-    if value is None:
-        return
-    if s.hardest is None or value > s.hardest:
-        s.hardest = value
-    s.scaled = job.hashes is None
+    if value is not None:
+        s.hardest = value if s.hardest is None else max(s.hardest, value)
+        s.scaled = job.hashes is None
 
 
 def hashes(s: Session) -> tuple[float | None, int, float | None]:
@@ -371,7 +376,7 @@ def change(s: Session, dropped: dict[str, int], algorithm: str | None, t_ns: int
     elif s.first_job_ns is not None:
         lasted, _ = s.closed.get(old, (0, 0))
         blind = s.blind_ns + _unseen_ns(s, t_ns)
-        s.closed[old] = lasted + max(0, t_ns - s.first_job_ns - blind), t_ns
+        s.closed[old] = min(lasted + max(0, t_ns - s.first_job_ns - blind), MOST_NS), t_ns
     s.first_job_ns = t_ns
     s.unseen, s.blind_ns = 0.0, 0
 

@@ -124,6 +124,8 @@ class Proof(msgspec.Struct, array_like=True, gc=False):
                 self.log10[name] = self.log10.get(name, 0.0) + gained
         if self.decided is None:
             self._decide()
+            if self.decided is not None and verifies(self.decided, built, difficulty, hashes):
+                return self.decided  # an easy share may do for another, too
         return found
 
     def _decide(self) -> None:

@@ -32,5 +32,5 @@ def jobs(fields: dict[str, Any], force: InForce) -> list[Job]:
 
 
 def told(fields: dict[str, Any]) -> str | None:
-    """The algorithm by the size of a share's solution."""
-    return _SIZES.get(len(fields["solution"]))
+    """The algorithm by the size of a share's solution; a share of another dialect has none."""
+    return _SIZES.get(len(fields.get("solution", "")))

@@ -103,7 +103,7 @@ class Submitted(Plan):
             which = f"{before}/{which}"
         if which[:2] == "0x":
             which = which.lower()
-        known = s.jobs.get(which) or handing.find(s, self.dialect, which)
+        known = handing.find(s, self.dialect, which)
         request = Pending(name, way, "submit", end, t_ns, s.dialect, whose, reader.unverified, which, known)
         if self.algorithm is not None and self.dialect is not None:
             handing.takes(s, self.dialect, self.algorithm, request)

@@ -2,6 +2,7 @@
 miner: the same shares and the same rate as on one connection."""
 
 import json
+import random
 
 import msgspec
 import pytest
@@ -10,9 +11,10 @@ from speakers import nodes, solo
 from speakers.conversing import converse
 from spoken import SECOND, Talk
 
-from detector import hashrate, kinship
+from detector import hashrate, kinship, ledger
 from detector.dialects.messages import Job, Work
-from detector.ledger import MAX_KIN_JOBS, MAX_WORKS, Kin
+from detector.kinship import Asker
+from detector.ledger import DROPS, MAX_KIN_JOBS, MAX_SUMS, MAX_WORKS, Kin, Session, Sum
 from detector.observers.payload import PayloadObserver
 from detector.tracks import State
 
@@ -58,6 +60,17 @@ class Parted(Apart):
         return self.talks[b"submit" in data or b"partial" in data]
 
 
+class Turns(Apart):
+    """Connections that stay open, whichever is free."""
+
+    def __init__(self):
+        super().__init__()
+        self.talks, self.free = [Talk(port=port) for port in range(40001, 40009)], random.Random(1)
+
+    def on(self, data):
+        return self.free.choice(self.talks)
+
+
 def told(rows, observer=None, step=None):
     """Facts of all connections, the latest of each, of rows that come in batches of ``step``."""
     observer, facts = observer or PayloadObserver(), {}
@@ -68,7 +81,7 @@ def told(rows, observer=None, step=None):
 
 
 @pytest.mark.parametrize("part", [0, 0.4])
-@pytest.mark.parametrize("way", [Apart, Parted])
+@pytest.mark.parametrize("way", [Apart, Parted, Turns])
 @pytest.mark.parametrize("kind", HTTP, ids=lambda k: k.name)
 def test_shares_and_rate_are_those_of_one_connection(kind, way, part):
     talk = way()
@@ -166,6 +179,35 @@ def test_a_restart_between_a_job_and_its_share_loses_nothing():
     assert sum(f.shares.accepted for f in facts) == 9
     assert sum(f.hashes_shares for f in facts) == 9
     assert sum(f.shares.verified for f in facts) == 9
+
+
+@pytest.mark.parametrize("kind", [solo.MoneroDaemon, nodes.Farmer])
+def test_who_restarts_again_and_again_sees_the_same(kind):
+    talk, observer = Turns(), PayloadObserver()
+    truth = converse(kind(), talk, jobs=6, shares=5)
+    once, subscriber, facts = told(talk.rows), talk.rows[0]["subscriber"], {}
+    for at in range(0, len(talk.rows), 5):
+        facts |= {f.connection: f for f in told(talk.rows[at : at + 5], observer)}
+        state = msgspec.msgpack.decode(msgspec.msgpack.encode(observer.state(subscriber)), type=State)
+        observer = PayloadObserver()
+        observer.restore(subscriber, state)
+    assert facts == {f.connection: f for f in once}
+    assert sum(f.hashes for f in once) == pytest.approx(truth.worth()[0], rel=1e-9)
+
+
+def test_what_is_told_of_is_bounded_so_that_it_can_be_kept():
+    """Shares that waited for their algorithm where there are sums enough; a clock that jumps to and fro."""
+    session, dropped = Session(shaped=True, polls=1, first_job_ns=5), dict.fromkeys(DROPS, 0)
+    key, session.kin = (bytes(16), (bytes(16), 80), 0), Kin(last_ns=0, undecided=Sum(5.0, 5))
+    session.sums, session.proof.decided = {str(n): Sum(1.0, 1) for n in range(MAX_SUMS)}, "sha256d"
+    kinship.part(session, 1, Asker("", "", key, {key: session.kin}), 1, dropped)
+    for _ in range(3):
+        for t_ns in (5, 1 << 62):
+            session.unseen = 1e9
+            ledger.count(session, dropped, Job("1", hashes=1.0, algorithm="0"), t_ns)
+    session.kin = None
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(session), type=Session) == session
+    assert dropped["sums"] == 1
 
 
 def test_two_clients_of_one_server_tell_each_other_nothing():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from detector import proof
 from detector.dialects import bitcoin, lines, table
-from detector.dialects.messages import InForce, Submit, Work
+from detector.dialects.messages import InForce, Submit, Work, turned
 
 CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures" / "packets" / "ours-positive"
 # Block 125552 of Bitcoin, whose header every description of the hash uses as its example.
@@ -99,6 +99,15 @@ def test_two_algorithms_beyond_chance_decide_nothing():
     made = proof.Proof(log10={"scrypt": 7.0, "sha256d": 8.0})
     made._decide()
     assert made.decided is None
+
+
+def test_the_share_that_decides_is_of_what_it_decides_though_it_would_do_for_another():
+    made, share = proof.Proof(), Submit("", "", "", "", None, turned(BLOCK).hex())
+    for decided in (None, "sha256d"):
+        found = made.check(None, share, 2**-16, 1)  # of scrypt any hash does
+        assert made.decided == decided
+    assert found == "sha256d"
+    assert (made.verified, made.counts) == (2, {"sha256d": 2, "scrypt": 2})
 
 
 def test_checking_ends_at_the_sample_and_early_where_nothing_verifies():

@@ -391,3 +391,14 @@ def test_a_request_without_a_user_leaves_the_login_as_it_is():
     assert (s.login, s.agents, s.workers) == ("worker", ["browser"], [])
     ledger.asked(s, dict.fromkeys(ledger.DROPS, 0), "another", "browser")
     assert (s.login, s.agents, s.workers) == ("another", ["browser"], ["another"])
+
+
+@pytest.mark.parametrize("dialect", ["mining", *table.load().dialects])
+def test_any_message_may_come_in_a_session_of_any_dialect(dialect):
+    engine, read = Engine(), 0
+    for line in {hit for form in engine.table.forms for hit in form.hits}:
+        for way in (0, 1):
+            session = Session(dialect=dialect, shaped=True, client=0, polls=2)
+            engine.read(session, Arrival(way, 1, None, None, None), line.encode(), [])
+            read += 1
+    assert read > 200
