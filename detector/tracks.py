@@ -206,9 +206,9 @@ def is_line(side: Direction, data: bytes) -> bool:
     """Whether ``data`` is one whole line, in a direction of plain lines with nothing begun: the usual, for
     which ``lines_of`` would say the same."""
     wrap, lines = side.wrap, side.lines
-    if wrap.mode != unwrapping.PLAIN or lines.tail or lines.skipping or not data.startswith(b"{"):
+    if wrap.mode != unwrapping.PLAIN or wrap.held or lines.tail or lines.skipping:
         return False
-    if data.find(b"\n") != len(data) - 1 or len(data) > MAX_LINE_BYTES:
+    if not data.startswith(b"{") or data.find(b"\n") != len(data) - 1 or len(data) > MAX_LINE_BYTES:
         return False
     return _stays_plain(side)
 
@@ -219,7 +219,7 @@ def is_usual(side: Direction) -> bool:
     wrap, lines = side.wrap, side.lines
     if side.first is None or side.ended or wrap.mode != unwrapping.PLAIN or wrap.http is not None:
         return False
-    if lines.tail or lines.skipping or lines.web or lines.quotes:
+    if wrap.held or lines.tail or lines.skipping or lines.web or lines.quotes:
         return False
     return _stays_plain(side)
 

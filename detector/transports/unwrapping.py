@@ -58,7 +58,7 @@ def feed(
     ends: bool = False,
 ) -> list[Told]:
     """Lines of ``data``.  ``joined``: the direction's first byte was not seen; ``ends``: it ends behind."""
-    if side.mode == PLAIN and not joined and gunzip.MAGIC not in data:
+    if side.mode == PLAIN and not joined and not side.held and gunzip.MAGIC[:1] not in data:
         return [(line, end, False) for line, end in lines.feed(data, refused)]
     return _Feeding(side, peer, lines, refused, joined).run(data, ends=ends)
 
@@ -328,11 +328,21 @@ class _Feeding:
         found = data.find(b"\n" + gunzip.MAGIC, at) if cut > at else -1
         if found >= 0:
             cut = found + 1
+        gzip, cut = cut < len(data), self._begun(data, at, cut)
         lines = self.lines.feed(data[at:cut], self.refused) if cut > at else []
         self.out += [(line, max(0, at + end - self.base), False) for line, end in lines]
-        if cut < len(data):
+        if gzip:
             self.side.mode = GZIP
         return cut
+
+    def _begun(self, data: bytes, at: int, end: int) -> int:
+        """Where before ``end`` gzip may have begun, of which no more is there; ``end`` where it has not."""
+        for size in (1, 2):
+            begin = end - size
+            if begin >= at and data[begin:] == gunzip.MAGIC[:size]:
+                begins = data[begin - 1 : begin] == b"\n" if begin > at else not self.lines.tail
+                return begin if begins else end
+        return end
 
     def _gzip(self, data: bytes, at: int) -> int:
         side = self.side
