@@ -4,9 +4,10 @@ Records in Kafka's words come out as ``Fetched``; offsets, assignments and lag a
 number.  The client's threads stay inside; call every method from one thread.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from collectors.errors import ConfigError, InputError
 from collectors.kafka.clients import (
@@ -22,6 +23,9 @@ from collectors.kafka.clients import (
 FETCH_WAIT_S: Final = 0.5
 PATIENCE_S: Final = 60.0
 COMMIT_MS: Final = 5_000
+PAUSE_S: Final = 0.1
+
+Answer = TypeVar("Answer")
 
 
 class Fetched(NamedTuple):
@@ -110,13 +114,13 @@ class GroupReader:
         """At most ``most`` records, those of a partition in order; waits up to ``wait_s`` for the first.
 
         Of an assignment that came meanwhile nothing is told before ``assigned`` was asked; what came with it
-        comes again.  A record batch that is corrupt is passed over, and counted in ``corrupt``.  Raises
-        InputError where brokers refuse us.
+        comes again.  A record batch that is corrupt is passed over, and counted in ``corrupt``.  Brokers that
+        are away are waited for.  Raises InputError where they refuse us.
         """
         self._commit()
         try:
             with _reading("the group's topics"):
-                found = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=most)
+                found = _polled(self._consumer, wait_s, most)
         except CorruptBatchError as error:
             self.corrupt += _skip(self._consumer, error)
             return []
@@ -262,6 +266,29 @@ def _reading(what: str) -> Iterator[None]:
         raise InputError(f"reading {what}: {error}") from None
 
 
+def _polled(consumer: KafkaConsumer, wait_s: float, most: int) -> dict[TopicPartition, list[Any]]:
+    """What came: nothing where brokers are away.  Most often the client waits by itself; where they go while
+    it looks for the group's coordinator it raises (3.0.12)."""
+    try:
+        found: dict = consumer.poll(timeout_ms=int(wait_s * 1000), max_records=most)
+        return found
+    except errors.RetriableError:
+        time.sleep(max(wait_s, PAUSE_S))
+        return {}
+
+
+def _patiently(ask: Callable[[], Answer]) -> Answer:
+    """What brokers say that may be away for ``PATIENCE_S``.  Raises the client's errors."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except errors.RetriableError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(FETCH_WAIT_S)
+
+
 def _skip(consumer: KafkaConsumer, error: CorruptBatchError) -> int:
     """Go one record on where a batch is corrupt, for nothing else tells how many there are; 1, to be
     counted."""
@@ -287,9 +314,10 @@ class TopicReader:
         return [TopicPartition(self._topic, p) for p in partitions]
 
     def ends(self, partitions: Iterable[int]) -> dict[int, int]:
-        """The offset behind the last record of each partition."""
+        """The offset behind the last record of each partition.  Raises InputError where the broker does not
+        answer for a minute."""
         try:
-            found = self._consumer.end_offsets(self._all(partitions))
+            found = _patiently(lambda: self._consumer.end_offsets(self._all(partitions)))
         except errors.KafkaError as error:
             raise InputError(f"{self._topic}: {error}") from None
         return {tp.partition: end for tp, end in found.items()}
@@ -322,13 +350,13 @@ class TopicReader:
 
     def _behind(self, places: Iterable[TopicPartition], ends: Mapping[int, int]) -> list[TopicPartition]:
         with _reading(self._topic):
-            return [tp for tp in places if self._consumer.position(tp) < ends[tp.partition]]
+            position = self._consumer.position
+            return _patiently(lambda: [tp for tp in places if position(tp) < ends[tp.partition]])
 
     def _poll(self, wait_s: float) -> dict[TopicPartition, list[Any]]:
         try:
             with _reading(self._topic):
-                found: dict = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=5000)
-                return found
+                return _polled(self._consumer, wait_s, 5000)
         except CorruptBatchError as error:
             self.corrupt += _skip(self._consumer, error)
             return {}

@@ -394,7 +394,7 @@ def test_a_broker_that_goes_away_and_comes_back(brokers, prefix, lab, expected, 
         site.wait_judged(60, [detector])
         running.stop()
         time.sleep(8)
-        assert detector.poll() is None
+        assert detector.poll() is None, detector.stderr.read()[-4000:]
         running.start()
         site.publish(CAPTURES[2:4])
         site.wait_judged(90, [detector])
