@@ -89,6 +89,16 @@ def meet(s: Session, t_ns: int, who: Asker) -> None:
         )
 
 
+def is_met(s: Session, kin: Kin) -> bool:
+    """Whether a session knows already what the others do: ``meet`` would change nothing."""
+    return (
+        (s.polls > 0 or kin.looks < LOOKS)
+        and (s.dialect != UNNAMED or not kin.dialect)
+        and (s.algorithm is not None or kin.algorithm is None)
+        and (s.first_job_ns is not None or kin.job_ns is None)
+    )
+
+
 def part(s: Session, t_ns: int, who: Asker, polls: int, dropped: dict[str, int]) -> None:
     """Behind a message, before which the session had so many ``polls``: what it knows, the others do."""
     if who.kin is None or who.key is None or not (s.shaped or s.polls):
@@ -100,8 +110,12 @@ def part(s: Session, t_ns: int, who: Asker, polls: int, dropped: dict[str, int])
     if s.polls > polls and (not kin.looks or t_ns - kin.looked_ns >= LOOK_NS):
         kin.looks, kin.looked_ns = kin.looks + 1, t_ns
     kin.last_ns = max(kin.last_ns, t_ns)
-    if not s.shaped:
-        return
+    if s.shaped:
+        tell(s, kin, who, dropped)
+
+
+def tell(s: Session, kin: Kin, who: Asker, dropped: dict[str, int]) -> None:
+    """What a session that mines knows, the others do."""
     kin.dialect = kin.dialect if s.dialect == UNNAMED else s.dialect
     _name(s, kin, who, dropped)
     kin.algorithm = s.algorithm or kin.algorithm
@@ -141,7 +155,7 @@ def _join(s: Session, kin: Kin) -> None:
 
 def _name(s: Session, kin: Kin, who: Asker, dropped: dict[str, int]) -> None:
     """Whose it is, where the message does not tell and only one was told of."""
-    if who.user or who.agent:
+    if who.user or (who.agent and who.agent not in s.agents):
         ledger.asked(s, dropped, who.user, who.agent)
     if s.login and s.login not in kin.logins and len(kin.logins) < ledger.MAX_LOGINS:
         kin.logins.append(s.login)

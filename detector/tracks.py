@@ -3,13 +3,10 @@
 A track is plain values, so that a state record can carry it.  Direction 0 is low to high.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-import numpy as np
 
-from collectors import masking, wire
 from collectors.streams import END, GAP, START
 from detector import ledger
 from detector.dialects.lines import MAX_LINE_BYTES, Assembler, Refusal
@@ -36,18 +33,6 @@ class Chunk(msgspec.Struct, gc=False):
     ack: int
     flags: int
     data: bytes
-
-
-class Route:
-    """Who says something to whom: of all rows of a batch with the same names.  ``way`` is 0 from the low end;
-    ``step`` is the observer's to note what it keeps for the connection, as of ``change``."""
-
-    __slots__ = ("change", "ends", "step", "subscriber", "way")
-
-    def __init__(self, subscriber: bytes, ends: Ends, way: int) -> None:
-        self.subscriber, self.ends, self.way = subscriber, ends, way
-        self.step: Any = None
-        self.change = 0
 
 
 class Direction(msgspec.Struct, array_like=True, gc=False):
@@ -238,6 +223,17 @@ def is_framed(track: Track, way: int) -> bool:
     return not user and (not agent or not track.session.shaped or agent in track.session.agents)
 
 
+def is_posted(track: Track) -> bool:
+    """Whether all that comes are messages of HTTP, none begun, on a connection of which its kin know."""
+    for side in track.sides:
+        wrap = side.wrap
+        if wrap.mode != unwrapping.HTTP or wrap.http is None or wrap.held or side.first is None or side.ended:
+            return False
+        if not wrap.http.rests():
+            return False
+    return track.session.kin is not None and track.session.shaped
+
+
 def _stays_plain(side: Direction) -> bool:
     """Where something came before the lines, it may still be HTTP or frames from here on."""
     lines = side.lines
@@ -343,55 +339,3 @@ def covers(ack: int | None, side: Direction) -> bool:
     if (ack - side.reached) & WRAP <= FAR_BYTES:
         return True
     return 0 < (ack - side.first) & WRAP <= (side.reached - side.first) & WRAP
-
-
-class Given:
-    """A batch of PAYLOADS to be gone through.  ``rows`` gives of each row time, offset, sequence number,
-    acknowledgement, flags, where its data begins and ends in ``told``, where its form does in ``forms``,
-    where its slots do in ``slots`` (``collectors.masking``), and its name, a key of ``routes``.  ``shown`` is
-    what the values of its slots are to be read from: ``told``, frames unmasked."""
-
-    __slots__ = ("forms", "routes", "rows", "shown", "slots", "told")
-
-    def __init__(self, rows: wire.Batch) -> None:
-        column: Callable[[str], list[int]] = lambda name: wire.values(rows, name).tolist()  # noqa: E731
-        starts, data = wire.lists(rows, "data")
-        masked = masking.forms(starts, data)
-        self.told, self.shown = data.tobytes(), masked.told
-        self.forms, self.slots = masked.octets, masked.slots
-        self.routes: dict[bytes, Route] = {}
-        edges, begins, firsts = starts.tolist(), masked.starts, masked.firsts
-        self.rows: Iterator[Any] = zip(
-            column("t"), column("offset"), column("seq"), column("ack"), column("flags"), edges, edges[1:],
-            begins, begins[1:], firsts, firsts[1:], _names(rows), strict=False,
-        )  # fmt: skip
-
-    def route(self, name: bytes) -> Route:
-        """The route of rows of that name, which is not in ``routes`` yet."""
-        route = self.routes[name] = _route(name)
-        return route
-
-
-_NAME_BYTES = 54
-
-
-def _names(rows: wire.Batch) -> list[bytes]:
-    """What names the connection and direction of each row: subscriber, source, destination, ports
-    (big-endian), protocol, copy."""
-    out = np.empty((rows.num_rows, _NAME_BYTES), np.uint8)
-    for n, name in enumerate(("subscriber", "src", "dst")):
-        out[:, n * 16 : n * 16 + 16] = wire.values(rows, name)
-    for at, name in ((48, "src_port"), (50, "dst_port")):
-        port = wire.values(rows, name)
-        out[:, at], out[:, at + 1] = port >> 8, port & 255
-    out[:, 52], out[:, 53] = wire.values(rows, "protocol"), wire.values(rows, "copy")
-    told = out.tobytes()
-    return [told[at : at + _NAME_BYTES] for at in range(0, len(told), _NAME_BYTES)]
-
-
-def _route(name: bytes) -> Route:
-    src = name[16:32], int.from_bytes(name[48:50], "big")
-    dst = name[32:48], int.from_bytes(name[50:52], "big")
-    way = 0 if src <= dst else 1
-    low, high = (dst, src) if way else (src, dst)
-    return Route(name[:16], (low, high, name[52], name[53]), way)

@@ -17,6 +17,7 @@ from detector.dialects.lines import LineError
 from detector.evidence import Evidence, Seen, SessionFacts, Veto
 from detector.ledger import WRAP
 from detector.observers import telling, words
+from detector.observers.given import Given, Route
 from detector.observers.plans import UNUSUAL
 from detector.observers.repeats import MAX_MISSED, Repeats
 from detector.observers.telling import Step
@@ -28,8 +29,6 @@ from detector.tracks import (
     Book,
     Chunk,
     Ends,
-    Given,
-    Route,
     State,
     Track,
     covers,
@@ -91,7 +90,8 @@ class PayloadObserver:
     def step(self, rows: wire.Batch) -> Seen:
         """Take one batch of PAYLOADS."""
         steps: dict[int, Step] = {}
-        given, repeats, stats = Given(rows), self._repeats, self.stats
+        repeats, stats = self._repeats, self.stats
+        given = Given(rows, repeats.apart)
         told, shown, forms, slots, routes = given.told, given.shown, given.forms, given.slots, given.routes
         stats.rows += rows.num_rows
         repeats.begin()
@@ -120,8 +120,9 @@ class PayloadObserver:
             chunk = Chunk(t_ns, offset, seq, ack, flags, told[start:end])
             heard = self._read(route, chunk, steps)
             if heard and plan is None and plans is not UNUSUAL:
-                places = [value - start for value in slots[first:last]]
-                repeats.learn(step, plans, forms[begins:ends], shown[start:end], places)
+                at, to = given.line(begins, start, end)
+                places = [value - at for value in slots[first:last]]
+                repeats.learn(step, plans, forms[begins:ends], shown[at:to], places)
         return self._told(steps)
 
     def _touch(self, step: Step, t_ns: int) -> None:

@@ -3,14 +3,19 @@
 ``repeats`` finds them out.  Each leaves to the engine whatever is not plainly so.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from detector import handing, ledger, pairing
+from collectors.masking import FRAME
+from detector import handing, kinship, ledger, pairing
 from detector.clock import MINUTE_NS
 from detector.dialects.table import Dialect, Reader
 from detector.ledger import HALF, MOST_LEAD, WRAP, Pending
 from detector.observers.telling import Step
 from detector.sessions import Engine, kind_of
+from detector.transports.apart import MARK
+from detector.transports.heads import Head
+from detector.transports.unwrapping import FRAMES, HTTP, PLAIN
 
 Where = int | None
 """Where among a line's slots a value begins; None where it is the same in all lines of the form."""
@@ -32,16 +37,18 @@ class Plan:
 
 
 class Plans(dict[bytes, Plan]):
-    """Plans by form, for sessions of one dialect, whose lines are in frames of a WebSocket or are not
-    (``framed``); ``idle``: only of such as say nothing."""
+    """Plans by form, for sessions of one dialect whose lines come in one ``mode`` of ``unwrapping``;
+    ``idle``: only of such as say nothing."""
 
-    __slots__ = ("dialect", "framed", "idle")
+    __slots__ = ("dialect", "idle", "mode")
 
-    def __init__(self, dialect: str, *, framed: bool = False, idle: bool = False) -> None:
+    def __init__(self, dialect: str, mode: int = PLAIN, *, idle: bool = False) -> None:
         super().__init__()
-        self.dialect, self.framed, self.idle = dialect, framed, idle
+        self.dialect, self.mode, self.idle = dialect, mode, idle
 
 
+BEGINS: Final = {FRAME: FRAMES, MARK: HTTP}
+"""The modes of forms by what they begin with; of all others PLAIN."""
 NO_PLAN: Final = Plan()
 UNUSUAL: Final = Plans("")
 """Of a connection whose lines are the engine's."""
@@ -59,8 +66,8 @@ class Submitted(Plan):
     """A share is handed in, as ``Engine.read`` takes it where none is to be hashed."""
 
     __slots__ = (
-        "algorithm", "always", "dialect", "engine", "id", "is_number", "job", "job_always", "kind", "reader",
-        "rule", "samples", "within", "worker", "worker_always",
+        "algorithm", "always", "dialect", "engine", "find", "id", "is_number", "job", "job_always", "kind",
+        "reader", "rule", "samples", "within", "worker", "worker_always",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, reader: Reader, dialect: Dialect | None, named: Named) -> None:
@@ -73,6 +80,7 @@ class Submitted(Plan):
         self.worker: Where = None
         self.job_always = self.worker_always = ""
         self.within: Named | None = None
+        self.find: Callable[[str], str] | None = None
 
     def take(
         self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
@@ -101,7 +109,9 @@ class Submitted(Plan):
             if where is not None:
                 before = told[slots[first + where] : slots[first + where + 1]].decode()
             which = f"{before}/{which}"
-        if which[:2] == "0x":
+        if self.find is not None:
+            which = self.find(which)
+        elif which[:2] == "0x":
             which = which.lower()
         known = handing.find(s, self.dialect, which)
         request = Pending(name, way, "submit", end, t_ns, s.dialect, whose, reader.unverified, which, known)
@@ -221,3 +231,33 @@ class Unanswered(Plan):
                     return False
         self.engine.dropped["unpaired"] += 1
         return True
+
+
+class Posted(Plan):
+    """A message of HTTP, whose body is as ``plan`` takes it: of a connection that is ``tracks.is_posted``."""
+
+    __slots__ = ("engine", "plan", "said")
+
+    def __init__(self, engine: Engine, said: Head, plan: Plan) -> None:
+        self.engine, self.said, self.plan = engine, said, plan
+
+    def take(
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+    ) -> Any:
+        """See ``Plan``."""
+        track, said = step.track, self.said
+        s, own, peer = track.session, track.sides[way].wrap.http, track.sides[1 - way].wrap.http
+        kin = s.kin
+        if kin is None or own is None or peer is None or not own.passes(said, peer):
+            return False
+        if not kinship.is_met(s, kin):
+            return False
+        asks = peer if said.status else said
+        if asks.user or (asks.agent and asks.agent not in s.agents):
+            return False  # which names somebody
+        sight = self.plan.take(step, way, t_ns, ack, end, told, slots, first)
+        if sight is not False:
+            own.whole(said, peer)
+            kin.last_ns = max(kin.last_ns, t_ns)
+            kinship.tell(s, kin, kinship.NOBODY, self.engine.dropped)
+        return sight

@@ -8,7 +8,6 @@ be carried.
 
 from typing import Any, Final
 
-from collectors.masking import FRAME
 from detector import handing, ledger, vetoes
 from detector.dialects import templates
 from detector.dialects.lines import LineError
@@ -16,20 +15,25 @@ from detector.dialects.lines import read as read_line
 from detector.dialects.replies import ACCEPTED, key, plain, verdict
 from detector.dialects.table import Reader
 from detector.observers.plans import (
+    BEGINS,
     NO_PLAN,
     UNUSUAL,
     Accepted,
     Named,
     Plan,
     Plans,
+    Posted,
     Submitted,
     Unanswered,
     Unknown,
 )
 from detector.observers.telling import Step
 from detector.sessions import Engine
-from detector.tracks import TCP, is_framed, is_sure, is_usual
-from detector.transports.unwrapping import FRAMES
+from detector.tracks import TCP, is_framed, is_posted, is_sure, is_usual
+from detector.transports import apart
+from detector.transports.apart import Apart
+from detector.transports.bodies import is_whole
+from detector.transports.unwrapping import FRAMES, HTTP, PLAIN
 
 MAX_PLANS: Final = 1 << 14
 MAX_LEARNED: Final = 64
@@ -48,7 +52,8 @@ class Repeats:
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._table = engine, engine.table
-        self._plans: dict[tuple[str, bool, bool], Plans] = {}
+        self.apart = Apart()
+        self._plans: dict[tuple[str, int, bool], Plans] = {}
         self._seen: set[bytes] = set()
         self._known = self._left = 0
 
@@ -64,20 +69,23 @@ class Repeats:
         if step.ends[2] != TCP or not track.both_acked or dialect in self._table.silent:
             return UNUSUAL
         one, two = track.sides
-        framed = one.wrap.mode == FRAMES
-        if framed:
+        mode = one.wrap.mode
+        if mode == FRAMES:
             if not is_framed(track, 0) or not is_framed(track, 1):
+                return UNUSUAL
+        elif mode == HTTP:
+            if not is_posted(track):
                 return UNUSUAL
         elif not is_usual(one) or not is_usual(two):
             return UNUSUAL
-        idle = track.vetoed is not None or not track.turned or (framed and not track.session.shaped)
+        idle = track.vetoed is not None or not track.turned or (mode == FRAMES and not track.session.shaped)
         if track.waiting:
             if is_sure(track):
                 return UNUSUAL
             idle = True
-        plans = self._plans.get((dialect, framed, idle))
+        plans = self._plans.get((dialect, mode, idle))
         if plans is None:
-            plans = self._plans[dialect, framed, idle] = Plans(dialect, framed=framed, idle=idle)
+            plans = self._plans[dialect, mode, idle] = Plans(dialect, mode, idle=idle)
         return plans
 
     def learn(self, step: Step, plans: Plans, form: bytes, line: bytes, places: list[int]) -> None:
@@ -91,7 +99,7 @@ class Repeats:
                 self._seen.clear()
             self._seen.add(form)
             return
-        if self._left <= 0 or (form[0] == FRAME) is not plans.framed:
+        if self._left <= 0 or BEGINS.get(form[0], PLAIN) != plans.mode:
             return
         self._left -= 1
         if self._known >= MAX_PLANS:
@@ -99,10 +107,19 @@ class Repeats:
                 known.clear()
             self._known = 0
         try:
-            plans[form] = self._plan(plans.dialect, _Probe(line, places), idle=plans.idle)
+            plan = self._plan(plans.dialect, _Probe(line, places), idle=plans.idle)
+            plans[form] = plan if plans.mode != HTTP else self._posted(form, line, plan)
         except LineError:
             plans[form] = NO_PLAN
         self._known += 1
+
+    def _posted(self, form: bytes, line: bytes, plan: Plan) -> Plan:
+        """The plan of a body's line, of the whole message."""
+        said = self.apart.said.get(form[: apart.SIZE])
+        asks = isinstance(plan, Submitted)
+        if plan is NO_PLAN or said is None or asks is bool(said.status) or not is_whole(line):
+            return NO_PLAN
+        return Posted(self._engine, said, plan)
 
     def _plan(self, dialect: str, probe: "_Probe", *, idle: bool) -> Plan:
         table = self._table
@@ -133,7 +150,7 @@ class Repeats:
         return Unanswered(self._engine, Named(None, None), replies=False)
 
     def _submitted(self, dialect: str, reader: Reader, probe: "_Probe") -> Plan:
-        if not reader.client or reader.row.answers or reader.id in templates.NAMES:
+        if not reader.client or reader.row.answers:
             return NO_PLAN
         if (reader.weak and dialect != reader.dialect) or reader.dialect == "getwork":
             return NO_PLAN
@@ -144,10 +161,13 @@ class Repeats:
         told = [None if row is None else handing.algorithm(row, fields) for fields in (one, two)]
         found = probe.find(probe.said.get("id"), probe.other.get("id"))
         job, worker, within = (probe.name(one.get(field), two.get(field)) for field in _NAMES)
+        find = templates.NAMES.get(reader.id)
+        if find is not None:
+            job = probe.whole(one["job"], two["job"])
         if told[0] != told[1] or found is None or job is None or worker is None or within is None:
             return NO_PLAN
         plan = Submitted(self._engine, reader, row, found)
-        plan.algorithm = told[0]
+        plan.algorithm, plan.find = told[0], find
         plan.job, plan.job_always, _ = job
         plan.worker, plan.worker_always, _ = worker
         plan.within = None if one.get("within") is None else within
@@ -209,11 +229,14 @@ class _Probe:
             return self._slot(str(one), str(other), is_number=True)
         return self._slot(one, other, is_number=False) if type(one) is str else None
 
-    def _slot(self, one: str, other: str, *, is_number: bool) -> Named | None:
+    def whole(self, one: Any, other: Any) -> Named | None:
+        """Where a text is, of any length; None where it is not masked."""
         found = [where for where, was, instead in self._slots if (was, instead) == (one, other)]
-        if len(found) != 1 or len(one) > _MAX_TEXT:
-            return None
-        return Named(found[0], None, is_number=is_number)
+        return Named(found[0], None) if len(found) == 1 else None
+
+    def _slot(self, one: str, other: str, *, is_number: bool) -> Named | None:
+        found = self.whole(one, other)
+        return None if found is None or len(one) > _MAX_TEXT else found._replace(is_number=is_number)
 
 
 def _instead(was: str, number: int, *, text: bool) -> str:

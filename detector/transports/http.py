@@ -5,37 +5,27 @@ another's server without its leave, or by a program that is no browser, whatever
 responses where they answer such a request.  All others are passed over.
 """
 
-import base64
-import binascii
 import re
-from functools import lru_cache
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import msgspec
 
-from detector.transports import chia, excerpts
+from detector.transports import chia, excerpts, heads
+from detector.transports.heads import MAX_TEXT, Head, text
 from detector.transports.inflating import CODINGS, InflateError
 from detector.transports.inflating import body as inflated
 
 MAX_HEAD: Final = 16 << 10
-MAX_KNOWN: Final = 512
-"""Octets of a head that is remembered, with what it says."""
 MAX_BODY: Final = 64 << 10
 """What is kept whole; of a longer one that is not compressed its first and last octets (``excerpts``)."""
 MAX_ASKED: Final = 64
-MAX_TEXT: Final = 128
 MAX_LINE: Final = 256
 """Of a chunk's size, with its extensions."""
 
 METHODS: Final = ("GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE")
 STARTS: Final = (b"HTTP/1.", *(f"{method} ".encode() for method in METHODS))
-_REQUEST: Final = re.compile(rb"([A-Z]{3,7}) (\S+) HTTP/1\.[01]\r?")
-_RESPONSE: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)((?: .*)?)\r?", re.S)
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r?", re.S)
-
-_BROWSER: Final = re.compile(rb"(?:mozilla|opera)/", re.IGNORECASE)
-_PAGES: Final = frozenset({b"origin", b"referer", b"cookie", b"sec-fetch-mode", b"sec-fetch-site"})
 
 # What a response's request was.
 JSON: Final = "json"  # a body that is read was POSTed, or a miner's head
@@ -129,6 +119,27 @@ class Http(msgspec.Struct, array_like=True, gc=False):
         self.where = _AT_HEAD
         return whole
 
+    def rests(self) -> bool:
+        """Whether what comes next is a head."""
+        return self.where == _AT_HEAD
+
+    def passes(self, said: Head, peer: "Http") -> bool:
+        """Whether a whole message with such a head (``apart``) is plainly one whose body is read."""
+        if said.status:
+            return not self.asks and bool(peer.asked) and peer.asked[0] == JSON
+        return self.asks
+
+    def whole(self, said: Head, peer: "Http") -> None:
+        """Take such a message, the same as ``step`` and ``take`` would."""
+        self.long, self.coding, self.call, self.wanted = False, "", "", False
+        self.strict = not said.is_json and said.has_type
+        if said.status:
+            del peer.asked[0]
+            return
+        self.user, self.agent = said.user, said.agent
+        if len(self.asked) < MAX_ASKED:
+            self.asked.append(JSON)
+
     def anew(self) -> "Http":
         """Where it stands once something was lost: before a head, with what earlier ones said."""
         return Http(asked=self.asked, user=self.user, agent=self.agent, heads=self.heads, asks=self.asks)
@@ -147,14 +158,13 @@ class Http(msgspec.Struct, array_like=True, gc=False):
             return at, MORE
         head = data[at : blank.start()]
         at = blank.end()
-        short = len(head) <= MAX_KNOWN and b"authorization" not in head.lower()  # no password is kept
-        said = _known(head) if short else _read(head)
+        said = heads.known(head)
         self.heads = True
         if said.status:
             return at, self._response(said, peer)
         return at, self._request(said)
 
-    def _request(self, said: "_Head") -> str:
+    def _request(self, said: Head) -> str:
         self.user, self.agent = said.user, said.agent
         self.asks = True
         posts = said.method in {b"POST", b"PUT"} and (said.is_json or said.is_program)
@@ -163,17 +173,17 @@ class Http(msgspec.Struct, array_like=True, gc=False):
         if said.method in {b"CONNECT", b"HEAD"}:
             kind = said.method.decode()
         if len(self.asked) < MAX_ASKED:
-            self.asked = [*self.asked, self.call + chia.ANSWER if self.call else kind]
+            self.asked.append(self.call + chia.ANSWER if self.call else kind)
         if said.method == b"CONNECT":
-            self.target = _text(said.target)
+            self.target = text(said.target)
             return TUNNEL
         if said.upgrades:
-            self.target = _text(said.host + said.target)
+            self.target = text(said.host + said.target)
             return FRAMES
         self.strict = not said.is_json and said.has_type
         return self._body(said, wanted=kind == JSON, to_end=False)
 
-    def _response(self, said: "_Head", peer: "Http | None") -> str:
+    def _response(self, said: Head, peer: "Http | None") -> str:
         status = said.status
         if status == 101:
             if not said.upgrades:
@@ -183,7 +193,7 @@ class Http(msgspec.Struct, array_like=True, gc=False):
             return NEXT
         asked = UNKNOWN
         if peer is not None and peer.asked:
-            asked, *peer.asked = peer.asked
+            asked = peer.asked.pop(0)
         # Whose request was not seen is told by its words alone.
         connected = asked == CONNECT or (asked == UNKNOWN and said.connects)
         if connected and status < 300:
@@ -195,7 +205,7 @@ class Http(msgspec.Struct, array_like=True, gc=False):
         answers = asked == JSON or ((bool(self.call) or asked == UNKNOWN) and not self.strict)
         return self._body(said, wanted=said.mines or answers, to_end=True)
 
-    def _body(self, said: "_Head", *, wanted: bool, to_end: bool) -> str:
+    def _body(self, said: Head, *, wanted: bool, to_end: bool) -> str:
         """What of a body comes behind a head (RFC 9112 section 6.3)."""
         self.body, self.last, self.long = b"", b"", False
         self.coding = said.coding if said.coding in CODINGS else ""
@@ -271,102 +281,3 @@ class Http(msgspec.Struct, array_like=True, gc=False):
         self.left = int(size[1], 16)
         self.where = _CHUNK if self.left else _TRAILER
         return end + 1, NEXT
-
-
-class _Head(NamedTuple):
-    """What a head says: of a request method and target, of a response its status, else 0; ``mines``: a field
-    that only miners or their nodes send."""
-
-    method: bytes
-    target: bytes
-    status: int
-    connects: bool
-    mines: bool
-    user: str
-    agent: str
-    host: bytes
-    is_json: bool
-    is_program: bool
-    has_type: bool
-    upgrades: bool
-    coding: str
-    transfer: bytes | None
-    size: bytes | None
-
-
-def _read(head: bytes) -> _Head:
-    """A head, without the blank line behind it.  Raises ValueError on what is none."""
-    first, *fields = head.split(b"\n")
-    told: dict[bytes, bytes] = {}
-    for field in fields:
-        name, colon, value = field.partition(b":")
-        if field[:1] in {b" ", b"\t"} or not colon:
-            continue  # the rest of the field before (section 5.2), or nothing
-        name, value = name.rstrip().lower(), value.strip()
-        if name == b"content-length" and value != told.get(name, value):
-            value = _shorter(value, told[name])
-        elif name in told:
-            continue
-        told[name] = value
-    request, response = _REQUEST.fullmatch(first), _RESPONSE.fullmatch(first)
-    if request is None and response is None:
-        raise ValueError("no start line")
-    mines = b"x-long-polling" in told or b"x-stratum" in told
-    if request is not None:
-        mines = any(name.startswith(b"x-mining-") for name in told)
-    return _Head(
-        method=b"" if request is None else request[1],
-        target=b"" if request is None else request[2],
-        status=0 if response is None else int(response[1]),
-        connects=response is not None and b"onnection" in response[2],
-        mines=mines,
-        user=_user(told.get(b"authorization", b"")),
-        agent=_text(told.get(b"user-agent", b"")),
-        host=told.get(b"host", b""),
-        is_json=_is_json(told),
-        is_program=_is_program(told),
-        has_type=b"content-type" in told,
-        upgrades=_upgrades(told),
-        coding=told.get(b"content-encoding", b"identity").lower().decode("latin-1"),
-        transfer=told[b"transfer-encoding"].lower() if b"transfer-encoding" in told else None,
-        size=told.get(b"content-length", b"").partition(b",")[0].rstrip() or None,
-    )
-
-
-_known: Final = lru_cache(maxsize=1024)(_read)
-"""Programs send the same heads again and again."""
-
-
-def _shorter(a: bytes, b: bytes) -> bytes:
-    """Of two lengths (section 6.3, item 5: an error) that behind which the next head is still found."""
-    return a if a.isdigit() and b.isdigit() and int(a[:15]) < int(b[:15]) else b
-
-
-def _is_program(told: dict[bytes, bytes]) -> bool:
-    """Whether what asks is no browser: those say who they are, and whose page makes them ask."""
-    agent = told.get(b"user-agent", b"")
-    return bool(agent) and not _BROWSER.match(agent) and _PAGES.isdisjoint(told)
-
-
-def _is_json(told: dict[bytes, bytes]) -> bool:
-    kind = told.get(b"content-type", b"").lower().partition(b";")[0].strip()
-    return kind.startswith(b"application/") and b"json" in kind
-
-
-def _upgrades(told: dict[bytes, bytes]) -> bool:
-    return b"websocket" in map(bytes.strip, told.get(b"upgrade", b"").lower().split(b","))
-
-
-def _text(value: bytes) -> str:
-    return value[:MAX_TEXT].decode("latin-1")
-
-
-def _user(authorization: bytes) -> str:
-    """Who asks, of the Basic scheme (RFC 7617); the password is not kept."""
-    scheme, _, told = authorization.partition(b" ")
-    if scheme.lower() != b"basic" or len(told) > 4 * MAX_TEXT:
-        return ""
-    try:
-        return base64.b64decode(told.strip(), validate=True).partition(b":")[0].decode()[:MAX_TEXT]
-    except (binascii.Error, UnicodeDecodeError):
-        return ""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from payload_rows import batch
 from speakers import SPEAKERS
 from speakers.conversing import converse
+from speakers.solo import OverHttp
 from spoken import Talk
 
 from detector import tables
@@ -20,12 +21,14 @@ from detector.observers.plans import UNUSUAL, Plan, Plans
 from detector.observers.repeats import MAX_MISSED
 from detector.observers.telling import Step
 from detector.tracks import Book, Track
+from detector.transports.unwrapping import PLAIN
 from detector.transports.websocket import unmask
 
 STEP = Step(bytes(16), ((bytes(16), 1), (bytes(16), 2), 6, 0), Track(0, 0, 0), Book())
 KINDS = {kind.name: kind for kind in SPEAKERS}
 FRAMED = ("coinhive", "coinhive (deepMiner)", "webminerpool", "webminerpool (loginid)", "cyber-ws")
 """Whose lines are in frames, and do not hold what is in no other."""
+POSTED = [kind.name for kind in SPEAKERS if issubclass(kind, OverHttp)]
 LINED = [kind for kind in SPEAKERS if kind.in_lines and not kind.name.startswith("btc-v1 (scrypt")]
 
 
@@ -64,7 +67,7 @@ def test_a_miner_whose_lines_are_not_all_read_is_seen_as_if_they_were(name):
     *slow, none = told(rows, [50, 60, 150], plain=True)
     assert quick == slow
     assert none == 0
-    assert (taken > 0) == (KINDS[name].in_lines or name in FRAMED)
+    assert (taken > 0) == (KINDS[name].in_lines or name in (*FRAMED, *POSTED))
 
 
 ALTERED = st.tuples(
@@ -189,6 +192,63 @@ def test_a_browser_that_says_its_name_is_seen_as_if_every_frame_were_read(name, 
     assert all("A" in facts.agents for facts in quick[0][-1].sessions)
 
 
+HEADS = st.lists(st.sampled_from([
+    b"Date: Sun, 06 Nov 1994 08:49:%02d GMT", b"Last-Modified: Sun, 06 Nov 1994 08:49:%02d GMT",
+    b"Date: %d", b"date: Sun, 06 Nov 1994 08:49:%02d GMT", b"X: Date: %d", b"Authorization: Basic %d",
+    b"Content-Length: 7%d", b"content-length: %d", b"Content-Encoding: gzip%d",
+    b"Transfer-Encoding: chunked%d", b"Origin: http://a%d", b"Authorization: Basic YTpi\r\nX: %d",
+    b"X-Mining-Extensions: %d", b"User-Agent: Mozilla/%d", b"Y: %d\n\nZ: 1",
+    b"Connection: keep-alive\r\nX-%d: 1", b"Upgrade: websocket\r\nX: %d", b"Content-Type: text/plain %d",
+    b"Date: Sun, 06 Nov\n\n994 08:49:%02d GMT",
+]), max_size=2)  # fmt: skip
+REPLACED = st.lists(st.tuples(st.sampled_from([
+    (b"POST", b"PUT"), (b"POST", b"GET"), (b"POST", b"HEAD"), (b"application/json", b"text/plain"),
+    (b"200 OK", b"204 No"), (b"200 OK", b"500 Oh"), (b"200 OK", b"100 Go"),
+    (b"Content-Length", b"content-length"), (b"\r\n\r\n", b"\n\n"),
+    (b"Content-Length: ", b"Content-Length: 0"), (b"Content-Length: ", b"Content-Length:  "),
+    (b" /", b" /partial"), (b"User-Agent: ", b"User-Agent: Mozilla/"), (b"}", b"}{"), (b"}", b"} "),
+    (b": ", b":"), (b"\r\n\r\n{", b"\r\n\r\n\n{"), (b"HTTP/1.1", b"HTTP/1.0"), (b"HTTP/1.1", b"HTTP/2"),
+    (b"200 OK", b"304 Not"), (b"200 OK", b"101 Yes"),
+]), st.integers(0), st.booleans()), max_size=6)  # fmt: skip
+
+
+@settings(max_examples=120, deadline=None)
+@given(name=st.sampled_from(POSTED), heads=HEADS, replaced=REPLACED, both=st.integers(1, 3),
+       lost=st.booleans(), cuts=st.lists(st.integers(0), max_size=3),
+       split=st.lists(st.integers(0), max_size=3), joined=st.lists(st.integers(0), max_size=3),
+       shares=st.integers(4, 14))  # fmt: skip
+def test_a_message_of_http_is_seen_as_if_it_were_read(
+    name, heads, replaced, both, lost, cuts, split, joined, shares
+):
+    """With whatever head, in segments cut anywhere, several in one, some lost; on one or two connections."""
+    talks = []
+    for number in range(2):
+        given, talk = Talk(), Talk(port=40000 + number)
+        converse(KINDS[name](), given, jobs=4, shares=shares)
+        said = [(row["src"] == given.rows[0]["src"], row["data"]) for row in given.rows]
+        for at, (client, data) in enumerate(said):
+            if (1 if client else 2) & both and at >= 20:
+                more = b"".join(b"\r\n" + head % (at % 60) for head in heads)
+                said[at] = client, data.replace(b"\r\n\r\n", more + b"\r\n\r\n", 1)
+        for (was, instead), place, often in replaced:
+            for at in range(20 + place % (len(said) - 20), len(said), 7 if often else len(said)):
+                said[at] = said[at][0], said[at][1].replace(was, instead, 1)
+        for place in joined:
+            at = 20 + place % (len(said) - 22)
+            said[at : at + 2] = [(said[at][0], said[at][1] + said[at + 1][1])]
+        for at, (client, data) in enumerate(said):
+            cut = next((place % len(data) for place in split if place % 11 == at % 11), 0) if data else 0
+            talk.say("c" if client else "s", data[:cut] if cut else data)
+            if cut:
+                talk.say("c" if client else "s", data[cut:])
+            talk.wait(1)
+        talks.append(talk.rows)
+    rows = turns(talks[: 1 + shares % 2])
+    if lost:
+        del rows[len(rows) * 2 // 3]
+    assert told(rows, cuts)[:3] == told(rows, cuts, plain=True)[:3]
+
+
 def test_a_frame_is_no_line_and_a_line_no_frame():
     """The same text in both: where each is known, the other is not taken for it."""
     streams = []
@@ -216,7 +276,7 @@ def test_of_several_connections_in_turns_each_is_seen_as_if_it_were_alone():
 def test_forms_are_forgotten_before_they_are_too_many(monkeypatch):
     monkeypatch.setattr("detector.observers.repeats.MAX_PLANS", 4)
     repeats = PayloadObserver()._repeats
-    plans = repeats._plans["kaspa", False, False] = Plans("kaspa")
+    plans = repeats._plans["kaspa", PLAIN, False] = Plans("kaspa")
     repeats.begin()
     for number in range(40):
         form, line = b"%d" % number, b'{"id":%d,"result":true}\n' % (number % 10)

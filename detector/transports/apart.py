@@ -1,0 +1,101 @@
+"""Segments that are one message of HTTP each in, taken apart: what of its head is always the same, and its
+body.
+
+Programs send the same heads again and again, but for how long the body is and what time it is; what such a
+head means is found out once (``Apart``).  A body that is one object is a line then, and may be known by its
+form as lines are.  Nothing depends on what is known here: what is not taken apart is read as it comes.
+"""
+
+from typing import Final, NamedTuple
+
+from detector.transports import chia, heads
+from detector.transports.heads import MAX_KNOWN, Head
+
+MAX_HEADS: Final = 1024
+MAX_TEXT: Final = 32 << 10
+"""Octets of a body that is looked at; longer ones are templates, which never come again."""
+SIZE: Final = 9
+"""Of what stands for a head."""
+MARK: Final = 5
+"""The first octet of it: no line begins so, nor a frame's form (``collectors.masking``)."""
+
+_BLANK: Final = b"\r\n\r\n"
+_LENGTHS: Final = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
+_DATES: Final = (b"\r\nDate: ", b"\r\nLast-Modified: ")
+_DATE: Final = 29  # octets of one (RFC 9110 section 5.6.7)
+_BLANKS: Final = b" \t\r\n"
+
+
+class Message(NamedTuple):
+    """What stands for the head; the body as a line."""
+
+    head: bytes
+    line: bytes
+
+
+class Apart:
+    """What heads mean.  ``said`` is by what stands for them; of those that were forgotten there is none, and
+    nothing else will ever stand for another."""
+
+    def __init__(self) -> None:
+        self.said: dict[bytes, Head] = {}
+        self._names: dict[bytes, bytes] = {}
+        self._number = 0
+
+    def take(self, told: bytes, start: int, end: int) -> Message | None:
+        """Take ``told[start:end]`` apart; None for what is no whole message whose body is an object that is
+        read, or whose head says what is not always the same, as a password."""
+        blank = told.find(_BLANK, start, min(end, start + MAX_KNOWN))
+        size = end - blank - 4
+        if blank < 0 or not 2 <= size <= MAX_TEXT:
+            return None
+        at = told.find(_LENGTHS[0], start, blank)
+        if at < 0:
+            at = told.find(_LENGTHS[1], start, blank)
+        at += len(_LENGTHS[0])
+        behind = told.find(b"\r", at, blank + 1)
+        if at < len(_LENGTHS[0]) + start or told[at:behind] != b"%d" % size:
+            return None
+        head = told[start:at] + told[behind:blank]
+        for word in _DATES:
+            found = head.find(word)
+            if found >= 0 and b"\n" not in head[found + len(word) : found + len(word) + _DATE]:
+                head = head[: found + len(word)] + head[found + len(word) + _DATE :]
+        name = self._names.get(head)
+        if name is None:
+            name = self._name(head, told[start:blank])
+        line = told[blank + 4 : end].strip(_BLANKS) if name else b""
+        return Message(name, line + b"\n") if line[:1] == b"{" else None
+
+    def _name(self, head: bytes, whole: bytes) -> bytes:
+        """What stands for a head from now on; b"" where it is to be read."""
+        small = whole.lower()
+        if b"authorization" in small:
+            return b""  # no password is kept
+        if len(self._names) >= MAX_HEADS:
+            self._names.clear()
+            self.said.clear()
+        name, said = b"", _read(whole) if small.count(b"content-length") == 1 else None
+        if said is not None:
+            self._number += 1
+            name = bytes([MARK]) + self._number.to_bytes(SIZE - 1, "big")
+            self.said[name] = said
+        self._names[head] = name
+        return name
+
+
+def _read(whole: bytes) -> Head | None:
+    """A head before a body that is read where it is a request's, and that may be where it answers one; None
+    for another."""
+    if b"\n\n" in whole:
+        return None
+    try:
+        said = heads.read(whole)
+    except ValueError:
+        return None
+    if said.transfer is not None or said.coding != "identity" or said.upgrades:
+        return None
+    if said.status:
+        return said if said.status >= 200 and said.status not in {204, 304} else None
+    posts = said.method in {b"POST", b"PUT"} and (said.is_json or said.is_program)
+    return said if posts and not chia.call(said.method, said.target) else None
