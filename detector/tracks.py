@@ -223,6 +223,17 @@ def is_framed(track: Track, way: int) -> bool:
     return not user and (not agent or not track.session.shaped or agent in track.session.agents)
 
 
+def is_packed(side: Direction) -> bool:
+    """Whether all that comes in a direction is gzip, none begun: a member that is a line by itself is one,
+    and none is quoted or around a body."""
+    wrap, lines = side.wrap, side.lines
+    if wrap.mode != unwrapping.GZIP or wrap.gunzip is None or wrap.held or wrap.http is not None:
+        return False
+    if side.first is None or side.ended or lines.tail or lines.skipping or lines.web or lines.quotes:
+        return False
+    return lines.begun and not lines.heads and not lines.last and wrap.gunzip.rests()
+
+
 def is_posted(track: Track) -> bool:
     """Whether all that comes are messages of HTTP, none begun, on a connection of which its kin know."""
     for side in track.sides:

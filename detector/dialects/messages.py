@@ -1,5 +1,6 @@
 """What a parser hands to a session: plain values, so that a state record can carry them."""
 
+from array import array
 from typing import Annotated
 
 import msgspec
@@ -95,4 +96,6 @@ class Submit(msgspec.Struct, array_like=True, gc=False):
 
 def turned(data: bytes) -> bytes:
     """Each 4-byte word reversed: so getwork sends a header, and notify the previous hash."""
-    return b"".join(data[at : at + 4][::-1] for at in range(0, len(data), 4))
+    words = array("I", data[: len(data) & ~3])
+    words.byteswap()
+    return words.tobytes() + data[len(words) * 4 :][::-1]

@@ -5,6 +5,7 @@ what the network's difficulty says, or BIP 23's target for a share.  A block doe
 its parent is that of one.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -12,7 +13,8 @@ from detector.dialects import difficulty
 from detector.dialects.messages import InForce, Job, Submit, turned
 
 _HEADER_DIGITS: Final = 160
-_MOST_VARINT: Final = 10
+# Behind three varints, none longer than 10 octets.
+_PARENT: Final = re.compile(r"(?:(?:[^0-7].){0,9}+.{2}){3}(.{0,64})", re.S)
 
 
 def jobs(fields: dict[str, Any], force: InForce) -> list[Job]:
@@ -33,14 +35,8 @@ def parent(block: str) -> str:
 
 def cryptonote_parent(blob: str) -> str:
     """The parent's hash of a CryptoNote block: behind two versions and a time, each a varint."""
-    at = 0
-    for _ in range(3):
-        for _ in range(_MOST_VARINT):
-            octet = blob[at : at + 2]
-            at += 2
-            if octet[:1] < "8":
-                break
-    return blob[at : at + 64].lower()
+    found = _PARENT.match(blob)
+    return "" if found is None else found[1].lower()
 
 
 NAMES: Final[dict[str, Callable[[str], str]]] = {

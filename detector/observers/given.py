@@ -1,8 +1,8 @@
 """A batch of PAYLOADS in, what the observer goes through row by row out: plain values, and the form of each
 row that has one (``collectors.masking``).
 
-A row that is one message of HTTP is taken apart: its form is that of its body, behind what stands for its
-head.
+A row that is one message of HTTP, or of gzip, is taken apart: its form is that of its body, behind what
+stands for its head.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ from collectors import masking, wire
 from detector.tracks import Ends
 from detector.transports.apart import Apart, Message
 
-_STARTS: Final = np.isin(np.arange(256), list(b"HP"))
-"""First octets of what may be a message of HTTP with a body."""
+_STARTS: Final = np.isin(np.arange(256), list(b"HP\x1f"))
+"""First octets of what may be a message of HTTP with a body, or of gzip."""
 
 
 class Route:
@@ -42,7 +42,8 @@ class Given:
         column: Callable[[str], list[int]] = lambda name: wire.values(rows, name).tolist()  # noqa: E731
         starts, data = wire.lists(rows, "data")
         self.told = data.tobytes()
-        edges, self._bodies = starts.tolist(), {}
+        edges = starts.tolist()
+        self._bodies: dict[int, tuple[int, int]] = {}
         found = _messages(starts, edges, data, self.told, apart)
         if found:
             starts, data = _behind(starts, data, found)
@@ -89,7 +90,7 @@ _NAME_BYTES = 54
 def _messages(
     starts: np.ndarray, edges: list[int], data: np.ndarray, told: bytes, apart: Apart
 ) -> dict[int, Message]:
-    """The rows that are one message of HTTP each, by number."""
+    """The rows that are one message of HTTP or of gzip each, by number."""
     out: dict[int, Message] = {}
     if not data.size:
         return out

@@ -13,9 +13,9 @@ from detector.dialects.table import Dialect, Reader
 from detector.ledger import HALF, MOST_LEAD, WRAP, Pending
 from detector.observers.telling import Step
 from detector.sessions import Engine, kind_of
-from detector.transports.apart import MARK
+from detector.transports.apart import MARK, PACKED
 from detector.transports.heads import Head
-from detector.transports.unwrapping import FRAMES, HTTP, PLAIN
+from detector.transports.unwrapping import FRAMES, GZIP, HTTP, PLAIN
 
 Where = int | None
 """Where among a line's slots a value begins; None where it is the same in all lines of the form."""
@@ -47,7 +47,7 @@ class Plans(dict[bytes, Plan]):
         self.dialect, self.mode, self.idle = dialect, mode, idle
 
 
-BEGINS: Final = {FRAME: FRAMES, MARK: HTTP}
+BEGINS: Final = {FRAME: FRAMES, MARK: HTTP, PACKED: GZIP}
 """The modes of forms by what they begin with; of all others PLAIN."""
 NO_PLAN: Final = Plan()
 UNUSUAL: Final = Plans("")

@@ -29,11 +29,11 @@ from detector.observers.plans import (
 )
 from detector.observers.telling import Step
 from detector.sessions import Engine
-from detector.tracks import TCP, is_framed, is_posted, is_sure, is_usual
+from detector.tracks import TCP, is_framed, is_packed, is_posted, is_sure, is_usual
 from detector.transports import apart
 from detector.transports.apart import Apart
 from detector.transports.bodies import is_whole
-from detector.transports.unwrapping import FRAMES, HTTP, PLAIN
+from detector.transports.unwrapping import FRAMES, GZIP, HTTP, PLAIN
 
 MAX_PLANS: Final = 1 << 14
 MAX_LEARNED: Final = 64
@@ -75,6 +75,9 @@ class Repeats:
                 return UNUSUAL
         elif mode == HTTP:
             if not is_posted(track):
+                return UNUSUAL
+        elif mode == GZIP:
+            if not is_packed(one) or not is_packed(two):
                 return UNUSUAL
         elif not is_usual(one) or not is_usual(two):
             return UNUSUAL

@@ -1,14 +1,15 @@
-"""Segments that are one message of HTTP each in, taken apart: what of its head is always the same, and its
-body.
+"""Segments that are one message each in, taken apart: what is around it, and the line in it.
 
-Programs send the same heads again and again, but for how long the body is and what time it is; what such a
-head means is found out once (``Apart``).  A body that is one object is a line then, and may be known by its
-form as lines are.  Nothing depends on what is known here: what is not taken apart is read as it comes.
+Programs send the same heads of HTTP again and again, but for how long the body is and what time it is; what
+such a head means is found out once (``Apart``).  A body that is one object is a line then, and may be known
+by its form as lines are; so is a member of gzip that holds one.  Nothing depends on what is known here: what
+is not taken apart is read as it comes.
 """
 
+import zlib
 from typing import Final, NamedTuple
 
-from detector.transports import chia, heads
+from detector.transports import chia, gunzip, heads
 from detector.transports.heads import MAX_KNOWN, Head
 
 MAX_HEADS: Final = 1024
@@ -18,16 +19,22 @@ SIZE: Final = 9
 """Of what stands for a head."""
 MARK: Final = 5
 """The first octet of it: no line begins so, nor a frame's form (``collectors.masking``)."""
+PACKED: Final = 6
+"""What stands for a member of gzip."""
+MAX_PACKED: Final = 1024
+MAX_UNPACKED: Final = 4096
 
 _BLANK: Final = b"\r\n\r\n"
 _LENGTHS: Final = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
 _DATES: Final = (b"\r\nDate: ", b"\r\nLast-Modified: ")
 _DATE: Final = 29  # octets of one (RFC 9110 section 5.6.7)
 _BLANKS: Final = b" \t\r\n"
+_MEMBER: Final = gunzip.MAGIC + b"\0"  # without a name or a comment
+_PACKED: Final = bytes([PACKED])
 
 
 class Message(NamedTuple):
-    """What stands for the head; the body as a line."""
+    """What stands for the head, or what else is around; the body as a line."""
 
     head: bytes
     line: bytes
@@ -40,32 +47,48 @@ class Apart:
     def __init__(self) -> None:
         self.said: dict[bytes, Head] = {}
         self._names: dict[bytes, bytes] = {}
+        self._whole: dict[bytes, tuple[bytes, int]] = {}
         self._number = 0
 
     def take(self, told: bytes, start: int, end: int) -> Message | None:
         """Take ``told[start:end]`` apart; None for what is no whole message whose body is an object that is
         read, or whose head says what is not always the same, as a password."""
+        if told.startswith(_MEMBER, start, end):
+            return _unpacked(told[start:end])
         blank = told.find(_BLANK, start, min(end, start + MAX_KNOWN))
         size = end - blank - 4
         if blank < 0 or not 2 <= size <= MAX_TEXT:
             return None
+        whole = told[start:blank]
+        name, body = self._whole.get(whole, (b"", size))
+        if body != size:
+            return None
+        name = name or self._head(told, start, blank, size)
+        line = told[blank + 4 : end].strip(_BLANKS) if name else b""
+        if line[:1] != b"{":
+            return None
+        if len(self._whole) >= MAX_HEADS:
+            self._whole.clear()
+        self._whole[whole] = name, size
+        return Message(name, line + b"\n")
+
+    def _head(self, told: bytes, start: int, blank: int, size: int) -> bytes:
+        """What stands for the head ``told[start:blank]``; b"" where it is to be read, or is not of a body of
+        that size."""
         at = told.find(_LENGTHS[0], start, blank)
         if at < 0:
             at = told.find(_LENGTHS[1], start, blank)
         at += len(_LENGTHS[0])
         behind = told.find(b"\r", at, blank + 1)
         if at < len(_LENGTHS[0]) + start or told[at:behind] != b"%d" % size:
-            return None
+            return b""
         head = told[start:at] + told[behind:blank]
         for word in _DATES:
             found = head.find(word)
             if found >= 0 and b"\n" not in head[found + len(word) : found + len(word) + _DATE]:
                 head = head[: found + len(word)] + head[found + len(word) + _DATE :]
         name = self._names.get(head)
-        if name is None:
-            name = self._name(head, told[start:blank])
-        line = told[blank + 4 : end].strip(_BLANKS) if name else b""
-        return Message(name, line + b"\n") if line[:1] == b"{" else None
+        return self._name(head, told[start:blank]) if name is None else name
 
     def _name(self, head: bytes, whole: bytes) -> bytes:
         """What stands for a head from now on; b"" where it is to be read."""
@@ -74,6 +97,7 @@ class Apart:
             return b""  # no password is kept
         if len(self._names) >= MAX_HEADS:
             self._names.clear()
+            self._whole.clear()
             self.said.clear()
         name, said = b"", _read(whole) if small.count(b"content-length") == 1 else None
         if said is not None:
@@ -99,3 +123,18 @@ def _read(whole: bytes) -> Head | None:
         return said if said.status >= 200 and said.status not in {204, 304} else None
     posts = said.method in {b"POST", b"PUT"} and (said.is_json or said.is_program)
     return said if posts and not chia.call(said.method, said.target) else None
+
+
+def _unpacked(data: bytes) -> Message | None:
+    """A member of gzip that is a line (RFC 1952); None for what is not one by itself, or a long one."""
+    if len(data) > MAX_PACKED:
+        return None
+    inflate = zlib.decompressobj(-15)
+    try:
+        line = inflate.decompress(data[gunzip.HEADER :], MAX_UNPACKED).rstrip(_BLANKS)
+    except zlib.error:
+        return None
+    whole = inflate.eof and len(inflate.unused_data) == gunzip.TRAILER
+    if not whole or line[:1] != b"{" or line[-1:] != b"}" or b"\r" in line:
+        return None
+    return Message(_PACKED, line + b"\n")

@@ -14,8 +14,9 @@ from detector.transports.inflating import FLUSHED, MAX_INFLATED, WINDOW
 MAGIC: Final = b"\x1f\x8b\x08"
 MAX_UNFLUSHED: Final = 16 << 10
 """What is held of a message that is not whole."""
-_HEADER: Final = 10
-_TRAILER: Final = 8
+HEADER: Final = 10
+TRAILER: Final = 8
+"""Octets of a member before its text and behind it."""
 _BLANKS: Final = b"\r\n\0"
 
 
@@ -24,6 +25,10 @@ class Gunzip(msgspec.Struct, array_like=True, gc=False):
 
     open: bool = False
     window: Annotated[bytes, msgspec.Meta(max_length=WINDOW)] = b""
+
+    def rests(self) -> bool:
+        """Whether what comes next is a member."""
+        return not self.open and not self.window
 
     def step(self, data: bytes, at: int) -> tuple[int, bytes]:
         """Read on at ``at``: where it stopped, ``at`` itself where more is needed, and the text of what was
@@ -38,10 +43,10 @@ class Gunzip(msgspec.Struct, array_like=True, gc=False):
         if len(out) > MAX_INFLATED:
             raise ValueError("more than is read")
         if inflate.eof:
-            if len(inflate.unused_data) < _TRAILER:
+            if len(inflate.unused_data) < TRAILER:
                 return at, b""
             self.open, self.window = False, b""
-            return len(data) - len(inflate.unused_data) + _TRAILER, out
+            return len(data) - len(inflate.unused_data) + TRAILER, out
         if data.endswith(FLUSHED):
             self.window = (self.window + out)[-WINDOW:]
             return len(data), out
@@ -52,12 +57,12 @@ class Gunzip(msgspec.Struct, array_like=True, gc=False):
     def _begin(self, data: bytes, at: int) -> tuple[int, bytes]:
         while data[at : at + 1] and data[at] in _BLANKS:
             at += 1
-        head = data[at : at + _HEADER]
+        head = data[at : at + HEADER]
         if not MAGIC.startswith(head[: len(MAGIC)]):
             raise ValueError("no member")
-        if len(head) < _HEADER:
+        if len(head) < HEADER:
             return at, b""
         if head[3]:
             raise ValueError("a member with a name or a comment")
         self.open = True
-        return at + _HEADER, b""
+        return at + HEADER, b""

@@ -1,5 +1,6 @@
 """What is not read anew says the same: the observer beside itself with every line read."""
 
+import gzip
 import random
 from itertools import islice
 
@@ -29,6 +30,7 @@ KINDS = {kind.name: kind for kind in SPEAKERS}
 FRAMED = ("coinhive", "coinhive (deepMiner)", "webminerpool", "webminerpool (loginid)", "cyber-ws")
 """Whose lines are in frames, and do not hold what is in no other."""
 POSTED = [kind.name for kind in SPEAKERS if issubclass(kind, OverHttp)]
+PACKED = ("eth-stratum2 (gzip)",)
 LINED = [kind for kind in SPEAKERS if kind.in_lines and not kind.name.startswith("btc-v1 (scrypt")]
 
 
@@ -67,7 +69,7 @@ def test_a_miner_whose_lines_are_not_all_read_is_seen_as_if_they_were(name):
     *slow, none = told(rows, [50, 60, 150], plain=True)
     assert quick == slow
     assert none == 0
-    assert (taken > 0) == (KINDS[name].in_lines or name in (*FRAMED, *POSTED))
+    assert (taken > 0) == (KINDS[name].in_lines or name in (*FRAMED, *POSTED, *PACKED))
 
 
 ALTERED = st.tuples(
@@ -247,6 +249,46 @@ def test_a_message_of_http_is_seen_as_if_it_were_read(
     if lost:
         del rows[len(rows) * 2 // 3]
     assert told(rows, cuts)[:3] == told(rows, cuts, plain=True)[:3]
+
+
+ENDS = (b"\n", b"", b"\r\n", b"\n\n", b"\r", b"\0", b" \n", b"}\n", b"]\n", b"\n{\"id\":7,\"result\":true}\n",
+        b"\r{\"id\":7,\"result\":true}\n", b'\n{"id":7,')  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(odd=st.lists(st.tuples(st.integers(0), st.sampled_from(ENDS), st.booleans(), st.sampled_from(
+           ["gzip", "plain", "twice", "long", "named", "cut", "more", "raw"])), max_size=8),
+       cuts=st.lists(st.integers(0), max_size=3), joined=st.integers(0, 9))  # fmt: skip
+def test_what_gzip_holds_is_seen_as_if_it_were_read(odd, cuts, joined):
+    """Members that hold more or less than a line, are not all of a segment or are none."""
+    rows = talked(KINDS[PACKED[0]])[joined:]
+    talk = Talk()
+    for number, row in enumerate(rows):
+        side, data = "c" if row["dst_port"] == 3333 else "s", row["data"]
+        for place, end, often, how in odd:
+            at = 12 + place % (len(rows) - 12)
+            if number != at and not (often and number > at and number % 5 == at % 5):
+                continue
+            line = (gzip.decompress(row["data"]) if row["data"].startswith(b"\x1f") else row["data"])[
+                :-1
+            ] + end
+            data = gzip.compress(line, mtime=0)
+            if how == "named":
+                data = data[:3] + b"\x08" + data[4:10] + b"a\0" + data[10:]
+            if how == "long":
+                data = gzip.compress(
+                    line.replace(b'"params"', b'"x":"' + b"y" * 9000 + b'","params"'), mtime=0
+                )
+            data = {
+                "plain": line,
+                "twice": data * 2,
+                "cut": data[:-9],
+                "more": data + b"\n",
+                "raw": b"\x1f",
+            }.get(how, data)
+        talk.say(side, data)
+        talk.wait(1)
+    assert told(talk.rows, cuts)[:3] == told(talk.rows, cuts, plain=True)[:3]
 
 
 def test_a_frame_is_no_line_and_a_line_no_frame():
