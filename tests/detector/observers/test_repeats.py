@@ -269,23 +269,15 @@ def test_what_gzip_holds_is_seen_as_if_it_were_read(odd, cuts, joined):
             at = 12 + place % (len(rows) - 12)
             if number != at and not (often and number > at and number % 5 == at % 5):
                 continue
-            line = (gzip.decompress(row["data"]) if row["data"].startswith(b"\x1f") else row["data"])[
-                :-1
-            ] + end
+            packed = row["data"].startswith(b"\x1f")
+            line = (gzip.decompress(row["data"]) if packed else row["data"])[:-1] + end
             data = gzip.compress(line, mtime=0)
             if how == "named":
                 data = data[:3] + b"\x08" + data[4:10] + b"a\0" + data[10:]
             if how == "long":
-                data = gzip.compress(
-                    line.replace(b'"params"', b'"x":"' + b"y" * 9000 + b'","params"'), mtime=0
-                )
-            data = {
-                "plain": line,
-                "twice": data * 2,
-                "cut": data[:-9],
-                "more": data + b"\n",
-                "raw": b"\x1f",
-            }.get(how, data)
+                data = gzip.compress(line.replace(b'"id"', b'"x":"' + b"y" * 9000 + b'","id"'), mtime=0)
+            other = {"plain": line, "twice": data * 2, "cut": data[:-9], "more": data + b"\n", "raw": b"\x1f"}
+            data = other.get(how, data)
         talk.say(side, data)
         talk.wait(1)
     assert told(talk.rows, cuts)[:3] == told(talk.rows, cuts, plain=True)[:3]
