@@ -18,8 +18,8 @@ from detector.evidence import Evidence, Seen, SessionFacts, Veto
 from detector.ledger import WRAP
 from detector.observers import telling, words
 from detector.observers.given import Given, Route
-from detector.observers.plans import UNUSUAL
-from detector.observers.repeats import MAX_MISSED, Repeats
+from detector.observers.plans import UNUSUAL, Slots
+from detector.observers.repeats import BINARY, MAX_MISSED, Repeats
 from detector.observers.telling import Step
 from detector.pairing import Arrival
 from detector.sessions import Engine, Sight
@@ -94,21 +94,26 @@ class PayloadObserver:
         given = Given(rows, repeats.apart)
         told, shown, forms, slots, routes = given.told, given.shown, given.forms, given.slots, given.routes
         stats.rows += rows.num_rows
+        places: Slots
         repeats.begin()
         for t_ns, offset, seq, ack, flags, start, end, begins, ends, first, last, name in given.rows:
             route = routes.get(name) or given.route(name)
             step, plans, plan = route.step, UNUSUAL, None
-            if begins < ends and (step is None or route.change != self._changes):
+            usual = begins < ends or (start < end and told[start] in BINARY)
+            if usual and (step is None or route.change != self._changes):
                 step = self._known(route, seq, steps)
-            if begins < ends and step is not None and flags in PLAIN:
+            if usual and step is not None and flags in PLAIN:
                 track, way = step.track, route.way
                 plans, side = step.plans, track.sides[way]
                 if plans is None:
                     plans = step.plans = repeats.fit(step)
                 if plans is not UNUSUAL and seq == side.reached:
-                    plan = plans.get(forms[begins:ends])
+                    said, places, at, form = shown, slots, first, plans.form
+                    if form is not None:
+                        said, places, at = told, (start, end), 0
+                    plan = plans.get(forms[begins:ends] if form is None else form(told, shown, start, end))
                     reached = (seq + end - start) & WRAP
-                    if plan and (sight := plan.take(step, way, t_ns, ack, reached, shown, slots, first)):
+                    if plan and (sight := plan.take(step, way, t_ns, ack, reached, said, places, at)):
                         side.reached = reached
                         side.lines.read += 1
                         stats.lines += 1
@@ -120,9 +125,12 @@ class PayloadObserver:
             chunk = Chunk(t_ns, offset, seq, ack, flags, told[start:end])
             heard = self._read(route, chunk, steps)
             if heard and plan is None and plans is not UNUSUAL:
-                at, to = given.line(begins, start, end)
-                places = [value - at for value in slots[first:last]]
-                repeats.learn(step, plans, forms[begins:ends], shown[at:to], places)
+                if plans.form is not None:
+                    repeats.learn_texts(step, plans, plans.form(told, shown, start, end), shown[start:end])
+                elif begins < ends:
+                    at, to = given.line(begins, start, end)
+                    within = [value - at for value in slots[first:last]]
+                    repeats.learn(step, plans, forms[begins:ends], shown[at:to], within)
         return self._told(steps)
 
     def _touch(self, step: Step, t_ns: int) -> None:

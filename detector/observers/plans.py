@@ -1,9 +1,10 @@
 """What lines of one form do to a session, the same as ``sessions.Engine`` would, at a quarter of the cost.
 
-``repeats`` finds them out.  Each leaves to the engine whatever is not plainly so.
+``repeats`` finds them out; of binary messages ``messages`` knows them.  Each leaves to the engine whatever is
+not plainly so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from collectors.masking import FRAME
@@ -17,8 +18,14 @@ from detector.transports.apart import MARK, PACKED
 from detector.transports.heads import Head
 from detector.transports.unwrapping import FRAMES, GZIP, HTTP, PLAIN
 
+Form = Callable[[bytes, bytes, int, int], bytes]
+"""Of octets as they came, the same with frames unmasked, and where of them a row begins and ends: what it
+goes by, nothing where it is to be read."""
 Where = int | None
 """Where among a line's slots a value begins; None where it is the same in all lines of the form."""
+
+Slots = Sequence[int]
+Id = str | int | None
 
 
 class Plan:
@@ -27,7 +34,7 @@ class Plan:
     __slots__ = ()
 
     def take(
-        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: Slots, first: int
     ) -> Any:
         """Do it, of the line that ends at the sequence number ``end``: its values are in ``told`` where
         ``slots`` say from ``first`` on.  The sight that it is, or True for none; False where nothing was done
@@ -38,13 +45,16 @@ class Plan:
 
 class Plans(dict[bytes, Plan]):
     """Plans by form, for sessions of one dialect whose lines come in one ``mode`` of ``unwrapping``;
-    ``idle``: only of such as say nothing."""
+    ``idle``: only of such as say nothing.  ``form`` gives what a row goes by where that is not the form that
+    ``collectors.masking`` made."""
 
-    __slots__ = ("dialect", "idle", "mode")
+    __slots__ = ("dialect", "form", "idle", "mode")
 
-    def __init__(self, dialect: str, mode: int = PLAIN, *, idle: bool = False) -> None:
+    def __init__(
+        self, dialect: str, mode: int = PLAIN, *, idle: bool = False, form: Form | None = None
+    ) -> None:
         super().__init__()
-        self.dialect, self.mode, self.idle = dialect, mode, idle
+        self.dialect, self.mode, self.idle, self.form = dialect, mode, idle, form
 
 
 BEGINS: Final = {FRAME: FRAMES, MARK: HTTP, PACKED: GZIP}
@@ -83,11 +93,11 @@ class Submitted(Plan):
         self.find: Callable[[str], str] | None = None
 
     def take(
-        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: Slots, first: int
     ) -> Any:
         """See ``Plan``."""
-        s, reader, engine, job, worker = step.track.session, self.reader, self.engine, self.job, self.worker
-        if s.client != way or s.held or (self.samples and s.proof.wants(engine.sample)):
+        s, job, worker = step.track.session, self.job, self.worker
+        if s.client != way or s.held or (self.samples and s.proof.wants(self.engine.sample)):
             return False
         name = self.always
         if self.id is not None:
@@ -97,10 +107,6 @@ class Submitted(Plan):
         whose = self.worker_always
         if worker is not None:
             whose = told[slots[first + worker] : slots[first + worker + 1]].decode()
-        if not whose:
-            whose = s.login
-        elif whose not in s.workers:
-            ledger.remember(engine.dropped, s.workers, whose)
         which = self.job_always
         if job is not None:
             which = told[slots[first + job] : slots[first + job + 1]].decode()
@@ -113,6 +119,16 @@ class Submitted(Plan):
             which = self.find(which)
         elif which[:2] == "0x":
             which = which.lower()
+        return self.hand_in(step, way, t_ns, end, name, whose, which)
+
+    def hand_in(self, step: Step, way: int, t_ns: int, end: int, name: Id, whose: str, which: str) -> Any:
+        """A share of that id, worker ("" for none) and job, of a session that ``take`` does not leave to the
+        engine."""
+        s, reader, engine = step.track.session, self.reader, self.engine
+        if not whose:
+            whose = s.login
+        elif whose not in s.workers:
+            ledger.remember(engine.dropped, s.workers, whose)
         known = handing.find(s, self.dialect, which)
         request = Pending(name, way, "submit", end, t_ns, s.dialect, whose, reader.unverified, which, known)
         if self.algorithm is not None and self.dialect is not None:
@@ -143,22 +159,36 @@ class Accepted(Plan):
         self.id, self.always, self.is_number = named
 
     def take(
-        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: Slots, first: int
     ) -> Any:
         """See ``Plan``."""
         s = step.track.session
         if s.client != 1 - way or not s.pending:
             return self.otherwise.take(step, way, t_ns, ack, end, told, slots, first)
-        request, name = s.pending[0], self.always
+        name = self.always
         if self.id is not None:
             at = first + self.id
             value = told[slots[at] : slots[at + 1]]
             name = int(value) if self.is_number else "s" + value.decode()
+        return self.accept(step, way, t_ns, ack, name)
+
+    def accept(self, step: Step, way: int, t_ns: int, ack: int, name: Id) -> Any:
+        """The request that has waited longest, if that is its id."""
+        s = step.track.session
+        request = s.pending[0]
         if request.id != name or request.direction == way or request.kind != "submit":
             return False
-        if request.share is not None or request.doubtful or not ledger.acknowledges(ack, request.end):
+        if request.doubtful or not ledger.acknowledges(ack, request.end):
             return False
-        del s.pending[0]
+        return self.count(step, way, t_ns, 0)
+
+    def count(self, step: Step, way: int, t_ns: int, index: int) -> Any:
+        """The share that waits there is accepted; where it is to be hashed nothing is done."""
+        s = step.track.session
+        request = s.pending[index]
+        if request.share is not None:
+            return False
+        del s.pending[index]
         if self.says:
             s.mining[way] = s.shaped = True
         s.shares.accepted += 1
@@ -186,7 +216,7 @@ class Unknown(Plan):
         self.vetoes = vetoes
 
     def take(
-        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: Slots, first: int
     ) -> Any:
         """See ``Plan``."""
         track = step.track
@@ -207,7 +237,7 @@ class Unanswered(Plan):
         self.id, self.always, self.is_number = named
 
     def take(
-        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: Slots, first: int
     ) -> Any:
         """See ``Plan``."""
         track = step.track
@@ -242,7 +272,7 @@ class Posted(Plan):
         self.engine, self.said, self.plan = engine, said, plan
 
     def take(
-        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: list[int], first: int
+        self, step: Step, way: int, t_ns: int, ack: int, end: int, told: bytes, slots: Slots, first: int
     ) -> Any:
         """See ``Plan``."""
         track, said = step.track, self.said

@@ -6,14 +6,19 @@ where its id, job and worker stand (``plans``).  Nothing depends on what is know
 be carried.
 """
 
+import re
 from typing import Any, Final
 
+from collectors.masking import FRAME
 from detector import handing, ledger, vetoes
 from detector.dialects import templates
 from detector.dialects.lines import LineError
 from detector.dialects.lines import read as read_line
+from detector.dialects.messages import ONLY
 from detector.dialects.replies import ACCEPTED, key, plain, verdict
 from detector.dialects.table import Reader
+from detector.ledger import Session
+from detector.observers.messages import MODES, Messages
 from detector.observers.plans import (
     BEGINS,
     NO_PLAN,
@@ -41,10 +46,31 @@ MAX_LEARNED: Final = 64
 MAX_MISSED: Final = 64
 """So many lines of a connection in a row of forms that nobody knows, and no more are looked at in a batch:
 what never says the same again is read anew at once."""
-_NAMES: Final = ("job", "worker", "within")
+_NAMES: Final = (("job", ONLY), ("worker", None), ("within", None))
+BINARY: Final = frozenset({0, 0x81, 0x82})
+"""Octets with which begins what has no form and may have a plan all the same: messages of Stratum V2 and of
+Alephium's nodes, frames of a WebSocket."""
+_FRAMES: Final = frozenset({0x81, 0x82})
+_BLANK: Final = 32
+_MASK: Final = b"\5"
+_MAX_TEXTS: Final = 4096
+# What holds octets in base64, and is no name of a member.
+_TEXT: Final = re.compile(rb'"([A-Za-z0-9+/]{40,}={0,2})"(?!\s*:)')
+_PLAIN: Final = re.compile(rb"[\4\5 -~]+")
 _REPLY: Final = frozenset({"result", "error", "reject-reason"})
 _MAX_TEXT: Final = 100
 """Longer values are cut where they are kept (``ledger.text``, ``ledger.key_of``)."""
+
+
+def texts(told: bytes, shown: bytes, start: int, end: int) -> bytes:
+    """The form of a frame around an object, its long texts masked.  Its header is blanks in ``shown`` where
+    it is whole, as of one that has a form (``collectors.masking``)."""
+    if told[start] not in _FRAMES or shown[start] != _BLANK or end - start > _MAX_TEXTS:
+        return b""
+    line = shown[start:end].lstrip(b" ")
+    if line[:1] != b"{" or line[-1:] != b"}" or _MASK in line:
+        return b""
+    return bytes([FRAME]) + _TEXT.sub(_MASK, line)
 
 
 class Repeats:
@@ -52,7 +78,7 @@ class Repeats:
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._table = engine, engine.table
-        self.apart = Apart()
+        self.apart, self._messages = Apart(), Messages(engine)
         self._plans: dict[tuple[str, int, bool], Plans] = {}
         self._seen: set[bytes] = set()
         self._known = self._left = 0
@@ -66,10 +92,15 @@ class Repeats:
         mines, or it is not known yet, only those of lines that say nothing."""
         track = step.track
         dialect = track.session.dialect
-        if step.ends[2] != TCP or not track.both_acked or dialect in self._table.silent:
+        if step.ends[2] != TCP or not track.both_acked:
             return UNUSUAL
         one, two = track.sides
         mode = one.wrap.mode
+        if mode in MODES:
+            return self._messages.fit(track)
+        silent = dialect in self._table.silent
+        if silent and not (mode == FRAMES and _is_clients(track.session)):
+            return UNUSUAL
         if mode == FRAMES:
             if not is_framed(track, 0) or not is_framed(track, 1):
                 return UNUSUAL
@@ -86,10 +117,20 @@ class Repeats:
             if is_sure(track):
                 return UNUSUAL
             idle = True
+        if idle and silent:
+            return UNUSUAL
         plans = self._plans.get((dialect, mode, idle))
         if plans is None:
-            plans = self._plans[dialect, mode, idle] = Plans(dialect, mode, idle=idle)
+            form = texts if silent else None
+            plans = self._plans[dialect, mode, idle] = Plans(dialect, mode, idle=idle, form=form)
         return plans
+
+    def learn_texts(self, step: Step, plans: Plans, form: bytes, line: bytes) -> None:
+        """As ``learn``, where plans are found by what ``texts`` gives, if that is a form."""
+        if plans.form is texts and _PLAIN.fullmatch(form):
+            self.learn(
+                step, plans, form, line, [at for found in _TEXT.finditer(line) for at in found.span(1)]
+            )
 
     def learn(self, step: Step, plans: Plans, form: bytes, line: bytes, places: list[int]) -> None:
         """Find out what lines of a form do, the second time that there is one: ``line``, its slots at
@@ -126,6 +167,8 @@ class Repeats:
 
     def _plan(self, dialect: str, probe: "_Probe", *, idle: bool) -> Plan:
         table = self._table
+        if dialect in table.silent:
+            return self._unanswerable(dialect, probe)
         name, reader = table.name(probe.said), None
         if name != table.name(probe.other):
             return NO_PLAN
@@ -152,6 +195,21 @@ class Repeats:
             return Unanswered(self._engine, found, replies=True)
         return Unanswered(self._engine, Named(None, None), replies=False)
 
+    def _unanswerable(self, dialect: str, probe: "_Probe") -> Plan:
+        """A share where no answer accepts, which is what any other message does.  Its texts are masked,
+        whatever they are: so the row must ask for texts alone, and name nothing by them."""
+        table = self._table
+        name = table.name(probe.said)
+        reader = None if name is None else table.called(name, probe.said, dialect)
+        if reader is None or reader.kind != "submit" or reader.dialect != dialect:
+            return NO_PLAN
+        rows = [row for row in table.forms if (row.key, row.method) == (reader.row.key, reader.row.method)]
+        if {word for row in rows for word in row.shape.values()} != {"text"}:
+            return NO_PLAN
+        if reader.row.fields or "id" in probe.said:
+            return NO_PLAN
+        return self._submitted(dialect, reader, probe)
+
     def _submitted(self, dialect: str, reader: Reader, probe: "_Probe") -> Plan:
         if not reader.client or reader.row.answers:
             return NO_PLAN
@@ -159,14 +217,12 @@ class Repeats:
             return NO_PLAN
         row = self._table.dialects.get(dialect)
         one, two = reader.fields(probe.said), reader.fields(probe.other)
-        if "job" not in one:
-            return NO_PLAN
         told = [None if row is None else handing.algorithm(row, fields) for fields in (one, two)]
         found = probe.find(probe.said.get("id"), probe.other.get("id"))
-        job, worker, within = (probe.name(one.get(field), two.get(field)) for field in _NAMES)
+        job, worker, within = (probe.name(one.get(k, no), two.get(k, no)) for k, no in _NAMES)
         find = templates.NAMES.get(reader.id)
         if find is not None:
-            job = probe.whole(one["job"], two["job"])
+            job = probe.whole(one.get("job"), two.get("job"))
         if told[0] != told[1] or found is None or job is None or worker is None or within is None:
             return NO_PLAN
         plan = Submitted(self._engine, reader, row, found)
@@ -201,6 +257,11 @@ def _unknown(name: str) -> Plan:
     if "\x00" in name or name.startswith("mining."):
         return NO_PLAN
     return Unknown(vetoes=vetoes.find(name) is not None)
+
+
+def _is_clients(s: Session) -> bool:
+    """Whether all that waits is the client's, so that nothing which it says settles anything."""
+    return s.client is not None and all(request.direction == s.client for request in s.pending)
 
 
 class _Probe:

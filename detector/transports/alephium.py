@@ -21,9 +21,14 @@ MAX_TARGET: Final = 64
 NONCE: Final = 24
 RESULT: Final = 43
 """Octets of a result behind the length: version, type, two groups, a hash, a flag."""
+BLOCK: Final = 10 + NONCE
+"""Octets of a block's message before its header."""
+LEAST_BLOCK: Final = BLOCK + 3
+_DEPENDENCIES: Final = 7  # two for each group, less one
+FOUR_GROUPS_BYTES: Final = 2 + 32 * _DEPENDENCIES + 76
+FOUR_GROUPS: Final = bytes([0, _DEPENDENCIES])
+"""How a header begins that a miner hands in."""
 _START: Final = 22  # up to the length of the first job's header
-_DEPENDENCIES: Final = 7  # two for each group, less one: four groups
-_BLOCK: Final = 10 + NONCE
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_MESSAGE)]
 
@@ -64,7 +69,7 @@ def _first(data: bytes, at: int) -> str:
         return "result"
     told = _number(data, at + 6)
     if told == size - 6 and told > NONCE + 2:
-        if data[at + _BLOCK : at + _BLOCK + 2] not in {b"", b"\0", bytes([0, _DEPENDENCIES])}:
+        if data[at + BLOCK : at + BLOCK + 2] not in {b"", b"\0", FOUR_GROUPS}:
             raise ValueError("no block")
         return "submit"
     _groups(data, at + 10)
@@ -88,6 +93,10 @@ class Node(msgspec.Struct, array_like=True, gc=False):
     jobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_JOBS)] = 0
     name: Annotated[str, msgspec.Meta(max_length=32)] = ""
     groups: tuple[int, int] = (0, 0)
+
+    def rests(self) -> bool:
+        """Whether no message is begun."""
+        return not (self.left or self.skip or self.jobs or self.name)
 
     def step(self, data: bytes, at: int) -> tuple[int, bytes | None]:
         """Read on at ``at``: where it stopped, and the object that ends there, if one does; ``at`` itself
@@ -120,11 +129,11 @@ class Node(msgspec.Struct, array_like=True, gc=False):
             told = {"hash": data[at + 14 : at + 46].hex(), "succeed": data[at + 46] == 1}
             return at + size, _told("result", _groups(data, at + 6), **told)
         # The header is needed whole, its transactions are not.
-        most = at + min(size, _BLOCK + HEADERS.stop)
+        most = at + min(size, BLOCK + HEADERS.stop)
         if len(data) < most:
             return at, None
         self.left = size - (most - at)
-        return most, _told("submit", job=name(data[at + _BLOCK : most]))
+        return most, _told("submit", job=name(data[at + BLOCK : most]))
 
     def _header(self, data: bytes, at: int) -> tuple[int, bytes | None]:
         """Of a job, up to the length of its transactions."""

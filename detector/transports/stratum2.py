@@ -133,7 +133,7 @@ def read(kind: int, payload: bytes) -> dict[str, Any]:
     at = 0
     for member in row.members:
         if member == "extensions":
-            said["worker"], at = _worker(payload[at:]), len(payload)
+            said["worker"], at = worker(payload[at:]), len(payload)
             break
         if member.endswith("?") and at == len(payload):
             break
@@ -148,7 +148,7 @@ def read(kind: int, payload: bytes) -> dict[str, Any]:
     return said
 
 
-def _worker(extensions: bytes) -> str:
+def worker(extensions: bytes) -> str:
     """The worker's name among extensions, "" where there is none."""
     at = 5
     while at <= len(extensions):

@@ -31,6 +31,9 @@ FRAMED = ("coinhive", "coinhive (deepMiner)", "webminerpool", "webminerpool (log
 """Whose lines are in frames, and do not hold what is in no other."""
 POSTED = [kind.name for kind in SPEAKERS if issubclass(kind, OverHttp)]
 PACKED = ("eth-stratum2 (gzip)",)
+TEXTS = ("nimiq", "nimiq (smart)")
+"""Whose shares hold octets in base64."""
+BINARY = [kind.name for kind in SPEAKERS if kind.dialect in {"sv2-plain", "alephium-node"}]
 LINED = [kind for kind in SPEAKERS if kind.in_lines and not kind.name.startswith("btc-v1 (scrypt")]
 
 
@@ -69,11 +72,11 @@ def test_a_miner_whose_lines_are_not_all_read_is_seen_as_if_they_were(name):
     *slow, none = told(rows, [50, 60, 150], plain=True)
     assert quick == slow
     assert none == 0
-    assert (taken > 0) == (KINDS[name].in_lines or name in (*FRAMED, *POSTED, *PACKED))
+    assert (taken > 0) == (KINDS[name].in_lines or name in (*FRAMED, *POSTED, *PACKED, *TEXTS, *BINARY))
 
 
 ALTERED = st.tuples(
-    st.integers(0), st.integers(0), st.sampled_from([*b'0123456789abcdefX"{}[],:.-\\ \n\r\xff'])
+    st.integers(0), st.integers(0), st.sampled_from([*b'0123456789abcdefX"{}[],:.-\\ \n\r\xff\0\1\5\x80\x81'])
 )
 
 
