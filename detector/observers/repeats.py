@@ -63,11 +63,12 @@ _MAX_TEXT: Final = 100
 
 
 def texts(told: bytes, shown: bytes, start: int, end: int) -> bytes:
-    """The form of a frame around an object, its long texts masked.  Its header is blanks in ``shown`` where
-    it is whole, as of one that has a form (``collectors.masking``)."""
+    """The form of a frame around an object alone, its long texts masked.  Its header is blanks in ``shown``
+    where it is whole, as of one that has a form (``collectors.masking``)."""
     if told[start] not in _FRAMES or shown[start] != _BLANK or end - start > _MAX_TEXTS:
         return b""
-    line = shown[start:end].lstrip(b" ")
+    size = told[start + 1]
+    line = shown[start + 2 + (2 if size & 127 == 126 else 0) + (size >> 7) * 4 : end]
     if line[:1] != b"{" or line[-1:] != b"}" or _MASK in line:
         return b""
     return bytes([FRAME]) + _TEXT.sub(_MASK, line)

@@ -88,9 +88,9 @@ class Apart:
             if found >= 0 and b"\n" not in head[found + len(word) : found + len(word) + _DATE]:
                 head = head[: found + len(word)] + head[found + len(word) + _DATE :]
         name = self._names.get(head)
-        return self._name(head, told[start:blank]) if name is None else name
+        return self._name(head, told[start:blank], told[at:behind]) if name is None else name
 
-    def _name(self, head: bytes, whole: bytes) -> bytes:
+    def _name(self, head: bytes, whole: bytes, size: bytes) -> bytes:
         """What stands for a head from now on; b"" where it is to be read."""
         small = whole.lower()
         if b"authorization" in small:
@@ -100,7 +100,7 @@ class Apart:
             self._whole.clear()
             self.said.clear()
         name, said = b"", _read(whole) if small.count(b"content-length") == 1 else None
-        if said is not None:
+        if said is not None and said.size == size:
             self._number += 1
             name = bytes([MARK]) + self._number.to_bytes(SIZE - 1, "big")
             self.said[name] = said
@@ -111,7 +111,7 @@ class Apart:
 def _read(whole: bytes) -> Head | None:
     """A head before a body that is read where it is a request's, and that may be where it answers one; None
     for another."""
-    if b"\n\n" in whole:
+    if b"\n\n" in whole or b"\n\r\n" in whole:
         return None
     try:
         said = heads.read(whole)

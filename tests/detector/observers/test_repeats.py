@@ -204,7 +204,7 @@ HEADS = st.lists(st.sampled_from([
     b"Transfer-Encoding: chunked%d", b"Origin: http://a%d", b"Authorization: Basic YTpi\r\nX: %d",
     b"X-Mining-Extensions: %d", b"User-Agent: Mozilla/%d", b"Y: %d\n\nZ: 1",
     b"Connection: keep-alive\r\nX-%d: 1", b"Upgrade: websocket\r\nX: %d", b"Content-Type: text/plain %d",
-    b"Date: Sun, 06 Nov\n\n994 08:49:%02d GMT",
+    b"Date: Sun, 06 Nov\n\n994 08:49:%02d GMT", b"Y: %d\n\r\nZ: 1",
 ]), max_size=2)  # fmt: skip
 REPLACED = st.lists(st.tuples(st.sampled_from([
     (b"POST", b"PUT"), (b"POST", b"GET"), (b"POST", b"HEAD"), (b"application/json", b"text/plain"),
@@ -213,7 +213,7 @@ REPLACED = st.lists(st.tuples(st.sampled_from([
     (b"Content-Length: ", b"Content-Length: 0"), (b"Content-Length: ", b"Content-Length:  "),
     (b" /", b" /partial"), (b"User-Agent: ", b"User-Agent: Mozilla/"), (b"}", b"}{"), (b"}", b"} "),
     (b": ", b":"), (b"\r\n\r\n{", b"\r\n\r\n\n{"), (b"HTTP/1.1", b"HTTP/1.0"), (b"HTTP/1.1", b"HTTP/2"),
-    (b"200 OK", b"304 Not"), (b"200 OK", b"101 Yes"),
+    (b"200 OK", b"304 Not"), (b"200 OK", b"101 Yes"), (b"\r\n\r\n{", b"\r1\r\n\r\n{"),
 ]), st.integers(0), st.booleans()), max_size=6)  # fmt: skip
 
 
@@ -284,6 +284,15 @@ def test_what_gzip_holds_is_seen_as_if_it_were_read(odd, cuts, joined):
         talk.say(side, data)
         talk.wait(1)
     assert told(talk.rows, cuts)[:3] == told(talk.rows, cuts, plain=True)[:3]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_blank_before_an_object_in_a_frame_is_seen_as_if_it_were_read(name):
+    talk = Talk()
+    converse(KINDS[name](), talk, jobs=1)
+    row = next(row for row in talk.rows[::-1] if row["dst_port"] == 3333)
+    talk.say("c", framed(b" " + unmask(row["data"][8:], row["data"][4:8]), b"1234"))
+    assert told(talk.rows)[:3] == told(talk.rows, plain=True)[:3]
 
 
 def test_a_frame_is_no_line_and_a_line_no_frame():
