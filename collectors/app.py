@@ -94,24 +94,28 @@ def warm() -> None:
     sampled_frames(data, none, none, none, none)
 
 
-def blocks(file: BinaryIO) -> Iterator[Block]:
+def blocks(file: BinaryIO, refused: dict[str, int] | None = None) -> Iterator[Block]:
     """Every export of a file, on whatever port: of a capture, or of IPFIX messages one after another
     (RFC 5655), which begin with their version.
 
-    Messages in a file came from nobody and at the time of their export: the exporter is ``::``.  Raises
-    DecodeError on what is neither.
+    Messages in a file came from nobody and at the time of their export: the exporter is ``::``.  ``refused``
+    counts what of a capture could not be used, its cut end too, by reason.  Raises DecodeError on what is
+    neither.
     """
     again = _Again(file)
     if again.head[:2] == b"\0\x0a":
         yield from _messages(again)
         return
+    refused = {} if refused is None else refused
     for block in pcapfile.blocks(again):
+        for reason, count in block.refused.items():
+            refused[reason] = refused.get(reason, 0) + count
         yield exports(block, any_port=True)
 
 
-def datagrams(file: BinaryIO) -> Iterator[Datagram]:
+def datagrams(file: BinaryIO, refused: dict[str, int] | None = None) -> Iterator[Datagram]:
     """The same, one by one: for people."""
-    for found in blocks(file):
+    for found in blocks(file, refused):
         for i in range(len(found)):
             at, size = int(found.at[i]), int(found.size[i])
             exporter = found.addresses[int(found.exporter[i])]

@@ -4,9 +4,10 @@ A file and the environment in, one frozen struct out; every mistake is a ConfigE
 """
 
 import difflib
+import re
 import tomllib
-from collections.abc import Mapping
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -17,6 +18,8 @@ Made = TypeVar("Made", bound=msgspec.Struct)
 PREFIX = "POOLWATCH_"
 # Variables that start like ours and are not keys: the kernel cache, and what tests and benchmarks use.
 NOT_KEYS = ("CACHE_DIR", "CONFIG", "TEST_", "BENCH_")
+# What msgspec says of a value that is none of a few, and where; not which they are.
+_ENUM: Final = re.compile(r"Invalid enum value .* - at `\$\.([^`]+)`", re.S)
 
 
 def parse(text: str, environment: Mapping[str, str], kind: type[Made], name: str) -> Made:
@@ -33,7 +36,32 @@ def parse(text: str, environment: Mapping[str, str], kind: type[Made], name: str
     try:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{name}: {error}".replace("`$.", "`")) from None
+        raise ConfigError(f"{name}: {in_words(error, kind)}") from None
+
+
+def in_words(error: msgspec.ValidationError, kind: type[msgspec.Struct]) -> str:
+    """What is wrong with a ``kind``: the key, and of one that may be one of a few values which they are."""
+    said = str(error).replace("`$.", "`")
+    found = _ENUM.fullmatch(str(error))
+    values = _values(kind, found[1].split(".")) if found else ()
+    return f"{said}: must be {' or '.join(values)}" if values else said
+
+
+def _values(hint: Any, path: list[str]) -> tuple[str, ...]:
+    for part in path:
+        section = _section(hint)
+        if section is None:
+            return ()
+        hint = get_type_hints(section).get(part.partition("[")[0])
+    return tuple(msgspec.json.encode(value).decode() for value in _literals(hint))
+
+
+def _literals(hint: Any) -> Iterator[Any]:
+    for inner in get_args(hint):
+        if get_origin(hint) is Literal:
+            yield inner
+        else:
+            yield from _literals(inner)
 
 
 def _section(hint: Any) -> type[msgspec.Struct] | None:

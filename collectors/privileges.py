@@ -40,17 +40,17 @@ def drop(user: str, keep: frozenset[int] = frozenset({NET_RAW})) -> Left:
     There is no way back: set-user-ID programs and file capabilities give nothing any more.  Raises
     ConfigError where there is no such user, before anything was changed, and OSError where we cannot.
     """
-    entry = _entry(user) if user and os.geteuid() == 0 else None
+    known = entry(user) if user and os.geteuid() == 0 else None
     libc = _libc()
     held = _permitted(libc)
     if _SETPCAP in held:
         _bound(libc, keep)
-    if entry is not None:
+    if known is not None:
         if libc is not None:
             _prctl(libc, _PR_SET_KEEPCAPS, 1)
         os.setgroups([])
-        os.setgid(entry.pw_gid)
-        os.setuid(entry.pw_uid)
+        os.setgid(known.pw_gid)
+        os.setuid(known.pw_uid)
         if libc is not None:
             _prctl(libc, _PR_SET_KEEPCAPS, 0)
     if libc is not None:
@@ -71,7 +71,8 @@ def hand_down(kept: frozenset[int] = frozenset({NET_RAW})) -> None:
         _prctl(libc, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
 
 
-def _entry(user: str) -> pwd.struct_passwd:
+def entry(user: str) -> pwd.struct_passwd:
+    """Who that is.  Raises ConfigError where there is no such user."""
     try:
         return pwd.getpwnam(user)
     except KeyError:

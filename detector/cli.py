@@ -93,12 +93,13 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from detector import kafkacli, links
+    from detector import checking, kafkacli, links
     from detector.app import Service
     from detector.config import load
 
     config = load(options.config)
     Service(config)
+    checking.check(config)
     kafkacli.check(config)
     if config.bus == "embedded" and (remark := links.one_process(config.collectors.netflow)):
         _say(remark)
@@ -222,7 +223,8 @@ def _dissect(options: argparse.Namespace) -> int:
     if options.json:
         dissectcli.show_json(options.file, reading, found, why)
     else:
-        dissectcli.show_table(reading, found)
+        chosen = bool(options.connection or options.subscriber)
+        dissectcli.show_table(reading, found, chosen=chosen)
     return DONE
 
 

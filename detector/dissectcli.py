@@ -48,9 +48,11 @@ def connection_of(text: str) -> tuple[End, End]:
                 raise ValueError
             ends.append(End(str(ip_address(found[1])), int(found[2])))
         except ValueError:
-            raise ConfigError(f"--connection: {part[:80]!r} is not address:port") from None
+            raise ConfigError(
+                f"--connection: {text[:80]!r} is not A:P-B:Q: {part[:80]!r} is no address:port"
+            ) from None
     if len(ends) != 2:
-        raise ConfigError(f"--connection: {text[:80]!r} is not a:port-b:port")
+        raise ConfigError(f"--connection: {text[:80]!r} is not A:P-B:Q, two times address:port")
     return min(ends), max(ends)
 
 
@@ -131,14 +133,17 @@ def show_json(path: str, reading: dissect.Reading, found: list[Line], why: str) 
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 
-def show_table(reading: dissect.Reading, found: list[Line]) -> None:
-    """A table for people."""
+def show_table(reading: dissect.Reading, found: list[Line], *, chosen: bool = False) -> None:
+    """A table for people; ``chosen``: only of connections that were asked for."""
     console = Paper()
     packets = counted(sum(reading.packets.values()), "packet")
     console.print(f"{counted(len(reading.packets), 'connection')}, {packets}")
     if reading.left_out:
         left = counted(reading.left_out, "packet")
         console.print(f"{left} left out: a connection too long, or too many of them")
+    if chosen and not reading.packets:
+        console.print("nothing in it is as asked: without --connection and --subscriber all is shown")
+        return
     if not found:
         console.print("no DNS answer, TLS or QUIC hello, or HTTP request in them")
         return

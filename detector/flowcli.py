@@ -86,7 +86,7 @@ def read(
     for path in paths:
         state = records.State(frames=sampled_frames, lines=lines)
         with _opened(path) as file:
-            for one in datagrams(file):
+            for one in datagrams(file, refused):
                 try:
                     stream = bool(one.port & STREAM)
                     found = records.records(one.payload, state, one.exporter, one.t_ns, withdraws=stream)
@@ -192,7 +192,8 @@ def print_table(rows: Iterable[dict[str, Any]]) -> None:
     paper = Paper()
     paper.print(out)
     shown = f", {MOST_ROWS} shown" if count - others > MOST_ROWS else ""
-    more = f"; {others} of them are no flows and not shown: --json shows all" if others else ""
+    are = "is no flow" if others == 1 else "are no flows"
+    more = f"; {others} of them {are} and not shown: --json shows all" if others else ""
     paper.print(counted(count, "record") + shown + more)
 
 
@@ -262,7 +263,7 @@ def _collected(
         # With no networks every record has one row.
         collector = Collector(Config(), subscribers.home(()), 1, publish, Metrics(registry), sampled_frames)
         with _opened(path) as file:
-            for block in blocks(file):
+            for block in blocks(file, refused):
                 if len(block):
                     collector.feed(block)
                     beside(block)

@@ -219,7 +219,7 @@ class Crew:
             given.confine()
             stack.enter_context(self._http)
             stack.enter_context(self._notify)
-            status = self._loop(time.monotonic() + seconds if seconds else None, str(given))
+            status = self._loop(seconds, str(given))
             self._notify.stopping()
             stopped = self._finish()
         self._say(self._told())
@@ -234,7 +234,8 @@ class Crew:
             self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         self._metrics.running.set(sum(bool(w.pid) for w in self._workers))
 
-    def _loop(self, ends: float | None, where: str) -> int:
+    def _loop(self, seconds: float | None, where: str) -> int:
+        ends = None
         while not self._stop.is_set() and (ends is None or time.monotonic() < ends):
             self._hear(WAIT_S)
             for worker in self._workers:
@@ -244,6 +245,7 @@ class Crew:
             if not self._notify.status and self._is_ready():
                 self._notify.status = f"receiving on {where}"
                 self._say(f"{self._notify.status}, {len(self._workers)} workers")
+                ends = time.monotonic() + seconds if seconds else None
             self._reloads.turn()
             self._turned = time.monotonic()
         return 0

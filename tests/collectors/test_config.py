@@ -1,6 +1,6 @@
 """One file, the environment on top, and complaints by name."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
@@ -18,9 +18,16 @@ class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ports: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
 
 
+class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    when: Literal["always", "never"] = "always"
+    levels: tuple[Literal[1, 2], ...] = ()
+
+
 class Outer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     inner: Inner = Inner()
     debug: bool = False
+    rows: tuple[Row, ...] = ()
+    one: Row | None = None
 
 
 def read(text="", **environment):
@@ -57,6 +64,18 @@ def test_a_value_out_of_range_is_refused_by_name():
         read("[inner\nport = 1")
     with pytest.raises(ConfigError, match=r"Expected `object`"):
         read("inner = 3")
+
+
+def test_of_a_few_values_it_is_said_which_they_are():
+    words = '"always" or "never"'
+    with pytest.raises(ConfigError, match=rf"c\.toml: .*'x' - at `one.when`: must be {words}$"):
+        read('one.when = "x"')
+    with pytest.raises(ConfigError, match=rf"at `rows\[1\].when`: must be {words}$"):
+        read('rows = [{}, {when = "a\\nb"}]')
+    with pytest.raises(ConfigError, match=r"at `rows\[0\].levels\[1\]`: must be 1 or 2$"):
+        read("rows = [{levels = [1, 3]}]")
+    with pytest.raises(ConfigError, match=r"got `int` - at `one.when`$"):
+        read("one.when = 1")
 
 
 def test_the_environment_goes_on_top():

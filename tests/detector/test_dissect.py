@@ -63,7 +63,10 @@ def test_the_command_shows_a_connection_of_a_capture(capsys):
         assert "tshark" in shown
         assert "0 differ" in shown
     assert cli.main(["dissect", path, "--subscriber", "192.0.2.1"]) == 0
-    assert "0 connections" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "0 connections" in shown
+    assert "nothing in it is as asked" in shown
+    assert "HTTP" not in shown
 
 
 def test_without_tshark_it_says_what_to_install(capsys, monkeypatch):

@@ -158,6 +158,16 @@ def test_data_sets_whose_template_never_comes_are_told(files, capsys):
     assert "1 data sets without a template" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", [[], ["--json"], ["--count"], ["--protobuf"]])
+def test_of_a_capture_that_is_cut_it_is_told_and_what_is_whole_is_shown(form, tmp_path, capfdbinary):
+    whole = pcap([(v5(LINES, SENT, 0), SENT), (v5(LINES, SENT, 5), SENT)])
+    (tmp_path / "cut.pcap").write_bytes(whole[:-7])
+    assert cli.main(["flows", *form, str(tmp_path / "cut.pcap")]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out
+    assert err.decode() == "poolwatch: refused: 1 truncated\n"
+
+
 def messages(data):
     found, refused = values_of(data)
     assert not refused

@@ -170,7 +170,9 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_that_came_meanwhil
 
 
 def test_a_worker_that_never_was_ready_ends_the_whole_with_its_status(site):
-    with collecting(site, POOLWATCH_KAFKA__TOPIC_PREFIX="nobody-") as one:
+    # Seconds are counted from when all are ready: so short a time does not end it before.
+    said = "flows", "--udp", "127.0.0.1", "--ports", str(free_port(socket.SOCK_DGRAM)), "--seconds", "0.1"
+    with collecting(site, *said, POOLWATCH_KAFKA__TOPIC_PREFIX="nobody-") as one:
         _, err = one.process.communicate(timeout=PATIENCE_S)
     assert one.process.returncode == 2
     assert b"does not exist: run poolwatch topics create" in err
