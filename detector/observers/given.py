@@ -34,17 +34,19 @@ class Given:
     """A batch of PAYLOADS to be gone through.  ``rows`` gives of each row time, offset, sequence number,
     acknowledgement, flags, where its data begins and ends in ``told``, where its form does in ``forms``,
     where its slots do in ``slots``, and its name, a key of ``routes``.  ``shown`` is what the values of its
-    slots are to be read from: ``told``, frames unmasked, and behind it bodies."""
+    slots are to be read from: ``told``, frames unmasked, and behind it bodies.  ``bodies`` is by where the
+    form of a row begins that was taken apart."""
 
-    __slots__ = ("_bodies", "forms", "routes", "rows", "shown", "slots", "told")
+    __slots__ = ("_apart", "_looks", "bodies", "forms", "routes", "rows", "shown", "slots", "told")
 
     def __init__(self, rows: wire.Batch, apart: Apart) -> None:
         column: Callable[[str], list[int]] = lambda name: wire.values(rows, name).tolist()  # noqa: E731
         starts, data = wire.lists(rows, "data")
         self.told = data.tobytes()
         edges = starts.tolist()
-        self._bodies: dict[int, tuple[int, int]] = {}
-        found = _messages(starts, edges, data, self.told, apart)
+        self.bodies: dict[int, tuple[int, int]] = {}
+        self._apart = apart
+        self._looks, found = _messages(starts, edges, data, self.told, apart)
         if found:
             starts, data = _behind(starts, data, found)
         masked = masking.forms(starts, data)
@@ -69,14 +71,18 @@ class Given:
                 forms += message.head, form
                 firsts[row], lasts[row] = firsts[at], lasts[at]
                 begins[row], ends[row] = to, to + len(message.head) + len(form)
-                self._bodies[to] = edges[at], edges[at + 1]
+                self.bodies[to] = edges[at], edges[at + 1]
                 to = ends[row]
         self.forms = b"".join(forms)
 
     def line(self, begins: int, start: int, end: int) -> tuple[int, int]:
         """Where in ``shown`` the line stands of the row whose form begins there: its data, from ``start`` to
         ``end``, or the body in it."""
-        return self._bodies.get(begins, (start, end))
+        return self.bodies.get(begins, (start, end))
+
+    def over(self, read: int) -> None:
+        """All rows are gone through; so many that were taken apart had to be read all the same."""
+        self._apart.looked(self._looks, len(self.bodies) - read)
 
     def route(self, name: bytes) -> Route:
         """The route of rows of that name, which is not in ``routes`` yet."""
@@ -89,17 +95,18 @@ _NAME_BYTES = 54
 
 def _messages(
     starts: np.ndarray, edges: list[int], data: np.ndarray, told: bytes, apart: Apart
-) -> dict[int, Message]:
-    """The rows that are one message of HTTP or of gzip each, by number."""
+) -> tuple[int, dict[int, Message]]:
+    """How many rows were looked at, and those that are one message of HTTP or of gzip each, by number."""
     out: dict[int, Message] = {}
     if not data.size:
-        return out
+        return 0, out
     first = data[np.minimum(starts[:-1], data.size - 1)]
-    for row in np.flatnonzero(_STARTS[first]).tolist():
+    rows = np.flatnonzero(_STARTS[first])[: apart.looks(starts.size - 1)].tolist()
+    for row in rows:
         message = apart.take(told, edges[row], edges[row + 1])
         if message is not None:
             out[row] = message
-    return out
+    return len(rows), out
 
 
 def _behind(starts: np.ndarray, data: np.ndarray, found: dict[int, Message]) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from detector.evidence import Evidence, Seen, SessionFacts, Veto
 from detector.ledger import WRAP
 from detector.observers import telling, words
 from detector.observers.given import Given, Route
-from detector.observers.plans import UNUSUAL, Slots
+from detector.observers.plans import NO_PLAN, UNUSUAL, Slots
 from detector.observers.repeats import BINARY, MAX_MISSED, Repeats
 from detector.observers.telling import Step
 from detector.pairing import Arrival
@@ -95,6 +95,7 @@ class PayloadObserver:
         told, shown, forms, slots, routes = given.told, given.shown, given.forms, given.slots, given.routes
         stats.rows += rows.num_rows
         places: Slots
+        read = 0
         repeats.begin()
         for t_ns, offset, seq, ack, flags, start, end, begins, ends, first, last, name in given.rows:
             route = routes.get(name) or given.route(name)
@@ -124,6 +125,7 @@ class PayloadObserver:
                         continue
             chunk = Chunk(t_ns, offset, seq, ack, flags, told[start:end])
             heard = self._read(route, chunk, steps)
+            read += begins < ends and begins in given.bodies
             if heard and plan is None and plans is not UNUSUAL:
                 if plans.form is not None:
                     repeats.learn_texts(step, plans, plans.form(told, shown, start, end), shown[start:end])
@@ -131,6 +133,9 @@ class PayloadObserver:
                     at, to = given.line(begins, start, end)
                     within = [value - at for value in slots[first:last]]
                     repeats.learn(step, plans, forms[begins:ends], shown[at:to], within)
+            elif plan is NO_PLAN:
+                step.missed += 1
+        given.over(read)
         return self._told(steps)
 
     def _touch(self, step: Step, t_ns: int) -> None:

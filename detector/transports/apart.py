@@ -13,8 +13,15 @@ from detector.transports import chia, gunzip, heads
 from detector.transports.heads import MAX_KNOWN, Head
 
 MAX_HEADS: Final = 1024
-MAX_TEXT: Final = 32 << 10
+MAX_TEXT: Final = 4 << 10
 """Octets of a body that is looked at; longer ones are templates, which never come again."""
+MOST_LOOKS: Final = 1 << 13
+"""Rows that are looked at without any of use: a batch of them."""
+FIRST_LOOKS: Final = 1 << 10
+FREE: Final = 16
+"""One row in so many may always be looked at."""
+WORTH: Final = 2
+"""Looks that one of use pays for."""
 SIZE: Final = 9
 """Of what stands for a head."""
 MARK: Final = 5
@@ -22,7 +29,7 @@ MARK: Final = 5
 PACKED: Final = 6
 """What stands for a member of gzip."""
 MAX_PACKED: Final = 1024
-MAX_UNPACKED: Final = 4096
+MAX_UNPACKED: Final = 2048
 
 _BLANK: Final = b"\r\n\r\n"
 _LENGTHS: Final = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
@@ -42,13 +49,27 @@ class Message(NamedTuple):
 
 class Apart:
     """What heads mean.  ``said`` is by what stands for them; of those that were forgotten there is none, and
-    nothing else will ever stand for another."""
+    nothing else will ever stand for another.
+
+    To take a row apart costs as much as to turn several connections away: where it is of no use, as in a
+    flood of heads that never come again, few rows are looked at."""
 
     def __init__(self) -> None:
         self.said: dict[bytes, Head] = {}
+        self._once: set[bytes] = set()
         self._names: dict[bytes, bytes] = {}
         self._whole: dict[bytes, tuple[bytes, int]] = {}
         self._number = 0
+        self._looks = FIRST_LOOKS
+
+    def looks(self, rows: int) -> int:
+        """How many of so many rows may be looked at."""
+        self._looks = min(self._looks + -(-rows // FREE), MOST_LOOKS)
+        return self._looks
+
+    def looked(self, looks: int, of_use: int) -> None:
+        """So many were, and so many of those did not have to be read."""
+        self._looks = max(0, self._looks - looks) + WORTH * of_use
 
     def take(self, told: bytes, start: int, end: int) -> Message | None:
         """Take ``told[start:end]`` apart; None for what is no whole message whose body is an object that is
@@ -91,10 +112,17 @@ class Apart:
         return self._name(head, told[start:blank], told[at:behind]) if name is None else name
 
     def _name(self, head: bytes, whole: bytes, size: bytes) -> bytes:
-        """What stands for a head from now on; b"" where it is to be read."""
+        """What stands for a head from now on; b"" where it is to be read, or comes for the first time, as
+        most that are seen once do not come again."""
         small = whole.lower()
         if b"authorization" in small:
             return b""  # no password is kept
+        if head not in self._once:
+            if len(self._once) >= MAX_HEADS:
+                self._once.clear()
+            self._once.add(head)
+            return b""
+        self._once.remove(head)
         if len(self._names) >= MAX_HEADS:
             self._names.clear()
             self._whole.clear()

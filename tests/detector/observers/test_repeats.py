@@ -22,6 +22,7 @@ from detector.observers.plans import UNUSUAL, Plan, Plans
 from detector.observers.repeats import MAX_MISSED
 from detector.observers.telling import Step
 from detector.tracks import Book, Track
+from detector.transports.apart import FIRST_LOOKS, FREE, Apart
 from detector.transports.unwrapping import PLAIN
 from detector.transports.websocket import unmask
 
@@ -356,6 +357,40 @@ def test_a_flood_of_forms_that_never_come_again_is_soon_not_looked_at():
     observer.step(batch(talk.rows[begin:]))
     assert len(fitted) == MAX_MISSED
     assert told(talk.rows, [begin])[:3] == told(talk.rows, [begin], plain=True)[:3]
+
+
+def test_what_is_always_read_is_soon_not_looked_at_as_what_may_repeat():
+    talk = Talk()
+    converse(KINDS["nimiq"](), talk, shares=3, jobs=2)
+    begin = len(talk.rows)
+    for _ in range(3 * MAX_MISSED):
+        talk.say("c", framed(b'{"message":"share","x":"%s"}' % (b"Q" * 60), b"1234"))
+    observer, fitted = PayloadObserver(), []
+    observer.step(batch(talk.rows[:begin]))
+    fit = observer._repeats.fit
+    observer._repeats.fit = lambda step: fitted.append(step) or fit(step)
+    observer.step(batch(talk.rows[begin:]))
+    assert len(fitted) <= MAX_MISSED + 2  # two until it is known that it is always read
+
+
+def test_of_a_flood_of_heads_that_never_come_again_few_are_taken_apart(monkeypatch):
+    looks = []
+    monkeypatch.setattr(Apart, "take", lambda self, *where: looks.append(where))
+    observer, talk = PayloadObserver(), Talk()
+    for number in range(4000):
+        talk.say("c", b"POST /%d HTTP/1.1\r\n\r\n" % number)
+    for _ in range(4):
+        observer.step(batch(talk.rows))
+    assert len(looks) == FIRST_LOOKS + 4 * 4000 // FREE
+
+
+def test_what_does_not_have_to_be_read_is_always_looked_at(monkeypatch):
+    monkeypatch.setattr("detector.transports.apart.FIRST_LOOKS", 64)
+    rows = talked(KINDS[PACKED[0]])
+    *quick, taken = told(rows, range(0, len(rows), 20))
+    *slow, _ = told(rows, range(0, len(rows), 20), plain=True)
+    assert quick == slow
+    assert taken > len(rows) * 3 / 4
 
 
 def test_a_plan_by_itself_leaves_a_line_to_be_read():

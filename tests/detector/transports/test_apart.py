@@ -10,7 +10,9 @@ BODY = b'{"id": 1, "method": "submitblock", "params": []}'
 
 def taken(head, body=BODY):
     data = head % len(body) + b"\r\n\r\n" + body
-    return Apart().take(b"{}\n" + data, 3, 3 + len(data))
+    where, apart = (b"{}\n" + data, 3, 3 + len(data)), Apart()
+    assert apart.take(*where) is None  # it may never come again
+    return apart.take(*where)
 
 
 @pytest.mark.parametrize("more", [b"", b"\r\nX: \ny", b"\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT"])
