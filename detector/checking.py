@@ -30,8 +30,11 @@ def check(config: Config) -> None:
         raise ConfigError(f"collectors.capture.follow: {capture.follow} is no folder")
     if config.output.jsonl:
         folder = Path(config.output.jsonl)
-        for name in ("alerts", "incidents"):
-            _writable(folder / f"{name}.jsonl")
+        try:
+            for name in ("alerts", "incidents"):
+                _writable(folder / f"{name}.jsonl")
+        except OSError as error:
+            raise ConfigError(f"output.jsonl: {error}") from None
 
 
 def _writable(file: Path) -> None:

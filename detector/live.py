@@ -84,7 +84,8 @@ def serve(
             files, found, status = _replay(turn, paths, pace, stop, options.kind or "any", held)
             if not options.once and not stop.is_set():
                 where = options.listen or config.http.listen
-                say(f"replay is over; metrics on http://{where}/metrics; Ctrl-C ends it")
+                over = "replay is over; " if paths else ""
+                say(f"{over}metrics on http://{where}/metrics; Ctrl-C ends it")
             while not options.once and not stop.is_set():
                 turn.wait(stop)
             service.notify.stopping()

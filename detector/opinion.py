@@ -19,6 +19,7 @@ SHOWN: Final = f"{_HANDSHAKE} || (dns.flags.response == 1 && !mdns && !llmnr) ||
 # What pyshark quotes of tshark's own words; and those of a file whose packets were read up to there.
 _LAST: Final = re.compile(r"Last error line: (?:tshark: )?(.*)")
 _ENDS: Final = ("cut short", "damaged or corrupt", "invalid distance", "uncompress")
+_PORT: Final = re.compile(r":\d*$")
 _TCP: Final = 6
 _UDP: Final = 17
 
@@ -106,9 +107,8 @@ def _found(packet: Any) -> Iterator[Found]:
                 },
             )  # fmt: skip
         elif name == "http" and _texts(layer, "host"):
-            yield Found(
-                connection, "http", t_ns, {"host": [h.partition(":")[0] for h in _texts(layer, "host")]}
-            )
+            hosts = [_PORT.sub("", host).removesuffix(".") for host in _texts(layer, "host")]
+            yield Found(connection, "http", t_ns, {"host": hosts})
 
 
 def _tls(layer: Any, connection: Connection, t_ns: int) -> Iterator[Found]:
@@ -126,7 +126,8 @@ def _tls(layer: Any, connection: Connection, t_ns: int) -> Iterator[Found]:
         yield Found(
             connection, "quic" if before else "client_hello", t_ns,
             {
-                "server_name": of("handshake_extensions_server_name")[:1],
+                # As we do: without the dot of the root, which RFC 6066 forbids and some send.
+                "server_name": [n.removesuffix(".") for n in of("handshake_extensions_server_name")[:1]],
                 "alpn": of("handshake_extensions_alpn_str")[:1],
                 "versions": [f"{v:#06x}" for v in sorted(offered, reverse=True)],
                 "cipher_count": [str(len(_numbers(of("handshake_ciphersuite"))))],

@@ -54,3 +54,13 @@ def test_folders_that_are_still_to_be_made_are_good_and_are_not_made(told, tmp_p
     status, said = told(f'output.jsonl = "{tmp_path}/new/out"\ncollectors.capture.follow = "{tmp_path}"')
     assert (status, said) == (0, "configuration is good\n")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_may_not_be_looked_into_is_refused(told, monkeypatch):
+    def shut(*_):
+        raise PermissionError(13, "Permission denied", "out")
+
+    monkeypatch.setattr("detector.checking._writable", shut)
+    status, said = told('output.jsonl = "out"')
+    assert status == 2
+    assert "output.jsonl: [Errno 13] Permission denied: 'out'" in said

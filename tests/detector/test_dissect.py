@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -137,3 +138,36 @@ def test_messages_are_put_beside_each_other_and_what_differs_is_marked():
         ("server_hello", "certificate_names", "a.b", "issuer, a.b", True),
         ("dns", "refused", "short: 3 octets", "", None),
     ]
+
+
+class Layer(SimpleNamespace):
+    """As pyshark shows one: fields by name."""
+
+    def get_field(self, name):
+        values = vars(self).get("fields", {}).get(name)
+        return values and SimpleNamespace(
+            all_fields=[SimpleNamespace(get_default_value=lambda v=value: v) for value in values]
+        )
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("WWW.A.example.:80", "www.a.example"),
+        ("a.example:", "a.example"),
+        ("[2001:db8::1]:80", "[2001:db8::1]"),
+    ],
+)
+def test_of_names_that_tshark_tells_port_and_root_are_left_out(said, name):
+    layers = [
+        Layer(layer_name="ip", src="10.0.0.1", dst="10.0.0.2"),
+        Layer(layer_name="tcp", srcport="999", dstport="80"),
+        Layer(layer_name="http", fields={"host": [said]}),
+        Layer(
+            layer_name="tls",
+            fields={"handshake_type": ["1"], "handshake_extensions_server_name": ["Pool.example."]},
+        ),
+    ]
+    http, hello = opinion._found(SimpleNamespace(layers=layers, sniff_timestamp="1.5"))
+    assert http.fields["host"] == [name]
+    assert hello.fields["server_name"] == ["pool.example"]
