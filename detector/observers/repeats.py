@@ -9,7 +9,7 @@ be carried.
 import re
 from typing import Any, Final
 
-from collectors.masking import FRAME
+from collectors.masking import FRAME, MAX_FORM
 from detector import handing, ledger, vetoes
 from detector.dialects import templates
 from detector.dialects.lines import LineError
@@ -71,7 +71,8 @@ def texts(told: bytes, shown: bytes, start: int, end: int) -> bytes:
     line = shown[start + 2 + (2 if size & 127 == 126 else 0) + (size >> 7) * 4 : end]
     if line[:1] != b"{" or line[-1:] != b"}" or _MASK in line:
         return b""
-    return bytes([FRAME]) + _TEXT.sub(_MASK, line)
+    form = bytes([FRAME]) + _TEXT.sub(_MASK, line)
+    return form if len(form) <= MAX_FORM else b""
 
 
 class Repeats:

@@ -19,7 +19,7 @@ from detector import tables
 from detector.dialects.table import Accept, Form, Refuse
 from detector.observers.payload import PayloadObserver
 from detector.observers.plans import UNUSUAL, Plan, Plans
-from detector.observers.repeats import MAX_MISSED
+from detector.observers.repeats import MAX_MISSED, texts
 from detector.observers.telling import Step
 from detector.tracks import Book, Track
 from detector.transports.apart import FIRST_LOOKS, FREE, Apart
@@ -357,6 +357,14 @@ def test_a_flood_of_forms_that_never_come_again_is_soon_not_looked_at():
     observer.step(batch(talk.rows[begin:]))
     assert len(fitted) == MAX_MISSED
     assert told(talk.rows, [begin])[:3] == told(talk.rows, [begin], plain=True)[:3]
+
+
+@pytest.mark.parametrize(("line", "form"), [
+    (b'{"x":"%s"}' % (b"Q" * 600), b'\4{"x":\5}'), (b'{"x":"%s"}' % (b"- " * 600), b""),
+])  # fmt: skip
+def test_a_form_with_long_texts_is_no_longer_than_others(line, form):
+    frame = framed(line, b"")
+    assert texts(frame, b"    " + line, 0, len(frame)) == form
 
 
 def test_what_is_always_read_is_soon_not_looked_at_as_what_may_repeat():
