@@ -41,6 +41,7 @@ def collect(config: Config, options: argparse.Namespace, say: Say, show: Show, o
     if options.seconds is not None and not options.seconds > 0:
         raise ConfigError("--seconds must be more than 0")
     follow = _following(config, options)
+    _live_only(options)
     imports = importing.wanted(config.collectors.imports, options) if options.kind == "flows" else None
     if imports is not None:
         if config.bus != "kafka":
@@ -74,6 +75,14 @@ def _following(config: Config, options: argparse.Namespace) -> str | None:
         return None
     options.replay = [options.follow]
     return config.collectors.capture.follow_state
+
+
+def _live_only(options: argparse.Namespace) -> None:
+    """Raises ConfigError on what is said of a live link beside files, which would not heed it."""
+    names = "interface", "filter", "source", "ports", "seconds"
+    said = [f"--{name}" for name in names if getattr(options, name, None)]
+    if options.replay and said:
+        raise ConfigError(f"{', '.join(said)}: of what is live, not beside a FILE or a followed folder")
 
 
 class Station:

@@ -156,6 +156,19 @@ def test_a_time_that_cannot_be_is_refused(seconds, capsys):
     assert "--seconds must be more than 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["packets", "x.pcap", "--interface", "eth0", "--filter", "tcp"], "--interface, --filter: "),
+        (["packets", "--follow", "x", "--seconds", "5"], "--seconds: "),
+        (["flows", "x.pcap", "--ports", "2055"], "--ports: "),
+    ],
+)
+def test_what_files_do_not_heed_is_refused_beside_them(arguments, names, capsys):
+    assert main(["collect", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"poolwatch: {names}of what is live")
+
+
 def test_ports_count_once_and_none_at_all_is_refused():
     options = parser().parse_args(["collect", "flows", "--ports", "2055,2055,4739"])
     assert links.inputs(Config(), options).ports == (2055, 4739)
