@@ -129,7 +129,9 @@ def _collect_parsers(sub: "argparse._SubParsersAction") -> Sequence[argparse.Arg
         help="what the topic holds, instead of collectors.imports.form",
     )  # fmt: skip
     for command in (packets, flows):
-        command.add_argument("--seconds", type=float, metavar="N", help="of what is live: listen for N seconds and end")
+        command.add_argument(
+            "--seconds", type=float, metavar="N", help="of what is live: listen for N seconds and end"
+        )
         command.add_argument("--listen", metavar="ADDRESS:PORT", help="instead of http.listen")
         command.add_argument(
             "--pace", type=float, metavar="N", help="N seconds of the data a second; 0 is all at once"
